@@ -1,0 +1,1 @@
+"""driverctr: the NVIDIA driver container."""

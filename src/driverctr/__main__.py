@@ -1,0 +1,7 @@
+"""`python -m driverctr` is the same program as `driverctr`."""
+
+import sys
+
+from driverctr.cli import main
+
+sys.exit(main())

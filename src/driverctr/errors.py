@@ -1,0 +1,65 @@
+"""The one error type: a stable code, the cause in a sentence, and the remedy."""
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """What went wrong, in words that stay the same from release to release; each has its own exit status."""
+
+    exit_status: int
+
+    def __new__(cls, value: str, exit_status: int) -> "Code":
+        """Attach the exit status to the member (Python enum documentation, "When to use __new__")."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.exit_status = exit_status
+        return member
+
+    BAD_USAGE = "bad-usage", 2
+    BAD_SETTING = "bad-setting", 3
+    ALREADY_RUNNING = "already-running", 4
+    NO_PRIVILEGE = "no-privilege", 5
+    IN_USE = "in-use", 6
+    NO_MODULES = "no-modules", 10
+    HEADERS_MISSING = "headers-missing", 11
+    COMPILER_MISSING = "compiler-missing", 12
+    BUILD_FAILED = "build-failed", 13
+    PACKAGES_FAILED = "packages-failed", 14
+    LOAD_FAILED = "load-failed", 20
+    UNLOAD_FAILED = "unload-failed", 21
+    MOUNT_FAILED = "mount-failed", 22
+    FIRMWARE_FAILED = "firmware-failed", 23
+    DEVICE_NODES_FAILED = "device-nodes-failed", 24
+    DAEMON_FAILED = "daemon-failed", 25
+    NOT_READY = "not-ready", 30
+    GPU_INIT_FAILED = "gpu-init-failed", 31
+    NODE_FILE = "node-file", 32
+    COMMAND_FAILED = "command-failed", 33
+
+
+BUG_EXIT_STATUS = 70
+"""sysexits.h EX_SOFTWARE: an error that is ours, with its traceback in the log."""
+
+
+class DriverError(Exception):
+    """A failure with a cause a user can act upon."""
+
+    def __init__(self, code: Code, message: str, remedy: str = "") -> None:
+        """Keep the three parts apart, so that log, status and termination message each print them their way."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """One sentence for a log line."""
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+class Stopped(BaseException):
+    """A signal asked us to stop; not an Exception, so that no `except Exception` on the way keeps us alive."""
+
+    def __init__(self, signal_number: int) -> None:
+        """Keep the number for the exit status."""
+        super().__init__(signal_number)
+        self.signal_number = signal_number

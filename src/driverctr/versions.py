@@ -1,0 +1,66 @@
+"""Driver versions and kernel releases: strings as their makers write them, with an order."""
+
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+
+from driverctr.errors import Code, DriverError
+
+
+@total_ordering
+@dataclass(frozen=True)
+class DriverVersion:
+    """A driver version such as 535.309.01; the text is kept, since leading zeros matter in file names."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a version; raises DriverError."""
+        if not re.fullmatch(r"\d{3,4}(\.\d{1,4}){1,2}(-grid)?", self.text):
+            raise DriverError(
+                Code.BAD_SETTING,
+                f"DRIVER_VERSION={self.text!r} is not a driver version",
+                "Give it as NVIDIA writes it, for example 535.309.01",
+            )
+
+    @property
+    def branch(self) -> int:
+        """The driver branch: 535 of 535.309.01."""
+        return int(self.text.split(".")[0])
+
+    def _key(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.text.removesuffix("-grid").split("."))
+
+    def __lt__(self, other: "DriverVersion") -> bool:
+        """Order by numbers, not by letters."""
+        return self._key() < other._key()
+
+    def __str__(self) -> str:
+        """As NVIDIA writes it."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class KernelRelease:
+    """A kernel release as `uname -r` prints it, such as 6.1.0-56-amd64."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be a folder's name below /lib/modules; raises DriverError."""
+        if not re.fullmatch(r"\d+\.\d+[\w.+~-]*", self.text):
+            raise DriverError(
+                Code.BAD_USAGE,
+                f"--kernel {self.text!r} is not a kernel release",
+                "Give what `uname -r` prints on that host, for example 6.1.0-56-amd64",
+            )
+
+    @property
+    def base(self) -> tuple[int, int]:
+        """The two leading numbers, for ranges in which kernel interfaces changed."""
+        major, minor = re.split(r"[.]", self.text, maxsplit=2)[:2]
+        return int(major), int(re.match(r"\d+", minor).group())  # type: ignore[union-attr]  # the pattern above
+
+    def __str__(self) -> str:
+        """As `uname -r` prints it."""
+        return self.text
