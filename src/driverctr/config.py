@@ -1,0 +1,213 @@
+"""Environment and flags → one frozen Config, by a table of settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from driverctr.errors import Code, DriverError
+from driverctr.log import Format, Level
+from driverctr.run import DEFAULT_PATH
+from driverctr.versions import DriverVersion
+
+
+class ModuleType(StrEnum):
+    """Which of NVIDIA's two kernel module sources is wanted."""
+
+    AUTO = "auto"
+    OPEN = "open"
+    PROPRIETARY = "proprietary"
+
+
+class Depth(StrEnum):
+    """How far the check goes that ready depends on; each includes the ones before."""
+
+    MODULES = "modules"
+    DEVICES = "devices"
+    SMI = "smi"
+
+
+class DriverType(StrEnum):
+    """What kind of driver the image carries."""
+
+    PASSTHROUGH = "passthrough"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: the variable, the field it fills, its parser, its default as text, and its help."""
+
+    variable: str
+    field: str
+    parse: Callable[[str, str], Any]
+    default: str
+    help: str
+
+
+def parse_text(variable: str, value: str) -> str:
+    """Any text."""
+    return value
+
+
+def parse_path(variable: str, value: str) -> Path:
+    """An absolute path; raises DriverError."""
+    if not value.startswith("/"):
+        raise _bad(variable, value, "an absolute path")
+    return Path(value)
+
+
+def parse_version(variable: str, value: str) -> DriverVersion | None:
+    """A driver version, or nothing: then the image's own; raises DriverError."""
+    return DriverVersion(value) if value else None
+
+
+def parse_boolean(variable: str, value: str) -> bool:
+    """true or false; raises DriverError."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    try:
+        return words[value.lower()]
+    except KeyError:
+        raise _bad(variable, value, "true or false") from None
+
+
+def parse_seconds(variable: str, value: str) -> float:
+    """A positive number of seconds; raises DriverError."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86400:
+        raise _bad(variable, value, "a number of seconds between 0 and 86400")
+    return seconds
+
+
+def parse_threads(variable: str, value: str) -> int | None:
+    """A number of build jobs, or nothing: then as many as CPU quota and memory allow; raises DriverError."""
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 4096):
+        raise _bad(variable, value, "a whole number from 1 to 4096")
+    return int(value)
+
+
+def parse_member(kind: type[StrEnum]) -> Callable[[str, str], StrEnum]:
+    """A parser for one of an enum's words; the error lists them all."""
+
+    def parse(variable: str, value: str) -> StrEnum:
+        try:
+            return kind(value)
+        except ValueError:
+            raise _bad(variable, value, "one of " + ", ".join(kind)) from None
+
+    return parse
+
+
+def _bad(variable: str, value: str, valid: str) -> DriverError:
+    return DriverError(
+        Code.BAD_SETTING,
+        f"{variable}={value!r} is not {valid}",
+        f"Set {variable} to {valid}, or leave it out",
+    )
+
+
+SETTINGS = (
+    Setting(
+        "DRIVER_VERSION", "driver_version", parse_version, "", "Driver version wanted; default: the image's."
+    ),
+    Setting(
+        "DRIVER_TYPE", "driver_type", parse_member(DriverType), "passthrough", "Kind of driver: passthrough."
+    ),
+    Setting(
+        "KERNEL_MODULE_TYPE",
+        "module_type",
+        parse_member(ModuleType),
+        "auto",
+        "Kernel module source: open, proprietary, or auto (proprietary before branch 560, open from there on).",
+    ),
+    Setting(
+        "VERIFY_DEPTH",
+        "verify_depth",
+        parse_member(Depth),
+        "smi",
+        "What ready depends on: modules (kernel's truth), devices (and device nodes), smi (and nvidia-smi exits 0).",
+    ),
+    Setting("VERIFY_TIMEOUT", "verify_timeout", parse_seconds, "120", "Seconds nvidia-smi may take."),
+    Setting(
+        "STOP_TIMEOUT", "stop_timeout", parse_seconds, "20", "Seconds a daemon or rmmod may take at the stop."
+    ),
+    Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
+    Setting(
+        "MODULES_DIR",
+        "modules_dir",
+        parse_path,
+        "/opt/driverctr/modules",
+        "Folder of modules built before: <kernel release>/<driver version>-<module type>/.",
+    ),
+    Setting(
+        "GPU_DIRECT_RDMA_ENABLED",
+        "rdma",
+        parse_boolean,
+        "false",
+        "Load nvidia-peermem where a Mellanox NIC is.",
+    ),
+    Setting("USE_HOST_MOFED", "host_mofed", parse_boolean, "false", "The host brings its own MOFED driver."),
+    Setting("GDS_ENABLED", "gds", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
+    Setting("GDRCOPY_ENABLED", "gdrcopy", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
+    Setting("DRIVER_CONFIG_DIGEST", "config_digest", parse_text, "", "The operator's digest of its wish."),
+    Setting("LOG_FORMAT", "log_format", parse_member(Format), "text", "Log lines as text or json."),
+    Setting(
+        "LOG_LEVEL",
+        "log_level",
+        parse_member(Level),
+        "info",
+        "Least level logged: debug, info, warning, error.",
+    ),
+)
+
+HANDED_TO_CHILDREN = (
+    "HOME",
+    "TMPDIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "LD_LIBRARY_PATH",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user wants; nothing here changes while we run, and nothing here was read from the node."""
+
+    driver_version: DriverVersion | None
+    driver_type: DriverType
+    module_type: ModuleType
+    verify_depth: Depth
+    verify_timeout: float
+    stop_timeout: float
+    max_threads: int | None
+    modules_dir: Path
+    rdma: bool
+    host_mofed: bool
+    gds: bool
+    gdrcopy: bool
+    config_digest: str
+    log_format: Format
+    log_level: Level
+    child_environment: Mapping[str, str]
+
+
+def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Config:
+    """Read the settings; a flag (by variable) beats the environment; unknown variables are tolerated.
+
+    Raises DriverError (bad-setting) for the first value that is not valid.
+    """
+    given = {**environment, **(flags or {})}
+    values = {
+        row.field: row.parse(row.variable, given.get(row.variable, "") or row.default) for row in SETTINGS
+    }
+    children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
+    return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})

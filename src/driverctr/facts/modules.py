@@ -1,0 +1,111 @@
+"""Loaded kernel modules and who holds whom, from /sys/module."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from driverctr.files import read_text
+from driverctr.paths import Paths
+
+CORE = "nvidia"
+"""The module every other module of the driver depends on."""
+
+NT_GNU_BUILD_ID = 3
+"""elf.h"""
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """A loaded module as the kernel tells it; `refcnt` counts holders and open handles together."""
+
+    name: str
+    version: str
+    srcversion: str
+    build_id: str
+    state: str
+    refcnt: int
+    holders: tuple[str, ...]
+
+    @property
+    def handles(self) -> int:
+        """References that are no module's: open files and mappings."""
+        return max(0, self.refcnt - len(self.holders))
+
+
+def read(paths: Paths, name: str) -> LoadedModule | None:
+    """One loaded module (its name with underscores), or None; a built-in module has no refcnt."""
+    folder = paths.sys_modules / name
+    refcnt = read_text(folder / "refcnt")
+    if refcnt is None:
+        return None
+    holders = (
+        sorted(link.name for link in (folder / "holders").iterdir()) if (folder / "holders").is_dir() else []
+    )
+    return LoadedModule(
+        name=name,
+        version=read_text(folder / "version") or "",
+        srcversion=read_text(folder / "srcversion") or "",
+        build_id=read_build_id(folder / "notes/.note.gnu.build-id"),
+        state=read_text(folder / "initstate") or "",
+        refcnt=int(refcnt),
+        holders=tuple(holders),
+    )
+
+
+def read_stack(paths: Paths, core: str = CORE) -> dict[str, LoadedModule]:
+    """The core module and all that hold it, directly or through others, by name."""
+    found: dict[str, LoadedModule] = {}
+    open_names = [core]
+    while open_names:
+        name = open_names.pop()
+        module = None if name in found else read(paths, name)
+        if module is not None:
+            found[name] = module
+            open_names.extend(module.holders)
+    return found
+
+
+def unload_order(stack: Mapping[str, LoadedModule]) -> list[str]:
+    """Holders before what they hold."""
+    graph = {name: [holder for holder in module.holders if holder in stack] for name, module in stack.items()}
+    return list(TopologicalSorter(graph).static_order())
+
+
+def read_build_id(note: Path) -> str:
+    """The GNU build-id in an ELF note file, in hexadecimal, or "" (elf(5): namesz, descsz, type, name, desc)."""
+    try:
+        data = note.read_bytes()
+    except OSError:
+        return ""
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        name_at = at + 12
+        description_at = name_at + (name_size + 3 & ~3)
+        if kind == NT_GNU_BUILD_ID and data[name_at : name_at + name_size] == b"GNU\0":
+            return data[description_at : description_at + size].hex()
+        at = description_at + (size + 3 & ~3)
+    return ""
+
+
+def is_available(paths: Paths, name: str) -> bool:
+    """Whether a module is loaded or built in (a built-in one without parameters has no folder)."""
+    return (paths.sys_modules / name.replace("-", "_")).is_dir()
+
+
+def read_parameters(paths: Paths, name: str) -> dict[str, str]:
+    """The parameters a loaded module shows in sysfs; write-only ones are left out."""
+    folder = paths.sys_modules / name / "parameters"
+    if not folder.is_dir():
+        return {}
+    values = {file.name: read_text(file) for file in folder.iterdir()}
+    return {parameter: value for parameter, value in values.items() if value is not None}
+
+
+def read_driver_parameters(paths: Paths) -> dict[str, str]:
+    """NVIDIA's registry values in /proc/driver/nvidia/params, by the names modprobe knows (NVreg_*)."""
+    text = read_text(paths.proc / "driver/nvidia/params") or ""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {f"NVreg_{name.strip()}": value.strip() for name, _, value in pairs if name.strip()}

@@ -1,0 +1,80 @@
+"""Where things lie on a node, below a root that tests may move."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path of the contract (DESIGN section 4), as properties of one root."""
+
+    root: Path = Path("/")
+
+    @property
+    def run(self) -> Path:
+        """The folder shared with the host and NVIDIA's neighbours."""
+        return self.root / "run/nvidia"
+
+    @property
+    def driver_root(self) -> Path:
+        """Where our root appears to the host."""
+        return self.run / "driver"
+
+    @property
+    def pid_file(self) -> Path:
+        """The lock."""
+        return self.run / "nvidia-driver.pid"
+
+    @property
+    def own_run(self) -> Path:
+        """What only driverctr reads."""
+        return self.run / "driverctr"
+
+    @property
+    def status_file(self) -> Path:
+        """The status document."""
+        return self.own_run / "status.json"
+
+    @property
+    def user_settings(self) -> Path:
+        """The user's files: `<module>.conf` and others (NVIDIA's /drivers)."""
+        return self.root / "drivers"
+
+    @property
+    def modprobe_d(self) -> Path:
+        """modprobe's configuration."""
+        return self.root / "etc/modprobe.d"
+
+    @property
+    def sys_modules(self) -> Path:
+        """Loaded modules."""
+        return self.root / "sys/module"
+
+    @property
+    def proc(self) -> Path:
+        """procfs."""
+        return self.root / "proc"
+
+    @property
+    def dev(self) -> Path:
+        """Device nodes."""
+        return self.root / "dev"
+
+    @property
+    def pci_devices(self) -> Path:
+        """PCI functions."""
+        return self.root / "sys/bus/pci/devices"
+
+    @property
+    def termination_log(self) -> Path:
+        """Where Kubernetes reads why a container ended."""
+        return self.root / "dev/termination-log"
+
+    @property
+    def image_description(self) -> Path:
+        """What the image holds, written when it was built."""
+        return self.root / "usr/share/driverctr/image.json"
+
+    def modules_tree(self, kernel_release: str) -> Path:
+        """The module tree modprobe reads for a kernel release."""
+        return self.root / "lib/modules" / kernel_release
