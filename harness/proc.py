@@ -59,3 +59,11 @@ def need(program: str, package: str) -> Path:
 def tail(text: str, lines: int = TAIL_LINES) -> str:
     """Return the last lines of a text."""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def run_bytes(argv: Sequence[str | Path], data: bytes) -> bytes:
+    """Run a filter: bytes in, bytes out. Raises HarnessError if it fails."""
+    done = subprocess.run([str(word) for word in argv], input=data, capture_output=True)
+    if done.returncode != 0:
+        raise HarnessError(f"exit {done.returncode}: {argv[0]}\n{tail(done.stderr.decode(errors='replace'))}")
+    return done.stdout

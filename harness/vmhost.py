@@ -1,0 +1,71 @@
+"""The root file system of the host in the virtual machine: a minimal Debian, packed once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import apt, cache, proc
+
+IMAGES = Path(__file__).resolve().parent.parent / "images"
+VM_HOST = IMAGES / "vm-host"
+SUITE = "bookworm"
+# Nothing in the guest reads these, and each file costs time when the root is packed.
+LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*")
+
+
+@dataclass(frozen=True)
+class Root:
+    """The packed root and the busybox for the initramfs, both of the same Debian."""
+
+    disk: Path
+    busybox: Path
+
+
+def packages() -> list[str]:
+    """Return the packages the root is made of, in the order of the list in images/vm-host."""
+    lines = (VM_HOST / "packages").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def root() -> Root:
+    """Return the root file system, made with mmdebstrap if the cache has none for these packages and sources."""
+    sources = apt.sources()
+    made = cache.entry("vm-root", [SUITE, sources, *LEFT_OUT, *packages()], lambda to: _make(to, sources))
+    return Root(disk=made / "root.erofs", busybox=made / "busybox")
+
+
+def pack(tree: Path, disk: Path) -> None:
+    """Pack a folder as an erofs image; not compressed, since software emulation pays for each byte unpacked."""
+    proc.run([proc.need("mkfs.erofs", "erofs-utils"), "--quiet", disk, tree])
+
+
+def folder_disk(tree: Path) -> Path:
+    """Return a folder packed as an erofs image, kept in the cache until a file's size or time in it changes."""
+    return cache.entry("vm-disk", [str(tree), cache.listing(tree)], lambda to: pack(tree, to / "disk.erofs")) / "disk.erofs"
+
+
+def _make(to: Path, sources: str) -> None:
+    tree = to / "tree"
+    listed = to / "sources.list"
+    listed.write_text(sources)
+    proc.run(
+        [
+            proc.need("mmdebstrap", "mmdebstrap"),
+            "--quiet",
+            "--mode=root",
+            "--variant=essential",
+            "--aptopt=Acquire::Languages none",
+            "--aptopt=APT::Install-Recommends false",
+            *(f"--dpkgopt=path-exclude=/{pattern}" for pattern in LEFT_OUT),
+            f"--include={','.join(packages())}",
+            SUITE,
+            tree,
+            listed,
+        ],
+        timeout=1800,
+    )
+    shutil.copy2(tree / "bin/busybox", to / "busybox")
+    pack(tree, to / "root.erofs")
+    shutil.rmtree(tree)

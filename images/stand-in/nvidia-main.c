@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* Stand-in for nvidia.ko: binds NVIDIA's PCI functions and owns the device numbers the others hang on to. */
+#define pr_fmt(fmt) "NVRM: " fmt
+
+#include <linux/cdev.h>
+#include <linux/firmware.h>
+#include <linux/mutex.h>
+#include "stand-in.h"
+
+#define NVIDIA_MAJOR	195
+#define MINORS		256
+#define CAPS_MINORS	16
+#define MAX_GPUS	32
+
+STAND_IN_FAILURES("nvidia");
+
+static bool without_gpu;
+module_param(without_gpu, bool, 0444);
+MODULE_PARM_DESC(without_gpu, "load although there is no GPU");
+
+static DEFINE_MUTEX(lock);
+static const struct file_operations *registered[MINORS];
+static struct pci_dev *gpus[MAX_GPUS];
+static dev_t caps;
+
+int nvidia_register_module(const struct file_operations *fops, unsigned int minor)
+{
+	int err = -EBUSY;
+
+	if (minor >= MINORS)
+		return -EINVAL;
+	mutex_lock(&lock);
+	if (!registered[minor]) {
+		registered[minor] = fops;
+		err = 0;
+	}
+	mutex_unlock(&lock);
+	return err;
+}
+EXPORT_SYMBOL(nvidia_register_module);
+
+void nvidia_unregister_module(unsigned int minor)
+{
+	mutex_lock(&lock);
+	registered[minor] = NULL;
+	mutex_unlock(&lock);
+}
+EXPORT_SYMBOL(nvidia_unregister_module);
+
+int nvUvmInterfaceSessionCreate(void)
+{
+	return 0;
+}
+EXPORT_SYMBOL(nvUvmInterfaceSessionCreate);
+
+int nvidia_p2p_get_pages(void)
+{
+	return 0;
+}
+EXPORT_SYMBOL(nvidia_p2p_get_pages);
+
+/* The real driver asks for the firmware at the first open of a GPU, not when it loads. */
+static void request_gsp(struct pci_dev *gpu)
+{
+	const char *path = "nvidia/" STAND_IN_VERSION "/gsp_tu10x.bin";
+	const struct firmware *firmware;
+
+	if (!stand_in_wants_firmware())
+		return;
+	if (request_firmware(&firmware, path, &gpu->dev)) {
+		pr_info("GPU %s: no firmware %s\n", pci_name(gpu), path);
+		return;
+	}
+	pr_info("GPU %s: firmware %s, %zu bytes\n", pci_name(gpu), path, firmware->size);
+	release_firmware(firmware);
+}
+
+/* A control open always works; another minor needs a GPU or a module behind it. The opened one holds its module. */
+static int frontend_open(struct inode *inode, struct file *file)
+{
+	unsigned int minor = iminor(inode);
+	const struct file_operations *fops;
+	struct pci_dev *gpu = NULL;
+
+	if (minor == NVIDIA_CTL_MINOR)
+		return 0;
+	mutex_lock(&lock);
+	fops = fops_get(registered[minor]);
+	if (minor < MAX_GPUS && gpus[minor])
+		gpu = pci_dev_get(gpus[minor]);
+	mutex_unlock(&lock);
+	if (fops) {
+		replace_fops(file, fops);
+		return 0;
+	}
+	if (!gpu)
+		return -ENODEV;
+	request_gsp(gpu);
+	pci_dev_put(gpu);
+	return 0;
+}
+
+static const struct file_operations frontend_fops = {
+	.owner = THIS_MODULE,
+	.open = frontend_open,
+};
+
+static int probe(struct pci_dev *gpu, const struct pci_device_id *id)
+{
+	unsigned int minor;
+
+	mutex_lock(&lock);
+	for (minor = 0; minor < MAX_GPUS && gpus[minor]; minor++)
+		;
+	if (minor < MAX_GPUS)
+		gpus[minor] = gpu;
+	mutex_unlock(&lock);
+	if (minor == MAX_GPUS)
+		return -ENOSPC;
+	stand_in_proc_add_gpu(gpu, minor);
+	return 0;
+}
+
+static void unbind(struct pci_dev *gpu)
+{
+	unsigned int minor;
+
+	stand_in_proc_remove_gpu(gpu);
+	mutex_lock(&lock);
+	for (minor = 0; minor < MAX_GPUS; minor++)
+		if (gpus[minor] == gpu)
+			gpus[minor] = NULL;
+	mutex_unlock(&lock);
+}
+
+/* All of NVIDIA's display controllers: VGA and 3D, as in the real driver's table. */
+static const struct pci_device_id ids[] = {
+	{ PCI_DEVICE_CLASS(PCI_CLASS_DISPLAY_VGA << 8, ~0), .vendor = PCI_VENDOR_ID_NVIDIA },
+	{ PCI_DEVICE_CLASS(PCI_CLASS_DISPLAY_3D << 8, ~0), .vendor = PCI_VENDOR_ID_NVIDIA },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, ids);
+
+static struct pci_driver driver = {
+	.name = "nvidia",
+	.id_table = ids,
+	.probe = probe,
+	.remove = unbind,
+};
+
+static bool any_gpu(void)
+{
+	unsigned int minor;
+
+	for (minor = 0; minor < MAX_GPUS; minor++)
+		if (gpus[minor])
+			return true;
+	return without_gpu;
+}
+
+static int __init nvidia_init(void)
+{
+	int err = stand_in_begin();
+
+	if (err)
+		return err;
+	err = register_chrdev(NVIDIA_MAJOR, "nvidia-frontend", &frontend_fops);
+	if (err < 0)
+		return err;
+	err = alloc_chrdev_region(&caps, 0, CAPS_MINORS, "nvidia-caps");
+	if (err)
+		goto no_caps;
+	err = stand_in_proc_add();
+	if (err)
+		goto no_proc;
+	err = pci_register_driver(&driver);
+	if (err)
+		goto no_driver;
+	if (!any_gpu()) {
+		pr_info("No NVIDIA GPU found.\n");
+		err = -ENODEV;
+		goto no_gpu;
+	}
+	pr_info("loading NVIDIA UNIX x86_64 Kernel Module  " STAND_IN_VERSION "  (stand-in)\n");
+	return 0;
+
+no_gpu:
+	pci_unregister_driver(&driver);
+no_driver:
+	stand_in_proc_remove();
+no_proc:
+	unregister_chrdev_region(caps, CAPS_MINORS);
+no_caps:
+	unregister_chrdev(NVIDIA_MAJOR, "nvidia-frontend");
+	return err;
+}
+
+static void __exit nvidia_exit(void)
+{
+	stand_in_sleep(hang_exit);
+	pci_unregister_driver(&driver);
+	stand_in_proc_remove();
+	unregister_chrdev_region(caps, CAPS_MINORS);
+	unregister_chrdev(NVIDIA_MAJOR, "nvidia-frontend");
+}
+
+module_init(nvidia_init);
+module_exit(nvidia_exit);
