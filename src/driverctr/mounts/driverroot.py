@@ -1,0 +1,228 @@
+"""The driver root: our root file system, published on the host at /run/nvidia/driver exactly once."""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from driverctr.errors import Code, DriverError
+from driverctr.facts import mounttable
+from driverctr.facts.mounttable import Mount
+from driverctr.log import Log
+from driverctr.mounts import staging
+from driverctr.mounts.syscalls import (
+    AT_RECURSIVE,
+    MS_BIND,
+    MS_PRIVATE,
+    MS_REC,
+    OPEN_TREE_CLONE,
+    Syscalls,
+)
+
+RUN_DIR = Path("/run/nvidia")
+STAGING = Path("/mnt/driverctr")
+"""In our own root, so that what is mounted there dies with our namespace."""
+
+SHARE_IT = (
+    "Share it with the host: `-v /run/nvidia:/run/nvidia:rshared` for docker and podman, "
+    "`mountPropagation: Bidirectional` on the hostPath volume in Kubernetes"
+)
+
+
+@dataclass(frozen=True)
+class RootState:
+    """What is mounted at the driver root: lowest layer first; `peers` are mounts inside the uppermost through which
+    an event at /run/nvidia comes back into the tree, as `mount --rbind /` makes them."""
+
+    layers: tuple[Mount, ...]
+    ours: bool
+    peers: tuple[Mount, ...]
+    shared: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether our root is there, once, and shared."""
+        return self.ours and self.shared and len(self.layers) == 1 and not self.peers
+
+
+@dataclass(frozen=True)
+class DriverRoot:
+    """Publishes and withdraws the driver root; `calls` and `read` are where a test puts its own kernel."""
+
+    run_dir: Path = RUN_DIR
+    place: Path = STAGING
+    log: Log = field(default_factory=Log)
+    calls: Syscalls = field(default_factory=Syscalls)
+    read: Callable[[], Sequence[Mount]] = mounttable.read
+
+    @property
+    def target(self) -> Path:
+        """Where neighbours look for the driver."""
+        return self.run_dir / "driver"
+
+    def state(self) -> RootState:
+        """What is mounted there now; raises OSError if the mount table cannot be read."""
+        mounts = self.read()
+        layers = mounttable.layers(mounts, self.target)
+        carrier = mounttable.visible(mounts, self.run_dir)
+        group = carrier.shared if carrier is not None else None
+        inside = mounttable.below(mounts, self.target) if layers else ()
+        return RootState(
+            layers=layers,
+            ours=bool(layers) and _same_tree(layers[-1], mounttable.visible(mounts, Path("/"))),
+            peers=tuple(m for m in inside if group is not None and m.shared == group),
+            shared=mounttable.is_shared(mounts, self.run_dir),
+        )
+
+    def export(self, carry: Sequence[str] = ()) -> RootState:
+        """Publish our root, in place of whatever is there; nobody finds the folder empty meanwhile.
+
+        `carry` names further paths of ours that are mounts and belong into the tree. The propagation of our namespace
+        must be settled (propagation.settle). May be repeated. Raises DriverError (mount-failed).
+        """
+        self._require_shared()
+        with self._guarded("published"), self._locked():
+            staging.clear(self.place / "peer", self.calls)
+            replaced = len(self.state().layers)
+            with staging.staged(self.place / "root", self.calls, self.read(), carry) as tree:
+                self._publish(tree)
+            state = self.state()
+        if not state.settled:
+            raise DriverError(
+                Code.MOUNT_FAILED,
+                f"{self.target} should hold our root once, but holds {len(state.layers)} mounts, "
+                f"the uppermost {'ours' if state.ours else 'not ours'}",
+                "Another program mounts there at the same time: stop it, then restart this container",
+            )
+        self.log.info(f"driver root published at {self.target}" + (f", {replaced} replaced" if replaced else ""))
+        return state
+
+    def withdraw(self) -> bool:
+        """Take our root away from the host; a tree of another container stays. True if anything was taken away.
+
+        May be repeated. Raises DriverError (mount-failed).
+        """
+        with self._guarded("withdrawn"), self._locked():
+            staging.clear(self.place / "peer", self.calls)
+            staging.clear(self.place / "root", self.calls)
+            taken = 0
+            while (state := self.state()).ours and taken < 64:
+                self.calls.umount(self.target)
+                taken += 1
+            if state.layers:
+                self.log.warning(
+                    f"{self.target} holds a tree that is not ours ({state.layers[-1].source}): left as it is"
+                )
+        return taken > 0
+
+    def _require_shared(self) -> None:
+        mounts = self.read()
+        carrier = mounttable.visible(mounts, self.run_dir)
+        if carrier is None or carrier.target == "/":
+            raise DriverError(Code.MOUNT_FAILED, f"{self.run_dir} is not a mount of the host's folder", SHARE_IT)
+        if carrier.shared is None:
+            raise DriverError(
+                Code.MOUNT_FAILED,
+                f"{self.run_dir} is mounted {carrier.propagation}, so the host would not see the driver root",
+                SHARE_IT,
+            )
+
+    def _publish(self, tree: Path) -> None:
+        try:
+            clone = self.calls.open_tree(tree, OPEN_TREE_CLONE | AT_RECURSIVE)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+            self._publish_with_gap(tree)
+            return
+        try:
+            self._peel(keep=1)
+            self._tuck(clone)
+        finally:
+            os.close(clone)
+        self._peel(keep=1)
+
+    def _tuck(self, clone: int) -> None:
+        """Slide the tree beneath what is mounted: attached to a peer of /run/nvidia that lacks the mount on `driver`,
+        it propagates to everywhere else *under* it (mount_namespaces(7) and the kernel's sharedsubtree.rst)."""
+        peer = self.place / "peer"
+        peer.mkdir(parents=True, exist_ok=True)
+        self.calls.mount(self.run_dir, peer, MS_BIND)
+        try:
+            (peer / self.target.name).mkdir(exist_ok=True)
+            self.calls.move_mount(clone, peer / self.target.name)
+        finally:
+            staging.clear(peer, self.calls)
+
+    def _publish_with_gap(self, tree: Path) -> None:
+        """The way of kernels before 5.2."""
+        self.target.mkdir(exist_ok=True)
+        before = time.monotonic()
+        self._peel(keep=0)
+        self.calls.mount(tree, self.target, MS_BIND | MS_REC)
+        gap = (time.monotonic() - before) * 1000
+        self.log.warning(f"{self.target} was empty for up to {gap:.1f} ms: this kernel (before 5.2) has no open_tree")
+
+    def _peel(self, keep: int) -> None:
+        """Take layers off until `keep` are left. Inner peers go first: through them the new tree would go too."""
+        for _ in range(len(self.state().layers) + 1):
+            self._detach_peers()
+            if len(self.state().layers) <= keep:
+                return
+            self.calls.umount(self.target)
+
+    def _detach_peers(self) -> None:
+        """Take away the peers of /run/nvidia inside the uppermost tree, innermost mounts first.
+
+        The kernel lets an unmount propagate only to mounts without children, so each mount goes by itself: then the
+        host's copies go too. With trees stacked by repeated `mount --rbind /` this also takes the hidden lower ones.
+        """
+        for _ in range(len(self.read())):
+            mounts = self.read()
+            peers = self.state().peers
+            if not peers:
+                return
+            inside = [*peers, *(m for peer in peers for m in mounttable.below(mounts, Path(peer.target)))]
+            parents = {mount.parent for mount in mounts}
+            leaves = [m for m in inside if m.id not in parents]
+            self.calls.umount(max(leaves, key=lambda mount: len(mount.target)).target)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One container at a time: the old one's stop must not take away what the new one publishes."""
+        path = self.run_dir / "driverctr" / "driver-root.lock"
+        path.parent.mkdir(exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DriverError(
+                Code.MOUNT_FAILED,
+                f"the driver root at {self.target} could not be {what}: {error.strerror}",
+                _remedy(error),
+            ) from error
+
+
+def _same_tree(one: Mount, other: Mount | None) -> bool:
+    """Device and folder in it: without overlayfs two containers can share the device."""
+    return other is not None and (one.st_dev, one.root) == (other.st_dev, other.root)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EPERM:
+        return "Run the container privileged: mounting needs CAP_SYS_ADMIN"
+    if error.errno == errno.EROFS:
+        return f"Give a writable {STAGING.parent}: `--tmpfs {STAGING.parent}`"
+    return ""
