@@ -1,0 +1,127 @@
+"""The rooms of DESIGN section 3: imports point upwards only, and some imports belong to one room."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import driverctr
+
+PACKAGE = Path(driverctr.__file__).parent
+
+ROOMS = (
+    ("__init__",),
+    ("errors", "log", "run", "files", "retry", "versions", "paths", "signals"),
+    ("config",),
+    ("facts",),
+    ("status",),
+    ("kmod", "mounts", "syslog", "daemons", "devices", "pidlock", "markers", "firmware", "parameters", "moduletree"),
+    ("verify", "supervise", "peermem", "peermem_reload"),
+    ("distros", "packages", "patches"),
+    ("headers", "userspace"),
+    ("build",),
+    ("modules",),
+    ("survey",),
+    ("plan",),
+    ("steps",),
+    ("report", "lifecycle"),
+    ("verbs", "cli", "__main__"),
+)
+"""Highest first; a module may import from its own room and from rooms above."""
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(name: str) -> int:
+    """The row a module belongs to, by its name below driverctr."""
+    top = name.split(".")[0]
+    return next(row for row, names in enumerate(ROOMS) if top in names)
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """What a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inner_imports(file: Path) -> Iterator[str]:
+    for name in imports(file):
+        if name.startswith("driverctr."):
+            yield name.removeprefix("driverctr.")
+
+
+def test_every_module_has_a_room() -> None:
+    known = {name for row in ROOMS for name in row}
+    assert {name_of(file).split(".")[0] for file in sources()} <= known
+
+
+def test_imports_point_upwards() -> None:
+    wrong = [
+        f"{name_of(file)} imports {target}"
+        for file in sources()
+        for target in inner_imports(file)
+        if room_of(target) > room_of(name_of(file))
+    ]
+    assert not wrong
+
+
+def test_no_import_circles() -> None:
+    files = {name_of(file).removesuffix(".__init__"): file for file in sources()}
+    graph = {
+        name: {target for target in inner_imports(file) if target in files and target != name}
+        for name, file in files.items()
+    }
+    TopologicalSorter(graph).prepare()
+
+
+def test_environment_is_read_by_config_and_cli_only() -> None:
+    readers = {name_of(file) for file in sources() if "os.environ" in file.read_text()}
+    assert readers <= {"config", "verbs"}
+
+
+def test_processes_are_spawned_by_run_and_kmod_only() -> None:
+    spawners = {
+        name_of(file): target
+        for file in sources()
+        for target in imports(file)
+        if target.split(".")[0] in ("subprocess", "sh", "multiprocessing") and name_of(file) not in ("run", "kmod")
+    }
+    assert not spawners
+
+
+def test_files_stay_short() -> None:
+    long = {name_of(file): count for file in sources() if (count := len(file.read_text().splitlines())) > 400}
+    assert not long
+
+
+def test_public_functions_have_docstrings() -> None:
+    missing = [
+        f"{name_of(file)}.{node.name}"
+        for file in sources()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+        and not _is_inner(file, node)
+    ]
+    assert not missing
+
+
+def _is_inner(file: Path, wanted: ast.AST) -> bool:
+    """Whether a function stands inside another one."""
+    functions = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)]
+    return any(
+        isinstance(wanted, ast.FunctionDef) and inner is not outer and getattr(inner, "lineno", 0) == wanted.lineno
+        for outer in functions
+        for inner in ast.walk(outer)
+    )
