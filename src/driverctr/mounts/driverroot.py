@@ -4,10 +4,11 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts import mounttable
@@ -17,14 +18,13 @@ from driverctr.mounts import staging
 from driverctr.mounts.syscalls import (
     AT_RECURSIVE,
     MS_BIND,
-    MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
     Syscalls,
 )
+from driverctr.paths import Paths
 
-RUN_DIR = Path("/run/nvidia")
-STAGING = Path("/mnt/driverctr")
+STAGING = "mnt/driverctr"
 """In our own root, so that what is mounted there dies with our namespace."""
 
 SHARE_IT = (
@@ -49,33 +49,56 @@ class RootState:
         return self.ours and self.shared and len(self.layers) == 1 and not self.peers
 
 
+def state(paths: Paths) -> RootState:
+    """What is mounted at the driver root now; raises OSError if the mount table cannot be read."""
+    return DriverRoot(paths).state()
+
+
+def export(paths: Paths, *, log: Log, carry: Sequence[str] = ()) -> dict[str, Any]:
+    """Publish our root at the driver root, see `DriverRoot.export`; returns what `withdraw` takes."""
+    DriverRoot(paths, log).export(carry)
+    return {"target": str(paths.driver_root)}
+
+
+def withdraw(paths: Paths, data: Mapping[str, Any], *, log: Log) -> None:
+    """Undo `export`, also one of a process that was killed: what is ours is observed, not remembered."""
+    DriverRoot(paths, log).withdraw()
+
+
 @dataclass(frozen=True)
 class DriverRoot:
-    """Publishes and withdraws the driver root; `calls` and `read` are where a test puts its own kernel."""
+    """Publishes and withdraws the driver root; `calls` is where a test puts its own kernel."""
 
-    run_dir: Path = RUN_DIR
-    place: Path = STAGING
+    paths: Paths = field(default_factory=Paths)
     log: Log = field(default_factory=Log)
     calls: Syscalls = field(default_factory=Syscalls)
-    read: Callable[[], Sequence[Mount]] = mounttable.read
 
     @property
     def target(self) -> Path:
         """Where neighbours look for the driver."""
-        return self.run_dir / "driver"
+        return self.paths.driver_root
+
+    @property
+    def place(self) -> Path:
+        """Where trees are put together."""
+        return self.paths.root / STAGING
+
+    def read(self) -> tuple[Mount, ...]:
+        """Our mounts."""
+        return mounttable.read(self.paths.root)
 
     def state(self) -> RootState:
         """What is mounted there now; raises OSError if the mount table cannot be read."""
         mounts = self.read()
         layers = mounttable.layers(mounts, self.target)
-        carrier = mounttable.visible(mounts, self.run_dir)
+        carrier = mounttable.visible(mounts, self.paths.run)
         group = carrier.shared if carrier is not None else None
         inside = mounttable.below(mounts, self.target) if layers else ()
         return RootState(
             layers=layers,
-            ours=bool(layers) and _same_tree(layers[-1], mounttable.visible(mounts, Path("/"))),
+            ours=bool(layers) and _same_tree(layers[-1], mounttable.visible(mounts, self.paths.root)),
             peers=tuple(m for m in inside if group is not None and m.shared == group),
-            shared=mounttable.is_shared(mounts, self.run_dir),
+            shared=mounttable.is_shared(mounts, self.paths.run),
         )
 
     def export(self, carry: Sequence[str] = ()) -> RootState:
@@ -88,7 +111,7 @@ class DriverRoot:
         with self._guarded("published"), self._locked():
             staging.clear(self.place / "peer", self.calls)
             replaced = len(self.state().layers)
-            with staging.staged(self.place / "root", self.calls, self.read(), carry) as tree:
+            with staging.staged(self.paths.root, self.place / "root", self.calls, self.read(), carry) as tree:
                 self._publish(tree)
             state = self.state()
         if not state.settled:
@@ -121,13 +144,13 @@ class DriverRoot:
 
     def _require_shared(self) -> None:
         mounts = self.read()
-        carrier = mounttable.visible(mounts, self.run_dir)
-        if carrier is None or carrier.target == "/":
-            raise DriverError(Code.MOUNT_FAILED, f"{self.run_dir} is not a mount of the host's folder", SHARE_IT)
+        carrier = mounttable.visible(mounts, self.paths.run)
+        if carrier is None or carrier.target == str(self.paths.root):
+            raise DriverError(Code.MOUNT_FAILED, f"{self.paths.run} is not a mount of the host's folder", SHARE_IT)
         if carrier.shared is None:
             raise DriverError(
                 Code.MOUNT_FAILED,
-                f"{self.run_dir} is mounted {carrier.propagation}, so the host would not see the driver root",
+                f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root",
                 SHARE_IT,
             )
 
@@ -151,7 +174,7 @@ class DriverRoot:
         it propagates to everywhere else *under* it (mount_namespaces(7) and the kernel's sharedsubtree.rst)."""
         peer = self.place / "peer"
         peer.mkdir(parents=True, exist_ok=True)
-        self.calls.mount(self.run_dir, peer, MS_BIND)
+        self.calls.mount(self.paths.run, peer, MS_BIND)
         try:
             (peer / self.target.name).mkdir(exist_ok=True)
             self.calls.move_mount(clone, peer / self.target.name)
@@ -194,7 +217,7 @@ class DriverRoot:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One container at a time: the old one's stop must not take away what the new one publishes."""
-        path = self.run_dir / "driverctr" / "driver-root.lock"
+        path = self.paths.own_run / "driver-root.lock"
         path.parent.mkdir(exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -224,5 +247,5 @@ def _remedy(error: OSError) -> str:
     if error.errno == errno.EPERM:
         return "Run the container privileged: mounting needs CAP_SYS_ADMIN"
     if error.errno == errno.EROFS:
-        return f"Give a writable {STAGING.parent}: `--tmpfs {STAGING.parent}`"
+        return f"Give a writable /{Path(STAGING).parent}: `--tmpfs /{Path(STAGING).parent}`"
     return ""

@@ -1,23 +1,20 @@
 """How mount events travel in our own namespace: what we do must not reach the host, except below /run/nvidia."""
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts import mounttable
 from driverctr.facts.mounttable import Mount
 from driverctr.mounts.syscalls import MS_PRIVATE, MS_REC, MS_SLAVE, MS_UNBINDABLE, Syscalls
+from driverctr.paths import Paths
 
-SYS = Path("/sys")
+SYS = "sys"
 
 
-def settle(
-    run_dir: Path = Path("/run/nvidia"),
-    calls: Syscalls | None = None,
-    read: Callable[[], Sequence[Mount]] = mounttable.read,
-) -> None:
-    """Make `/` private, what is below `run_dir` as the host shares it, /sys as NVIDIA has it, the rest receiving.
+def settle(paths: Paths, calls: Syscalls | None = None) -> None:
+    """Make `/` private, leave /run/nvidia shared, /sys as NVIDIA has it, and let the rest only receive.
 
     Receiving (slave), so that what a neighbour such as MOFED's container mounts on the host later still arrives.
     /sys: its sub-mounts unbindable, then itself private, so that the driver root carries the top of it only (NVIDIA's
@@ -27,11 +24,11 @@ def settle(
     """
     kernel = calls or Syscalls()
     try:
-        kernel.mount(None, "/", MS_PRIVATE)
-        if mounttable.layers(read(), SYS):
-            kernel.mount(None, SYS, MS_UNBINDABLE | MS_REC)
-            kernel.mount(None, SYS, MS_PRIVATE)
-        for mount in receivers(read(), run_dir):
+        kernel.mount(None, paths.root, MS_PRIVATE)
+        if mounttable.layers(mounttable.read(paths.root), paths.root / SYS):
+            kernel.mount(None, paths.root / SYS, MS_UNBINDABLE | MS_REC)
+            kernel.mount(None, paths.root / SYS, MS_PRIVATE)
+        for mount in receivers(mounttable.read(paths.root), paths):
             _receive(kernel, mount)
     except OSError as error:
         raise DriverError(
@@ -41,17 +38,17 @@ def settle(
         ) from error
 
 
-def receivers(mounts: Sequence[Mount], run_dir: Path) -> tuple[Mount, ...]:
-    """The mounts that are to receive only: shared now, visible, neither `/`, /sys nor what carries `run_dir`."""
-    carrier = mounttable.visible(mounts, run_dir)
+def receivers(mounts: Sequence[Mount], paths: Paths) -> tuple[Mount, ...]:
+    """The mounts that are to receive only: shared now, visible, neither `/`, /sys nor what carries /run/nvidia."""
+    carrier = mounttable.visible(mounts, paths.run)
     return tuple(
         mount
         for mount in mounts
         if mount.shared is not None
         and mount != carrier
-        and mount.target != "/"
-        and not Path(mount.target).is_relative_to(SYS)
-        and not Path(mount.target).is_relative_to(run_dir)
+        and mount.target != str(paths.root)
+        and not Path(mount.target).is_relative_to(paths.root / SYS)
+        and not Path(mount.target).is_relative_to(paths.run)
         and mounttable.visible(mounts, Path(mount.target)) == mount
     )
 

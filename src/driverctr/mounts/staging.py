@@ -37,18 +37,20 @@ SECRETS = ("run/secrets", "var/run/secrets", "drivers")
 
 
 @contextmanager
-def staged(place: Path, kernel: Syscalls, mounts: Sequence[Mount], carry: Sequence[str] = ()) -> Iterator[Path]:
+def staged(
+    own_root: Path, place: Path, kernel: Syscalls, mounts: Sequence[Mount], carry: Sequence[str] = ()
+) -> Iterator[Path]:
     """Our own root at `place` for the length of the block, private throughout; raises OSError.
 
     The bind of `/` is not recursive: what other mounts hide in our root is itself again in the copy.
     """
     clear(place, kernel)
     place.mkdir(parents=True, exist_ok=True)
-    kernel.mount("/", place, MS_BIND)
+    kernel.mount(own_root, place, MS_BIND)
     try:
         kernel.mount(None, place, MS_PRIVATE)
-        for path in (*ALWAYS, *_mounted(mounts, (*WHERE_MOUNTED, *carry))):
-            _bind_into(place, path, kernel)
+        for path in (*ALWAYS, *_mounted(own_root, mounts, (*WHERE_MOUNTED, *carry))):
+            _bind_into(place, own_root / path.lstrip("/"), path, kernel)
         for name in SECRETS:
             _cover(place, name, kernel)
         kernel.mount(None, place, MS_PRIVATE | MS_REC)
@@ -74,23 +76,23 @@ def clear(place: Path, kernel: Syscalls) -> None:
             return
 
 
-def _mounted(mounts: Sequence[Mount], paths: Sequence[str]) -> Iterator[str]:
+def _mounted(own_root: Path, mounts: Sequence[Mount], paths: Sequence[str]) -> Iterator[str]:
     """Those paths that are a mount or hold one, without links (mount points have none)."""
     for path in paths:
-        real = Path(path).resolve()
+        real = (own_root / path.lstrip("/")).resolve()
         if real.exists() and (mounttable.layers(mounts, real) or mounttable.below(mounts, real)):
-            yield str(real)
+            yield f"/{real.relative_to(own_root)}"
 
 
-def _bind_into(place: Path, path: str, kernel: Syscalls) -> None:
+def _bind_into(place: Path, source: Path, path: str, kernel: Syscalls) -> None:
     """Bind a folder or file of ours to the same name in the copy, which may lack it if a mount brought its parent."""
     target = place / path.lstrip("/")
-    if Path(path).is_dir():
+    if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     elif not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-    kernel.mount(path, target, MS_BIND | MS_REC)
+    kernel.mount(source, target, MS_BIND | MS_REC)
 
 
 def _cover(place: Path, name: str, kernel: Syscalls) -> None:

@@ -1,0 +1,210 @@
+"""GSP firmware where the kernel asks for it: at the first open of a device, in the host's mount namespace."""
+
+import errno
+import filecmp
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from driverctr import files
+from driverctr.errors import Code, DriverError
+from driverctr.facts import hostroot, mounttable
+from driverctr.log import Log
+from driverctr.mounts import staging
+from driverctr.mounts.syscalls import MS_BIND, MS_PRIVATE, Syscalls
+from driverctr.paths import Paths
+
+SEARCH_PATH = "/run/nvidia/driver/lib/firmware"
+"""As the host sees our image's own firmware once the driver root is published, whatever is mounted over ours."""
+
+PARAMETER = "module/firmware_class/parameters/path"
+FOLDER = "lib/firmware"
+PATTERN = "gsp_*.bin"
+PEEK = "mnt/driverctr/image"
+RECORD = "firmware.json"
+BLANK = "\0"
+"""An empty write never reaches the kernel, and a newline would be taken as a path: a lone NUL empties the string."""
+
+
+def place(
+    paths: Paths, driver_version: str, *, log: Log, wanted: bool = True, calls: Syscalls | None = None
+) -> dict[str, Any]:
+    """Let the kernel find the driver's firmware; returns what `undo` takes.
+
+    The search path is set where it is blank and kept where somebody else set it: then the firmware is also put where
+    that points. Where a mount hides our image's firmware, it is copied onto the mount. With `wanted` false
+    (NVreg_EnableGpuFirmware=0) nothing is done. May be repeated. Raises DriverError (firmware-failed).
+    """
+    if not wanted:
+        log.info("GSP firmware is switched off by NVreg_EnableGpuFirmware=0: search path left as it is")
+        return {}
+    earlier = _recall(paths)
+    path_set, search = _settle_path(paths, bool(earlier.get("path_set")), log)
+    placed = set(earlier.get("placed", ()))
+    _remember(paths, path_set, placed)
+    with _image_firmware(paths, driver_version, calls or Syscalls()) as (source, hidden):
+        if not any(source.glob(PATTERN)):
+            log.warning(f"the image holds no GSP firmware for {driver_version}: a GPU that needs it will not start")
+        if hidden:
+            placed |= _onto_the_mount(source, paths.root / FOLDER / "nvidia" / driver_version, log)
+        if search != SEARCH_PATH:
+            placed |= _where_it_points(paths, source, search, driver_version, log)
+    return _remember(paths, path_set, placed)
+
+
+def undo(paths: Paths, data: Mapping[str, Any]) -> None:
+    """Blank the search path if we set it and it is still ours, and remove the files we put on others' folders.
+
+    Raises DriverError (firmware-failed).
+    """
+    parameter = paths.sys_modules.parent / PARAMETER
+    try:
+        if data.get("path_set") and files.read_text(parameter) == SEARCH_PATH:
+            files.write_kernel(parameter, BLANK)
+        for name in data.get("placed", ()):
+            Path(name).unlink(missing_ok=True)
+            _remove_if_empty(Path(name).parent)
+        files.remove(paths.own_run / RECORD)
+    except OSError as error:
+        raise DriverError(
+            Code.FIRMWARE_FAILED, f"the firmware settings could not be taken back: {error.strerror}: {error.filename}"
+        ) from error
+
+
+def _settle_path(paths: Paths, set_earlier: bool, log: Log) -> tuple[bool, str]:
+    """Whether the search path is of our making, and what it is."""
+    parameter = paths.sys_modules.parent / PARAMETER
+    current = files.read_text(parameter)
+    if current == SEARCH_PATH:
+        return set_earlier, current
+    if current:
+        log.warning(f"the firmware search path is {current}, set by somebody else: kept")
+        return False, current
+    try:
+        files.write_kernel(parameter, SEARCH_PATH)
+    except OSError as error:
+        raise DriverError(
+            Code.FIRMWARE_FAILED,
+            f"the firmware search path {parameter} could not be set: {error.strerror}",
+            f"Run the container privileged, or mount {parameter} read-write into it",
+        ) from error
+    return True, SEARCH_PATH
+
+
+@contextmanager
+def _image_firmware(paths: Paths, version: str, kernel: Syscalls) -> Iterator[tuple[Path, bool]]:
+    """The image's own folder for the version, and whether a mount hides it; below mounts we look through a bind."""
+    folder = f"{FOLDER}/nvidia/{version}"
+    mounts = mounttable.read(paths.root)
+    own = mounttable.visible(mounts, paths.root)
+    if mounttable.visible(mounts, (paths.root / folder).resolve()) == own:
+        yield paths.root / folder, False
+        return
+    peek = paths.root / PEEK
+    try:
+        staging.clear(peek, kernel)
+        peek.mkdir(parents=True, exist_ok=True)
+        kernel.mount(paths.root, peek, MS_BIND)
+    except OSError as error:
+        raise DriverError(
+            Code.FIRMWARE_FAILED,
+            f"the image's firmware, hidden by a mount on /{FOLDER}, could not be reached: {error.strerror}",
+            "Run the container privileged" if error.errno == errno.EPERM else "",
+        ) from error
+    try:
+        kernel.mount(None, peek, MS_PRIVATE)
+        yield hostroot.resolve(peek, Path("/") / FOLDER) / "nvidia" / version, True
+    finally:
+        staging.clear(peek, kernel)
+
+
+def _onto_the_mount(source: Path, folder: Path, log: Log) -> set[str]:
+    """A mount that cannot be written is no failure: the kernel reads the image's own through the driver root."""
+    try:
+        return _copy_missing(source, folder)
+    except OSError as error:
+        log.warning(
+            f"the GSP firmware could not be copied onto the mount at {folder}: {error.strerror}; "
+            "the kernel reads it through the driver root"
+        )
+        return set()
+
+
+def _where_it_points(paths: Paths, source: Path, search: str, version: str, log: Log) -> set[str]:
+    """Put the firmware where somebody else's search path points, on the host."""
+    host = hostroot.process_root(paths.root)
+    if host is None:
+        log.warning(f"whether {search} holds the GSP firmware cannot be seen without the host's PID namespace")
+        return set()
+    try:
+        base = hostroot.resolve(host.path, Path(search))
+        return _copy_missing(source, base / "nvidia" / version)
+    except (OSError, DriverError) as error:
+        raise DriverError(
+            Code.FIRMWARE_FAILED,
+            f"the firmware search path is {search}, but the host's folder of that name cannot take the GSP firmware: "
+            f"{error.strerror if isinstance(error, OSError) else error.message}",
+            f"Make it writable, copy nvidia/{version}/{PATTERN} there, or blank /sys/{PARAMETER}",
+        ) from error
+
+
+def _copy_missing(source: Path, folder: Path) -> set[str]:
+    """Copy what is missing or different, each file whole or not at all; returns what was written. Raises OSError."""
+    written: set[str] = set()
+    for file in sorted(source.glob(PATTERN)):
+        target = folder / file.name
+        if target.is_file() and filecmp.cmp(file, target, shallow=False):
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(file, target)
+        written.add(str(target))
+    return written
+
+
+def _copy(source: Path, target: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out, source.open("rb") as data:
+            shutil.copyfileobj(data, out, 1 << 20)
+            out.flush()
+            os.fchmod(out.fileno(), 0o644)
+            os.fsync(out.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _recall(paths: Paths) -> Mapping[str, Any]:
+    """What an earlier start, perhaps killed, did: nothing on the node tells who set the path."""
+    text = files.read_text(paths.own_run / RECORD)
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _remember(paths: Paths, path_set: bool, placed: set[str]) -> dict[str, Any]:
+    data = {"path_set": path_set, "placed": sorted(placed)}
+    record = paths.own_run / RECORD
+    try:
+        files.write_atomic(record, json.dumps(data) + "\n")
+    except OSError as error:
+        raise DriverError(
+            Code.NODE_FILE, f"{record} could not be written: {error.strerror}", f"Make {record.parent} writable"
+        ) from error
+    return data
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
+            raise
