@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness import kernels, vm
@@ -16,13 +18,24 @@ EXIT_HARNESS = 126
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one harness command; returns the exit status."""
+    """Run one harness command: vm, or the main() of the module of that name in harness.commands."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and find_spec(f"harness.commands.{words[0]}"):
+        return _dispatch(words[0], words[1:])
     parser = argparse.ArgumentParser(prog="python3 -m harness", description="the proving ground")
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_vm(verbs.add_parser("vm", help="run a command on a host in a virtual machine, or a shell there"))
     args = parser.parse_args(argv)
     try:
         return _vm(args)
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return EXIT_HARNESS
+
+
+def _dispatch(name: str, arguments: list[str]) -> int:
+    try:
+        return int(import_module(f"harness.commands.{name}").main(arguments))
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         return EXIT_HARNESS

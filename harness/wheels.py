@@ -1,0 +1,64 @@
+"""Wheels of driverctr and of what it needs, for the Python of the image: containers fetch nothing from an index."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+from harness import cache, proc
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Debian 12's Python.
+PYTHON_VERSION = "3.11"
+# glibc of Debian 12 is 2.36 and takes all of these (PEP 600).
+PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010")
+PACKAGE_FILES = ("pyproject.toml", "README.md", "src")
+
+
+def dependencies() -> list[str]:
+    """Return the run-time requirements as pyproject.toml states them."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return [str(requirement) for requirement in project["dependencies"]]
+
+
+def collect(to: Path) -> None:
+    """Copy all wheels that the image needs into a folder."""
+    to.mkdir(parents=True, exist_ok=True)
+    for folder in (_libraries(), _own()):
+        for wheel in folder.glob("*.whl"):
+            shutil.copy2(wheel, to)
+
+
+def key_parts() -> list[cache.KeyPart]:
+    """Return what the content of the wheels depends on."""
+    return [PYTHON_VERSION, platform.machine(), *dependencies(), *(REPOSITORY / name for name in PACKAGE_FILES)]
+
+
+def _libraries() -> Path:
+    def download(to: Path) -> None:
+        # pip itself is among them: the image's Python comes without one, and needs it only once.
+        requirements = [*dependencies(), "pip"]
+        platforms = [f"--platform={name}_{platform.machine()}" for name in PLATFORMS]
+        options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON_VERSION}", *platforms]
+        proc.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", to, *options, *requirements])
+
+    return cache.entry("wheels", [PYTHON_VERSION, platform.machine(), *dependencies()], download)
+
+
+def _own() -> Path:
+    def build(to: Path) -> None:
+        # setuptools leaves build/ and egg-info beside the sources it packs.
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in PACKAGE_FILES:
+                source = REPOSITORY / name
+                if source.is_dir():
+                    shutil.copytree(source, Path(scratch) / name, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy2(source, scratch)
+            proc.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", to, scratch])
+
+    return cache.entry("own-wheel", [REPOSITORY / name for name in PACKAGE_FILES], build)

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Decide where apt fetches from: $APT_SOURCES holds a whole sources.list; empty keeps the base image's own
+# sources and adds the components that NVIDIA's packages and firmware live in.
+set -eu
+
+components='main contrib non-free non-free-firmware'
+listed=/etc/apt/sources.list.d
+
+if [ -n "${APT_SOURCES:-}" ]; then
+    rm -f /etc/apt/sources.list "$listed"/*.list "$listed"/*.sources
+    printf '%s\n' "$APT_SOURCES" > /etc/apt/sources.list
+else
+    for file in /etc/apt/sources.list "$listed"/*.list; do
+        [ -f "$file" ] || continue
+        sed -i -E "s/^(deb(-src)? +(\[[^]]*\] +)?[^ ]+ +[^ ]+) +.*/\1 $components/" "$file"
+    done
+    for file in "$listed"/*.sources; do
+        [ -f "$file" ] || continue
+        sed -i -E "s/^Components:.*/Components: $components/" "$file"
+    done
+fi
+
+# Kernel headers come through apt at run time: their documentation is as unwelcome as that of the image.
+# Copyright files stay: the licences ask for it.
+cat > /etc/dpkg/dpkg.cfg.d/driverctr <<'CONFIG'
+path-exclude=/usr/share/doc/*
+path-include=/usr/share/doc/*/copyright
+path-exclude=/usr/share/man/*
+path-exclude=/usr/share/info/*
+path-exclude=/usr/share/locale/*
+path-exclude=/usr/share/lintian/*
+path-exclude=/usr/share/bug/*
+CONFIG
+cat > /etc/apt/apt.conf.d/driverctr <<'CONFIG'
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+Acquire::Languages "none";
+Acquire::Retries "3";
+CONFIG
