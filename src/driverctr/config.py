@@ -112,12 +112,8 @@ def _bad(variable: str, value: str, valid: str) -> DriverError:
 
 
 SETTINGS = (
-    Setting(
-        "DRIVER_VERSION", "driver_version", parse_version, "", "Driver version wanted; default: the image's."
-    ),
-    Setting(
-        "DRIVER_TYPE", "driver_type", parse_member(DriverType), "passthrough", "Kind of driver: passthrough."
-    ),
+    Setting("DRIVER_VERSION", "driver_version", parse_version, "", "Driver version wanted; default: the image's."),
+    Setting("DRIVER_TYPE", "driver_type", parse_member(DriverType), "passthrough", "Kind of driver: passthrough."),
     Setting(
         "KERNEL_MODULE_TYPE",
         "module_type",
@@ -133,9 +129,7 @@ SETTINGS = (
         "What ready depends on: modules (kernel's truth), devices (and device nodes), smi (and nvidia-smi exits 0).",
     ),
     Setting("VERIFY_TIMEOUT", "verify_timeout", parse_seconds, "120", "Seconds nvidia-smi may take."),
-    Setting(
-        "STOP_TIMEOUT", "stop_timeout", parse_seconds, "20", "Seconds a daemon or rmmod may take at the stop."
-    ),
+    Setting("STOP_TIMEOUT", "stop_timeout", parse_seconds, "20", "Seconds a daemon or rmmod may take at the stop."),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(
         "MODULES_DIR",
@@ -206,8 +200,6 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
     Raises DriverError (bad-setting) for the first value that is not valid.
     """
     given = {**environment, **(flags or {})}
-    values = {
-        row.field: row.parse(row.variable, given.get(row.variable, "") or row.default) for row in SETTINGS
-    }
+    values = {row.field: row.parse(row.variable, given.get(row.variable, "") or row.default) for row in SETTINGS}
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
     return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})

@@ -63,3 +63,4 @@ class Stopped(BaseException):
         """Keep the number for the exit status."""
         super().__init__(signal_number)
         self.signal_number = signal_number
+        self.was_ready = False

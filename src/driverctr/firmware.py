@@ -43,7 +43,7 @@ def place(
     if not wanted:
         log.info("GSP firmware is switched off by NVreg_EnableGpuFirmware=0: search path left as it is")
         return {}
-    earlier = _recall(paths)
+    earlier = recall(paths)
     path_set, search = _settle_path(paths, bool(earlier.get("path_set")), log)
     placed = set(earlier.get("placed", ()))
     _remember(paths, path_set, placed)
@@ -180,7 +180,7 @@ def _copy(source: Path, target: Path) -> None:
         raise
 
 
-def _recall(paths: Paths) -> Mapping[str, Any]:
+def recall(paths: Paths) -> Mapping[str, Any]:
     """What an earlier start, perhaps killed, did: nothing on the node tells who set the path."""
     text = files.read_text(paths.own_run / RECORD)
     try:

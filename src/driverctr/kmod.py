@@ -39,9 +39,7 @@ class Kmod:
         """Load a module and what it depends on with modprobe; raises DriverError (load-failed)."""
         answer = self._call("modprobe", name, limit=limit)
         if answer.status != 0:
-            raise DriverError(
-                Code.LOAD_FAILED, f"modprobe {name} failed: {answer.words}", "See the kernel log (dmesg)"
-            )
+            raise DriverError(Code.LOAD_FAILED, f"modprobe {name} failed: {answer.words}", "See the kernel log (dmesg)")
 
     def unload(self, names: Sequence[str], limit: float) -> None:
         """Unload modules in this order with rmmod; raises DriverError (unload-failed)."""
@@ -95,6 +93,4 @@ class Kmod:
             raise DriverError(
                 Code.LOAD_FAILED, f"`{tool} {' '.join(words)}` did not end within {limit:.0f} s"
             ) from error
-        return Answer(
-            done.exit_code, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        return Answer(done.exit_code, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

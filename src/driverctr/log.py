@@ -58,9 +58,7 @@ class Log:
             return
         now = datetime.now(UTC)
         if self.format is Format.JSON:
-            line = json.dumps(
-                {"time": now.isoformat(), "level": level, "message": message, **fields}, default=str
-            )
+            line = json.dumps({"time": now.isoformat(), "level": level, "message": message, **fields}, default=str)
         else:
             tail = "".join(f" {name}={value}" for name, value in fields.items())
             line = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {level.upper():7} {message}{tail}"
@@ -85,6 +83,4 @@ class Log:
             seconds = time.monotonic() - started
             level = Level.INFO if outcome == "done" else Level.WARNING
             extra = {"step": name, "event": outcome, "seconds": round(seconds, 3)}
-            self.write(
-                level, f"{name}: {outcome} in {seconds:.2f} s", extra if self.format is Format.JSON else {}
-            )
+            self.write(level, f"{name}: {outcome} in {seconds:.2f} s", extra if self.format is Format.JSON else {})

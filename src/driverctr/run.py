@@ -141,9 +141,7 @@ class Runner:
                 "The image is incomplete: build it from the project's Dockerfile",
             ) from error
         except OSError as error:
-            raise DriverError(
-                Code.COMMAND_FAILED, f"`{words[0]}` could not be started: {error.strerror}"
-            ) from error
+            raise DriverError(Code.COMMAND_FAILED, f"`{words[0]}` could not be started: {error.strerror}") from error
         try:
             yield child
         finally:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import selectors
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -47,13 +48,26 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """While we wait or undo, a signal is only noted: the wake pipe tells the final wait."""
+        """While we sleep in a selector a signal is only noted: the wake pipe ends the sleep."""
         self.check()
         self._deaf = True
         try:
             yield
         finally:
             self._deaf = False
+
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep, for ever with None; a stop signal ends it and raises Stopped, any other may end it early."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.wake_reader, selectors.EVENT_READ)
+            with self.deferred():
+                selector.select(seconds)
+        self.check()
+        self.drain()
+
+    def deafen(self) -> None:
+        """From now on signals are only noted: what is being undone must be undone to its end."""
+        self._deaf = True
 
     def check(self) -> None:
         """Raise Stopped if a signal came while it could not be raised."""

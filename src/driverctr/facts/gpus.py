@@ -39,6 +39,5 @@ def have_mellanox(paths: Paths) -> bool:
     if not paths.pci_devices.is_dir():
         return False
     return any(
-        int(read_text(folder / "vendor") or "0x0", 16) == VENDOR_MELLANOX
-        for folder in paths.pci_devices.iterdir()
+        int(read_text(folder / "vendor") or "0x0", 16) == VENDOR_MELLANOX for folder in paths.pci_devices.iterdir()
     )

@@ -40,9 +40,7 @@ def read(paths: Paths, name: str) -> LoadedModule | None:
     refcnt = read_text(folder / "refcnt")
     if refcnt is None:
         return None
-    holders = (
-        sorted(link.name for link in (folder / "holders").iterdir()) if (folder / "holders").is_dir() else []
-    )
+    holders = sorted(link.name for link in (folder / "holders").iterdir()) if (folder / "holders").is_dir() else []
     return LoadedModule(
         name=name,
         version=read_text(folder / "version") or "",

@@ -65,6 +65,11 @@ def withdraw(paths: Paths, data: Mapping[str, Any], *, log: Log) -> None:
     DriverRoot(paths, log).withdraw()
 
 
+def clear(paths: Paths, *, log: Log) -> None:
+    """Take away every tree at the driver root, whoever published it: for when no driver container lives."""
+    DriverRoot(paths, log).clear()
+
+
 @dataclass(frozen=True)
 class DriverRoot:
     """Publishes and withdraws the driver root; `calls` is where a test puts its own kernel."""
@@ -141,6 +146,11 @@ class DriverRoot:
                     f"{self.target} holds a tree that is not ours ({state.layers[-1].source}): left as it is"
                 )
         return taken > 0
+
+    def clear(self) -> None:
+        """Take every layer off; raises DriverError (mount-failed)."""
+        with self._guarded("cleared"), self._locked():
+            self._peel(keep=0)
 
     def _require_shared(self) -> None:
         mounts = self.read()

@@ -1,0 +1,220 @@
+"""Kernel headers for a release: the host's own, else the distribution's packages."""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from driverctr.errors import Code, DriverError
+from driverctr.facts.hostroot import HostRoot, Reach, host_roots
+from driverctr.facts.kernel import compiler_of_tree
+from driverctr.files import read_text
+from driverctr.log import Log
+from driverctr.run import Runner
+
+TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
+"""Programs of the headers that Kbuild runs here; objtool is missing where the kernel does not use it."""
+
+TOOL_LIMIT = 10.0
+"""Seconds; without arguments each prints its usage or nothing and ends."""
+
+LOADER_WORDS = ("error while loading shared libraries", "version `GLIBC", "not found (required by")
+"""What the C library's loader says of a program built for another one (ld.so(8))."""
+
+SPLIT_MAKEFILE = re.compile(r"^include (/\S+)/Makefile\s*$", re.MULTILINE)
+"""The one line of a split tree's Makefile (Debian, SLES): the common part under its absolute name."""
+
+REMEDY = (
+    "Install the headers on the host and show them to this container (hostPID, or mount /lib/modules, /usr/src and "
+    "on Debian /usr/lib/linux-kbuild-* read-only under their own names), or give it package sources that have them"
+)
+
+
+class Origin(StrEnum):
+    """Where headers came from."""
+
+    HOST = "host"
+    PACKAGES = "packages"
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Headers ready to build with.
+
+    `build_dir` has the configuration and the tools, `source_dir` Kbuild's Makefile; they differ in a split tree.
+    `kernel_version` is `uname -v` where the headers tell it, else empty; `linux_version` is linux/version.h's.
+    """
+
+    release: str
+    build_dir: Path
+    source_dir: Path
+    origin: Origin
+    place: str
+    kernel_version: str
+    linux_version: tuple[int, int, int]
+    cc_version_text: str
+
+
+class PackageSource(Protocol):
+    """Fetches the headers of a release from packages and unpacks them below a folder."""
+
+    def __call__(self, release: str, into: Path) -> tuple[str, ...]:
+        """Return the names of the packages; raises DriverError."""
+
+
+@dataclass(frozen=True)
+class HeaderSearch:
+    """Looks for headers; everything it makes lies in `scratch`, which the caller removes after the build."""
+
+    runner: Runner
+    log: Log
+    scratch: Path
+    packages: PackageSource | None
+    root: Path = Path("/")
+
+    def find(self, release: str) -> Headers:
+        """The headers of a kernel release.
+
+        Raises DriverError (headers-missing) with each place looked at and why it was refused.
+        """
+        refusals: list[str] = []
+        looks = [(str(place.reach), partial(self._host, release, place)) for place in host_roots(self.root)]
+        if self.packages is not None:
+            looks.append(("packages", partial(self._packaged, release, self.packages)))
+        for place, look in looks:
+            if found := self._try(place, look, refusals):
+                return found
+        raise DriverError(
+            Code.HEADERS_MISSING,
+            f"no headers for kernel {release}: " + "; ".join(refusals),
+            REMEDY,
+        )
+
+    def _try(self, place: str, look: Callable[[], Headers], refusals: list[str]) -> Headers | None:
+        try:
+            found = look()
+        except (DriverError, OSError, shutil.Error) as error:
+            reason = error.message if isinstance(error, DriverError) else str(error)
+            refusals.append(f"{place}: {reason}")
+            self.log.info(f"headers: not from {place}: {reason}")
+            return None
+        self.log.info(f"headers: {found.release} from {found.place}")
+        return found
+
+    def _host(self, release: str, place: HostRoot) -> Headers:
+        """The host's headers; what only process 1's root shows is copied, since make(1) resolves names in ours."""
+        build = place.resolve(Path("/lib/modules") / release / "build")
+        check_release(build, release)
+        if place.reach is Reach.PROCESS:
+            copy = self.scratch / "host"
+            copy_tree(place, build, copy)
+            build, place = copy / build.relative_to(place.path), HostRoot(copy, place.reach)
+        return self._headers(release, place, build, Origin.HOST, str(place.inside(build)))
+
+    def _packaged(self, release: str, packages: PackageSource) -> Headers:
+        unpacked = self.scratch / "packages"
+        names = packages(release, unpacked)
+        place = HostRoot(unpacked, Reach.MOUNT)
+        build = place.resolve(Path("/lib/modules") / release / "build")
+        check_release(build, release)
+        return self._headers(release, place, build, Origin.PACKAGES, ", ".join(names))
+
+    def _headers(self, release: str, place: HostRoot, build: Path, origin: Origin, where: str) -> Headers:
+        makefile = (build / "Makefile").read_text()
+        source = build
+        if split := SPLIT_MAKEFILE.search(makefile):
+            source = place.resolve(Path(split.group(1)))
+            build = joined_view(place, build, source, self.scratch / "headers" / place.reach.name.lower())
+        self._check_tools(build)
+        return Headers(
+            release=release,
+            build_dir=build,
+            source_dir=source,
+            origin=origin,
+            place=f"{place.reach} {where}" if origin is Origin.HOST else f"packages {where}",
+            kernel_version=kernel_version(build),
+            linux_version=linux_version(build, source),
+            cc_version_text=compiler_of_tree(build),
+        )
+
+    def _check_tools(self, build: Path) -> None:
+        """Run each tool once: the host's may be linked against a C library that is not ours."""
+        for name in TOOLS:
+            tool = build / name
+            if not tool.exists() and name.startswith("tools/"):
+                continue
+            result = self.runner.run([tool], limit=TOOL_LIMIT, check=False, cwd=self.scratch)
+            if result.status == 127 or any(words in result.stderr for words in LOADER_WORDS):
+                raise DriverError(Code.HEADERS_MISSING, f"{name} does not run here: {result.words}")
+
+
+def check_release(build: Path, release: str) -> None:
+    """Refuse a tree that is missing, incomplete or another kernel's; raises DriverError (headers-missing)."""
+    text = read_text(build / "include/generated/utsrelease.h")
+    if text is None or not (build / "Makefile").exists():
+        raise DriverError(Code.HEADERS_MISSING, f"{build} is missing or has no generated headers")
+    found = re.search(r'UTS_RELEASE "([^"]*)"', text)
+    if found is None or found.group(1) != release:
+        raise DriverError(Code.HEADERS_MISSING, f"{build} belongs to kernel {found.group(1) if found else 'unknown'}")
+
+
+def kernel_version(build: Path) -> str:
+    """`uname -v` of the kernel: in utsversion.h since 6.1, in compile.h before; empty where the headers lack it."""
+    for name in ("utsversion.h", "compile.h"):
+        if found := re.search(r'UTS_VERSION "([^"]*)"', read_text(build / "include/generated" / name) or ""):
+            return found.group(1)
+    return ""
+
+
+def linux_version(build: Path, source: Path) -> tuple[int, int, int]:
+    """Version, patch level and sublevel from linux/version.h; raises DriverError where there is none."""
+    for folder in (build, source):
+        text = read_text(folder / "include/generated/uapi/linux/version.h") or ""
+        if found := re.search(r"LINUX_VERSION_CODE (\d+)", text):
+            code = int(found.group(1))
+            return code >> 16, code >> 8 & 255, code & 255
+    raise DriverError(Code.HEADERS_MISSING, f"{build} has no include/generated/uapi/linux/version.h")
+
+
+def joined_view(place: HostRoot, build: Path, source: Path, view: Path) -> Path:
+    """A folder that stands for a split tree's build folder, wherever the tree lies and even read-only.
+
+    Its Makefile includes the common part under the name it has here; vmlinux is left out, which only serves BTF.
+    """
+    view.mkdir(parents=True)
+    for entry in build.iterdir():
+        if entry.name not in ("Makefile", "vmlinux"):
+            target = place.resolve(place.inside(entry))
+            if not target.exists():
+                raise DriverError(Code.HEADERS_MISSING, f"{entry} leads to {target}, which is missing")
+            (view / entry.name).symlink_to(target)
+    (view / "Makefile").write_text(f"include {source}/Makefile\n")
+    return view
+
+
+def copy_tree(place: HostRoot, build: Path, into: Path) -> None:
+    """Copy a build folder and the folders its links and Makefile lead to, under the names the host gives them."""
+    pending, done = [place.inside(build)], set[Path]()
+    while pending:
+        folder = pending.pop()
+        if folder in done:
+            continue
+        done.add(folder)
+        real = place.resolve(folder)
+        shutil.copytree(real, into / folder.relative_to("/"), symlinks=True, ignore=shutil.ignore_patterns("vmlinux"))
+        pending.extend(path for path in package_folders(place, real) if folder not in (path, *path.parents))
+
+
+def package_folders(place: HostRoot, folder: Path) -> list[Path]:
+    """Folders of other headers packages to which a tree's top links and its Makefile lead, as the host names them.
+
+    A package fills /usr/src/<name> or /usr/lib/<name>, and a link may lead anywhere below that.
+    """
+    targets = [place.resolve(place.inside(entry)) for entry in folder.iterdir() if entry.is_symlink()]
+    makefile = read_text(folder / "Makefile") or ""
+    targets += [place.resolve(Path(path)) for path in SPLIT_MAKEFILE.findall(makefile)]
+    return [Path(*place.inside(target).parts[:4]) for target in targets]

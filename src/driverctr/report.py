@@ -1,0 +1,83 @@
+"""`driverctr status` and `driverctr plan`, for people and for programs."""
+
+from typing import Any
+
+from driverctr import daemons, markers, status
+from driverctr.facts import gpus, holders, modules
+from driverctr.files import read_text
+from driverctr.mounts import driverroot
+from driverctr.paths import Paths
+from driverctr.plan import Plan
+
+
+def collect_status(paths: Paths) -> dict[str, Any]:
+    """The status document beside what the kernel says at this moment."""
+    stack = modules.read_stack(paths)
+    running = [found for daemon in daemons.DAEMONS if (found := daemons.find(paths, daemon))]
+    root = driverroot.state(paths)
+    words = {name: read_text(paths.run / name) for name in (markers.DAEMONS, markers.CONTAINER, markers.DIGEST)}
+    document = status.read(paths)
+    return {
+        "schema": status.SCHEMA,
+        "phase": document["phase"] if document else "not running",
+        "ready": words[markers.CONTAINER] is not None and "nvidia" in stack,
+        "start": document,
+        "modules": {
+            module.name: {
+                "version": module.version,
+                "state": module.state,
+                "refcnt": module.refcnt,
+                "holders": list(module.holders),
+                "build_id": module.build_id,
+            }
+            for module in stack.values()
+        },
+        "gpus": [
+            {"address": gpu.address, "id": f"10de:{gpu.device_id:04x}", "driver": gpu.driver}
+            for gpu in gpus.read(paths)
+        ],
+        "users": [{"pid": holder.pid, "command": holder.command} for holder in holders.read(paths)],
+        "daemons": {found.daemon.name: found.pid for found in running},
+        "driver_root": {"layers": len(root.layers), "ours": root.ours},
+        "markers": {name: text for name, text in words.items() if text is not None},
+    }
+
+
+def format_status(found: dict[str, Any]) -> str:
+    """One screen."""
+    start = found["start"] or {}
+    lines = [("phase", found["phase"]), ("ready", "yes" if found["ready"] else "no")]
+    if start:
+        lines.append(("driver", f"{start['driver_version']} ({start['module_type']}) for {start['kernel_release']}"))
+        lines.append(("modules from", start["modules_from"] or "-"))
+    for name, module in found["modules"].items():
+        by = f", held by {' '.join(module['holders'])}" if module["holders"] else ""
+        lines.append(("module", f"{name} {module['version']} {module['state']}, refcnt {module['refcnt']}{by}"))
+    for gpu in found["gpus"]:
+        lines.append(("gpu", f"{gpu['address']} {gpu['id']} bound to {gpu['driver'] or 'nothing'}"))
+    lines += [("daemon", f"{name} (pid {pid})") for name, pid in found["daemons"].items()]
+    lines += [("used by", f"pid {user['pid']} ({user['command']})") for user in found["users"]]
+    root = found["driver_root"]
+    lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
+    lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]
+    if start.get("steps"):
+        lines.append(("steps", ", ".join(f"{step['name']} {step['seconds']:.2f} s" for step in start["steps"])))
+    if start.get("failure"):
+        lines.append(("failure", f"{start['failure']['code']}: {start['failure']['message']}"))
+        lines.append(("remedy", start["failure"]["remedy"] or "-"))
+    return "".join(f"{name + ':':14}{text}\n" for name, text in lines)
+
+
+def format_plan(plan: Plan) -> str:
+    """What is wanted, what will be done in order, what was set aside and why, what blocks."""
+    lines = [f"Wanted: {plan.wanted}", ""]
+    for number, step in enumerate(plan.steps, 1):
+        lines.append(f"{number:3}. {step.name.value:13} {step.what}")
+        lines += [f"{'':19}set aside: {other.alternative}, since {other.reason}" for other in step.set_aside]
+        if step.unknown:
+            lines.append(f"{'':19}unknown until then: {step.unknown}")
+    for blocker in plan.blockers:
+        lines += ["", f"Blocked ({blocker.code.value}): {blocker.message}"]
+        if blocker.remedy:
+            lines.append(f"  {blocker.remedy}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,100 @@
+"""What others may read: status.json while we live, the termination message when we end."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from driverctr.errors import DriverError
+from driverctr.files import read_text, write_atomic
+from driverctr.paths import Paths
+
+SCHEMA = 1
+TERMINATION_LIMIT = 4096
+"""Bytes Kubernetes keeps of /dev/termination-log (k8s.io: "Determine the reason for Pod failure")."""
+
+
+class Phase(StrEnum):
+    """Where the lifecycle is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """A step done in this start, and its seconds."""
+
+    name: str
+    seconds: float
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The document at /run/nvidia/driverctr/status.json."""
+
+    phase: Phase
+    since: float
+    pid: int
+    driver_version: str = ""
+    module_type: str = ""
+    kernel_release: str = ""
+    modules_from: str = ""
+    step: str = ""
+    steps: tuple[StepTime, ...] = ()
+    daemon_restarts: int = 0
+    failure: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def moved_to(self, phase: Phase) -> "Status":
+        """The same, in another phase from now on."""
+        return replace(self, phase=phase, since=time.time(), step="")
+
+
+def publish(paths: Paths, status: Status) -> None:
+    """Write the document; raises OSError."""
+    document = {"schema": SCHEMA, **asdict(status)}
+    write_atomic(paths.status_file, json.dumps(document, indent=2) + "\n")
+
+
+def remove(paths: Paths) -> None:
+    """After a clean stop nothing is left to tell; raises OSError."""
+    paths.status_file.unlink(missing_ok=True)
+
+
+def read(paths: Paths) -> dict[str, Any] | None:
+    """The last document, or None where there is none or it is not ours."""
+    try:
+        document = json.loads(read_text(paths.status_file) or "")
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+
+
+def describe_failure(error: DriverError) -> dict[str, str]:
+    """Code, cause and remedy, as status and termination message carry them."""
+    return {"code": error.code.value, "message": error.message, "remedy": error.remedy}
+
+
+def write_termination(paths: Paths, error: DriverError) -> None:
+    """Leave one JSON line in /dev/termination-log if Kubernetes mounted one (it is bind-mounted: written in place)."""
+    if not paths.termination_log.is_file():
+        return
+    content = {**describe_failure(error), "exit_status": error.code.exit_status}
+    line = json.dumps(content) + "\n"
+    if len(line.encode()) > TERMINATION_LIMIT:
+        spare = TERMINATION_LIMIT // 3
+        content = {**content, "message": error.message[:spare], "remedy": error.remedy[: spare // 2]}
+        line = json.dumps(content, ensure_ascii=True) + "\n"
+    handle = os.open(paths.termination_log, os.O_WRONLY | os.O_TRUNC)
+    try:
+        os.write(handle, line.encode()[:TERMINATION_LIMIT])
+    finally:
+        os.close(handle)

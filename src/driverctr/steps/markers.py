@@ -1,0 +1,41 @@
+"""Withdraw at the start, publish at the end: ready means true."""
+
+from driverctr import markers
+from driverctr.plan import PlannedStep, StepName
+from driverctr.steps import Gained, Outcome, Tools, Undo
+from driverctr.survey import Facts
+
+
+class Withdraw:
+    """Both markers and the digest go before anything is touched: a crash from here on cannot be believed ready."""
+
+    name = StepName.WITHDRAW
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Remove what an earlier start, or the operator's probe, left."""
+        markers.withdraw(tools.paths.run, digest=True)
+        markers.write_daemons_status(tools.paths.run, ready=False)
+        return Outcome(None, gained)
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """Nothing was added."""
+
+
+class Publish:
+    """The markers, and last of all the operator's digest."""
+
+    name = StepName.PUBLISH
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Say ready, in the formats of the reference."""
+        config = tools.config
+        markers.write_daemons_status(tools.paths.run, ready=True)
+        markers.write_ready(tools.paths.run, gds=config.gds, gdrcopy=config.gdrcopy, rdma=config.rdma)
+        markers.write_digest(tools.paths.run, config.config_digest)
+        return Outcome({}, gained)
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """First at stop: nobody may believe in a driver that is going away."""
+        markers.withdraw(tools.paths.run, digest=False)

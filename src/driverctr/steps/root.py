@@ -1,0 +1,48 @@
+"""Firmware where the kernel will ask for it, and our root where the host and its containers look for the driver."""
+
+from driverctr import firmware, moduletree, parameters
+from driverctr.mounts import driverroot, propagation
+from driverctr.mounts.syscalls import Syscalls
+from driverctr.plan import PlannedStep, StepName
+from driverctr.steps import Gained, Outcome, Tools, Undo
+from driverctr.survey import Facts
+
+
+class Firmware:
+    """GSP firmware is read at the first open of a device, by the kernel, in the host's mount namespace."""
+
+    name = StepName.FIRMWARE
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Settle our mount namespace, place the firmware, set the search path if it is blank."""
+        propagation.settle(tools.paths)
+        moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
+        words = parameters.user_words(tools.paths, "nvidia")
+        data = firmware.place(
+            tools.paths,
+            facts.wish.driver_version,
+            log=tools.runner.log,
+            wanted=not parameters.wants_no_firmware(words),
+        )
+        return Outcome(data, gained)
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """Blank the search path again if we set it."""
+        firmware.undo(tools.paths, data)
+
+
+class DriverRoot:
+    """Exported exactly once, before anything opens a device."""
+
+    name = StepName.DRIVER_ROOT
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Make ld.so.cache right, which neighbours read, then slide our root in place of whatever is there."""
+        tools.runner.run(["ldconfig"])
+        return Outcome(driverroot.export(tools.paths, log=tools.runner.log), gained)
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """Unmount it if it is ours."""
+        driverroot.withdraw(tools.paths, data, log=tools.runner.log)

@@ -1,0 +1,52 @@
+"""Unload what is loaded, in the order of the real holders graph."""
+
+from driverctr import daemons
+from driverctr.errors import Code, DriverError
+from driverctr.facts import holders, modules
+from driverctr.plan import STOP_THE_USERS, PlannedStep, StepName
+from driverctr.steps import Gained, Outcome, Tools, Undo
+from driverctr.survey import Facts
+
+
+def check_free(tools: Tools) -> None:
+    """Raise DriverError (in-use) with module, refcount and process if anybody but our own daemons uses the driver."""
+    own = [found.pid for daemon in daemons.DAEMONS if (found := daemons.find(tools.paths, daemon))]
+    stack = modules.read_stack(tools.paths)
+    used = holders.in_use(stack, holders.read(tools.paths) if stack else (), own)
+    if used:
+        raise DriverError(Code.IN_USE, "the driver is in use: " + "; ".join(map(str, used)), STOP_THE_USERS)
+
+
+def stop_daemons(tools: Tools) -> None:
+    """Stop our own daemons, whoever started them; they hold device nodes open."""
+    for daemon in reversed(daemons.DAEMONS):
+        running = daemons.find(tools.paths, daemon)
+        if running is not None:
+            daemons.stop(tools.paths, running, tools.config.stop_timeout)
+            tools.runner.log.info(f"{daemon.name} (pid {running.pid}) stopped")
+
+
+def unload_modules(tools: Tools) -> None:
+    """Unload the whole stack, holders first; the use is tested again right before. Raises DriverError."""
+    check_free(tools)
+    order = modules.unload_order(modules.read_stack(tools.paths))
+    if order:
+        tools.kmod.unload(order, tools.config.stop_timeout)
+        tools.runner.log.info("unloaded " + ", ".join(order))
+
+
+class Unload:
+    """Nothing is stopped before it is known that everything can go."""
+
+    name = StepName.UNLOAD
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Test, stop our daemons, test again, unload."""
+        check_free(tools)
+        stop_daemons(tools)
+        unload_modules(tools)
+        return Outcome(None, gained)
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """The old driver's userspace went with its container: there is nothing to return to."""

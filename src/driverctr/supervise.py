@@ -1,0 +1,122 @@
+"""The wait: asleep until a signal, a daemon's end or a daemon's word; nothing is polled."""
+
+import contextlib
+import os
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from driverctr import daemons
+from driverctr.daemons import Daemon, Running
+from driverctr.errors import DriverError
+from driverctr.paths import Paths
+from driverctr.run import Runner, reap
+from driverctr.signals import Signals
+from driverctr.syslog import Syslog
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+CALM = 300.0
+"""Seconds: a daemon that died is started again after FIRST_PAUSE, then twice as long each time, until it has lived
+CALM seconds."""
+
+
+@dataclass
+class Watch:
+    """One daemon under watch: living (with a pidfd) or due to be started at a monotonic time."""
+
+    daemon: Daemon
+    descriptor: int = -1
+    started: float = 0.0
+    pause: float = FIRST_PAUSE
+    due: float | None = None
+
+
+@dataclass
+class Supervisor:
+    """Keeps daemons alive until a signal comes; `on_change(ready)` hears when all live, or no longer all."""
+
+    paths: Paths
+    runner: Runner
+    signals: Signals
+    syslog: Syslog
+    on_change: Callable[[bool], None]
+    watches: list[Watch] = field(default_factory=list)
+    restarts: int = 0
+
+    def wait(self, running: tuple[Running, ...]) -> None:
+        """Watch until Stopped is raised by a signal."""
+        with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+            selector.register(self.signals.wake_reader, selectors.EVENT_READ)
+            if self.syslog.is_open:
+                selector.register(self.syslog, selectors.EVENT_READ)
+            stack.callback(self._forget)
+            for found in running:
+                watch = Watch(found.daemon)
+                self.watches.append(watch)
+                self._attend(selector, watch, found)
+            while True:
+                with self.signals.deferred():
+                    ready = selector.select(self._next_due())
+                self.signals.check()
+                self.signals.drain()
+                reap(set())
+                self._act(selector, {key.fd for key, _ in ready})
+
+    def _act(self, selector: selectors.BaseSelector, ready: set[int]) -> None:
+        if self.syslog.is_open and self.syslog.fileno() in ready:
+            for line in self.syslog.read():
+                self.runner.log.info(f"syslog: {line}")
+        for watch in self.watches:
+            if watch.descriptor in ready:
+                self._lost(selector, watch)
+            elif watch.due is not None and time.monotonic() >= watch.due:
+                self._restart(selector, watch)
+
+    def _attend(self, selector: selectors.BaseSelector, watch: Watch, running: Running) -> None:
+        """Open a pidfd: it becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
+        try:
+            watch.descriptor = os.pidfd_open(running.pid)
+        except ProcessLookupError:
+            self._schedule(watch)
+            return
+        watch.started, watch.due = time.monotonic(), None
+        selector.register(watch.descriptor, selectors.EVENT_READ)
+
+    def _lost(self, selector: selectors.BaseSelector, watch: Watch) -> None:
+        selector.unregister(watch.descriptor)
+        os.close(watch.descriptor)
+        watch.descriptor = -1
+        if time.monotonic() - watch.started >= CALM:
+            watch.pause = FIRST_PAUSE
+        self.runner.log.warning(f"{watch.daemon.name} has ended; it is started again in {watch.pause:.0f} s")
+        self.on_change(False)
+        self._schedule(watch)
+
+    def _schedule(self, watch: Watch) -> None:
+        watch.due = time.monotonic() + watch.pause
+        watch.pause = min(LONGEST_PAUSE, watch.pause * 2)
+
+    def _restart(self, selector: selectors.BaseSelector, watch: Watch) -> None:
+        try:
+            running = daemons.start(self.paths, watch.daemon, self.runner, self.syslog)
+        except DriverError as error:
+            self.runner.log.error(f"{error}; next try in {watch.pause:.0f} s", code=error.code.value)
+            self._schedule(watch)
+            return
+        self.restarts += 1
+        self._attend(selector, watch, running)
+        self.runner.log.info(f"{watch.daemon.name} runs again (pid {running.pid})")
+        if all(other.descriptor >= 0 for other in self.watches):
+            self.on_change(True)
+
+    def _next_due(self) -> float | None:
+        dues = [watch.due for watch in self.watches if watch.due is not None]
+        return max(0.0, min(dues) - time.monotonic()) if dues else None
+
+    def _forget(self) -> None:
+        for watch in self.watches:
+            if watch.descriptor >= 0:
+                os.close(watch.descriptor)
+        self.watches.clear()

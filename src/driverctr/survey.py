@@ -1,0 +1,104 @@
+"""Everything the plan needs to know, looked at once, changing nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from driverctr import daemons, moduletree
+from driverctr.config import Config, ModuleType
+from driverctr.daemons import Running
+from driverctr.errors import Code, DriverError
+from driverctr.facts import gpus, holders, kernel, modules
+from driverctr.facts.gpus import Gpu
+from driverctr.facts.holders import Holder, InUse
+from driverctr.facts.modules import LoadedModule
+from driverctr.modules import ModuleSet, Wish
+from driverctr.modules.ondisk import OnDisk
+from driverctr.mounts import driverroot
+from driverctr.mounts.driverroot import RootState
+from driverctr.paths import Paths
+from driverctr.userspace import image
+from driverctr.userspace.image import Image
+
+FIRST_OPEN_BRANCH = 560
+"""NVIDIA's installer prefers the open modules from this branch on (reference A.2, KERNEL_MODULE_TYPE)."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An alternative that was tried, or looked at, and cannot be used."""
+
+    step: str
+    alternative: str
+    error: DriverError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is true of this node and this image, and what was learned since."""
+
+    image: Image
+    wish: Wish
+    gpus: tuple[Gpu, ...]
+    stack: Mapping[str, LoadedModule]
+    running: tuple[Running, ...]
+    holders: tuple[Holder, ...]
+    driver_root: RootState
+    host_modules: bool
+    observations: tuple[Observation, ...] = ()
+    module_set: ModuleSet | None = None
+    mellanox: bool = False
+
+    @property
+    def in_use(self) -> tuple[InUse, ...]:
+        """Loaded modules that somebody other than our own daemons uses."""
+        return holders.in_use(self.stack, self.holders, [running.pid for running in self.running])
+
+    def refusals(self, step: str) -> tuple[Observation, ...]:
+        """What was set aside for a step."""
+        return tuple(observation for observation in self.observations if observation.step == step)
+
+
+def make_wish(config: Config, described: Image, kernel_release: str) -> Wish:
+    """Which modules are wanted: version and type by setting or by the image; raises DriverError (bad-setting)."""
+    version = (config.driver_version or described.driver_version).text
+    if version != described.driver_version.text:
+        raise DriverError(
+            Code.BAD_SETTING,
+            f"DRIVER_VERSION={version}, but this image holds the userspace of {described.driver_version}",
+            f"Leave DRIVER_VERSION out, or use an image built with DRIVER_VERSION={version}",
+        )
+    return Wish(kernel_release, version, choose_type(config, version))
+
+
+def choose_type(config: Config, version: str) -> str:
+    """The module type wanted, `auto` resolved by the driver branch."""
+    if config.module_type is not ModuleType.AUTO:
+        return config.module_type.value
+    open_first = int(version.split(".")[0]) >= FIRST_OPEN_BRANCH
+    return (ModuleType.OPEN if open_first else ModuleType.PROPRIETARY).value
+
+
+def survey(paths: Paths, config: Config) -> Facts:
+    """Look at the node; raises DriverError where the wish itself makes no sense here."""
+    described = image.read(paths.root)
+    wish = make_wish(config, described, kernel.read(paths.root).release)
+    running = tuple(found for daemon in daemons.DAEMONS if (found := daemons.find(paths, daemon)))
+    observations: tuple[Observation, ...] = ()
+    module_set = None
+    try:
+        module_set = OnDisk(config.modules_dir).find(wish)
+    except DriverError as error:
+        observations = (Observation("modules", "on-disk", error),)
+    return Facts(
+        image=described,
+        wish=wish,
+        gpus=gpus.read(paths),
+        stack=modules.read_stack(paths),
+        running=running,
+        holders=holders.read(paths),
+        driver_root=driverroot.state(paths),
+        host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
+        observations=observations,
+        module_set=module_set,
+        mellanox=gpus.have_mellanox(paths),
+    )

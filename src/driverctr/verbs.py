@@ -1,0 +1,150 @@
+"""What each verb does, and what its failure means for the exit status."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from driverctr import config as settings
+from driverctr import status
+from driverctr.config import Config
+from driverctr.errors import BUG_EXIT_STATUS, Code, DriverError, Stopped
+from driverctr.kmod import Kmod
+from driverctr.log import Log
+from driverctr.paths import Paths
+from driverctr.run import Runner
+from driverctr.signals import Signals
+from driverctr.steps import Tools
+from driverctr.syslog import Syslog
+
+Verb = Callable[[Tools, argparse.Namespace], int]
+
+
+def run(words: Sequence[str]) -> int:
+    """Parse, load the settings, act; every DriverError ends here."""
+    arguments = make_parser().parse_args(words)
+    log, paths = Log(), Paths()
+    try:
+        config = settings.load(os.environ, flags_of(arguments))
+        log = Log(config.log_format, config.log_level)
+        verb: Verb = arguments.act
+        return verb(make_tools(config, log, paths), arguments)
+    except DriverError as error:
+        log.error(str(error), code=error.code.value)
+        if arguments.verb in ("init", "load", "reload_nvidia_peermem"):
+            status.write_termination(paths, error)
+        return error.code.exit_status
+    except Stopped as stopped:
+        log.info(f"stopped by signal {stopped.signal_number}")
+        return 0 if stopped.was_ready else 128 + stopped.signal_number
+    except BrokenPipeError:
+        return 128 + 13
+    except Exception as bug:  # noqa: BLE001  # a bug: told with its traceback, and with an exit status of its own
+        log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)))
+        return BUG_EXIT_STATUS
+
+
+def make_tools(config: Config, log: Log, paths: Paths) -> Tools:
+    """What every verb acts with."""
+    runner = Runner(config.child_environment, log)
+    syslog = Syslog(paths.dev / "log", paths.own_run)
+    return Tools(paths, config, runner, Kmod(config.child_environment, log), Signals(), syslog)
+
+
+def flags_of(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """The flags that are settings too."""
+    threads = getattr(arguments, "max_threads", None)
+    return {"MAX_THREADS": threads} if threads is not None else {}
+
+
+def init(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Bring the driver up, keep it, take it down on a signal."""
+    from driverctr import lifecycle
+
+    lifecycle.init(tools, build_allowed=arguments.verb == "init")
+    return 0
+
+
+def build(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Build the modules for a kernel, running here or not."""
+    from driverctr import lifecycle
+
+    built = lifecycle.build(tools, arguments.kernel, arguments.output)
+    sys.stdout.write(f"{built.folder}\n")
+    return 0
+
+
+def plan(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print what init would do; exit status 0 even if something blocks, which the output says."""
+    from driverctr import report
+    from driverctr.plan import make
+    from driverctr.survey import survey
+
+    made = make(tools.config, survey(tools.paths, tools.config))
+    sys.stdout.write(json.dumps(made.as_dict(), indent=2) + "\n" if arguments.json else report.format_plan(made))
+    return 0
+
+
+def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print what is so; exit status 0 if the driver is ready."""
+    from driverctr import report
+
+    found = report.collect_status(tools.paths)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if arguments.json else report.format_status(found))
+    return 0 if found["ready"] else Code.NOT_READY.exit_status
+
+
+def unload(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Take the driver away."""
+    from driverctr import lifecycle
+
+    lifecycle.unload(tools)
+    return 0
+
+
+def reload_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
+    """NVIDIA's peermem sidecar."""
+    from driverctr import peermem_reload
+
+    peermem_reload.run(tools.paths, tools.config, tools.runner, tools.signals)
+    return 0
+
+
+def probe_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
+    """NVIDIA's liveness probe; without flags it is answered before anything is imported (cli.main)."""
+    from driverctr.peermem import probe
+
+    return probe()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The verbs and flags of the reference, and ours."""
+    parser = argparse.ArgumentParser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(name: str, act: Verb, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb.set_defaults(act=act)
+        return verb
+
+    for name, text in (
+        ("init", "bring the driver up (building modules if need be), keep it, take it down on a signal"),
+        ("load", "the same with modules on disk only"),
+        ("build", "build the modules for a kernel, and do nothing else"),
+    ):
+        verb = add(name, build if name == "build" else init, text)
+        verb.add_argument("-a", "--accept-license", action="store_true", help="accepted for compatibility; no effect")
+        verb.add_argument("-m", "--max-threads", metavar="N", help="most jobs of a build")
+        if name == "build":
+            verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
+            verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
+            verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
+    for name, act, text in (("plan", plan, "print what init would do"), ("status", show_status, "print what is so")):
+        add(name, act, text).add_argument("--json", action="store_true", help="for programs")
+    add("unload", unload, "take away what a driver container that is no more has left")
+    add("reload_nvidia_peermem", reload_peermem, "load nvidia-peermem once MOFED's and our driver are ready, and stay")
+    add("probe_nvidia_peermem", probe_peermem, "exit 1 if nvidia-peermem should be loaded and is not")
+    return parser
