@@ -1,0 +1,1 @@
+"""Where the driver's userspace and module sources come from."""

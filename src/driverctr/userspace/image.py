@@ -1,0 +1,84 @@
+"""What the image holds: the driver version of its userspace and the module sources it carries."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from driverctr.errors import Code, DriverError
+from driverctr.versions import DriverVersion
+
+DESCRIPTION = Path("usr/share/driverctr/image.json")
+"""Below the root; written when the image was built."""
+
+REBUILD = "The image is incomplete: build it from the project's Dockerfile"
+
+
+class ModuleType(StrEnum):
+    """Which of NVIDIA's two kernel module sources."""
+
+    PROPRIETARY = "proprietary"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module source tree; the digest covers the tree as it was when the image was built."""
+
+    type: ModuleType
+    version: DriverVersion
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image we run from."""
+
+    driver_version: DriverVersion
+    sources: tuple[Source, ...]
+    distribution: str
+    architecture: str
+
+    def source(self, version: DriverVersion | str, kind: ModuleType | str) -> Source:
+        """The source of this version and type; raises DriverError (no-modules) naming what the image has."""
+        for source in self.sources:
+            if source.version.text == str(version) and source.type == kind:
+                return source
+        has = ", ".join(f"{source.version} {source.type}" for source in self.sources) or "none"
+        raise DriverError(
+            Code.NO_MODULES,
+            f"the image has no {kind} module source of driver {version}; it has: {has}",
+            "Choose one of these by KERNEL_MODULE_TYPE, or use an image of that driver version",
+        )
+
+
+def read(root: Path = Path("/")) -> Image:
+    """Read the description; raises DriverError (no-modules) where it is missing or not what we expect."""
+    path = root / DESCRIPTION
+    try:
+        document = json.loads(path.read_text())
+        return Image(
+            driver_version=DriverVersion(document["driver_version"]),
+            sources=tuple(
+                Source(
+                    type=ModuleType(entry["type"]),
+                    version=DriverVersion(entry["version"]),
+                    path=root / str(entry["path"]).lstrip("/"),
+                    sha256=entry["sha256"],
+                )
+                for entry in document["sources"]
+            ),
+            distribution=document["distribution"],
+            architecture=document["architecture"],
+        )
+    except OSError as error:
+        raise DriverError(
+            Code.NO_MODULES, f"the image's description {path} cannot be read: {error.strerror}", REBUILD
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DriverError(
+            Code.NO_MODULES,
+            f"the image's description {path} is not as expected: {type(error).__name__}: {error}",
+            REBUILD,
+        ) from error
