@@ -1,0 +1,67 @@
+"""The image under test: built once, its root file system unpacked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+from harness import dockerd, image
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command in a container came to."""
+
+    exit_status: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def client() -> docker.DockerClient:
+    """Return a client of the daemon that has the image."""
+    return dockerd.client()
+
+
+@pytest.fixture(scope="session")
+def tag() -> str:
+    """Return the tag of the image built from the sources as they are."""
+    return image.build()
+
+
+@pytest.fixture(scope="session")
+def rootfs(tag: str) -> Path:
+    """Return the folder with the image's root file system."""
+    return image.export_rootfs(tag)
+
+
+@pytest.fixture(scope="session")
+def run(client: docker.DockerClient, tag: str) -> Run:
+    """Return a function that runs a command in a container with no privilege at all."""
+
+    def in_container(*argv: str, user: str = "", environment: Sequence[str] = ()) -> Ran:
+        container = client.containers.create(
+            tag,
+            list(argv[1:]),
+            entrypoint=argv[0],
+            network_mode="none",
+            cap_drop=["ALL"],
+            user=user,
+            environment=list(environment),
+        )
+        try:
+            container.start()
+            status = container.wait(timeout=120)["StatusCode"]
+            stdout = container.logs(stdout=True, stderr=False).decode(errors="replace")
+            stderr = container.logs(stdout=False, stderr=True).decode(errors="replace")
+            return Ran(status, stdout, stderr)
+        finally:
+            container.remove(force=True)
+
+    return in_container
