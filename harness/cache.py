@@ -17,10 +17,8 @@ KeyPart = str | int | float | bool | None | bytes | Path
 def root() -> Path:
     """Return the cache folder, created if need be: $DRIVERCTR_CACHE, else driverctr under the user's cache."""
     chosen = os.environ.get("DRIVERCTR_CACHE")
-    if chosen:
-        path = Path(chosen)
-    else:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "driverctr"
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = Path(chosen) if chosen else users / "driverctr"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -109,7 +107,7 @@ def _content(path: Path) -> bytes:
         name = "" if file == path else str(file.relative_to(path))
         if "__pycache__" in name:
             continue
-        body = os.readlink(file).encode() if file.is_symlink() else file.read_bytes()
+        body = str(file.readlink()).encode() if file.is_symlink() else file.read_bytes()
         executable = bool(file.lstat().st_mode & 0o100)
         total.update(f"{name}\0{executable}\0{len(body)}\0".encode() + body)
     return total.digest()

@@ -32,7 +32,8 @@ class Entry:
 def host(kernel: Kernel, root: Root) -> Path:
     """Return the initramfs that boots the packed root with this kernel, made once per kernel and init files."""
     built = modules.build_for(kernel)
-    key = [FORMAT, str(kernel.vmlinux), str(root.busybox), str(built), vmhost.VM_HOST, *NEEDED]
+    key: list[cache.KeyPart] = [FORMAT, str(kernel.vmlinux), str(root.busybox), str(built)]
+    key += [vmhost.VM_HOST, *NEEDED]
     return cache.entry("vm-initramfs", key, lambda to: _write_host(to, kernel, root, built)) / "initramfs.gz"
 
 

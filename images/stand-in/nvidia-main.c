@@ -2,9 +2,9 @@
 /* Stand-in for nvidia.ko: binds NVIDIA's PCI functions and owns the device numbers the others hang on to. */
 #define pr_fmt(fmt) "NVRM: " fmt
 
-#include <linux/cdev.h>
 #include <linux/firmware.h>
 #include <linux/mutex.h>
+#include "nvidia-proc.h"
 #include "stand-in.h"
 
 #define NVIDIA_MAJOR	195

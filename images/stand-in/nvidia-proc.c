@@ -2,7 +2,7 @@
 /* Stand-in for nvidia.ko: its parameters and the files under /proc/driver/nvidia, in the real ones' formats. */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
-#include <linux/slab.h>
+#include "nvidia-proc.h"
 #include "stand-in.h"
 
 /* As in the real driver, these are not in sysfs (mode 0) but in /proc/driver/nvidia/params, without the prefix. */
@@ -73,7 +73,7 @@ static int show_params(struct seq_file *out, void *unused)
 	return 0;
 }
 
-static int show_capability(struct seq_file *out, void *minor)
+static int show_capability(struct seq_file *out, void *unused)
 {
 	seq_printf(out, "DeviceFileMinor: %lu\n", (unsigned long)out->private);
 	seq_puts(out, "DeviceFileMode: 256\nDeviceFileModify: 1\n");

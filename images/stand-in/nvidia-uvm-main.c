@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* Stand-in for nvidia-uvm.ko: a major number of its own with two devices, nvidia-uvm and nvidia-uvm-tools. */
-#include <linux/cdev.h>
 #include "stand-in.h"
 
 STAND_IN_FAILURES("nvidia-uvm");

@@ -6,11 +6,8 @@
 #ifndef STAND_IN_H
 #define STAND_IN_H
 
-#include <linux/errno.h>
 #include <linux/fs.h>
 #include <linux/module.h>
-#include <linux/moduleparam.h>
-#include <linux/pci.h>
 #include <linux/sched.h>
 
 #ifdef STAND_IN_OPEN
@@ -27,13 +24,6 @@ int nvidia_p2p_get_pages(void);
 
 #define NVIDIA_MODESET_MINOR	254
 #define NVIDIA_CTL_MINOR	255
-
-/* Between nvidia-main.c and nvidia-proc.c. */
-int stand_in_proc_add(void);
-void stand_in_proc_remove(void);
-void stand_in_proc_add_gpu(struct pci_dev *gpu, unsigned int minor);
-void stand_in_proc_remove_gpu(struct pci_dev *gpu);
-bool stand_in_wants_firmware(void);
 
 /* Sleep so that no signal ends it: the process shows state D. */
 static inline void stand_in_sleep(unsigned int seconds)

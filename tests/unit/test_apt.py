@@ -1,0 +1,104 @@
+"""Calling apt: a fake apt that is really executed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from driverctr import distros
+from driverctr.errors import Code, DriverError
+from driverctr.log import Log
+from driverctr.packages.apt import Apt
+from driverctr.run import Runner
+from tests.unit.conftest import FakeBin, make_tree
+
+DEPENDS = (
+    "Depends: linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), linux-compiler-gcc-12-x86"
+)
+HEADERS = distros.by_name("debian").header_packages("6.1.0-56-amd64")
+
+
+def add_apt(fake_bin: FakeBin, scratch: Path, get: str = "") -> None:
+    """apt-cache knows packages once an update has run; apt-get download leaves an archive per package."""
+    known = f'[ -e {scratch}/updated ] || exit 100; echo "Package: x"; echo "{DEPENDS}"'
+    fake_bin.add("apt-cache", known)
+    download = 'while [ "$1" != download ]; do shift; done; shift; for name; do : > "$name.deb"; done'
+    fake_bin.add("apt-get", get or f'case "$*" in *update*) : > {scratch}/updated ;; *) {download} ;; esac')
+    fake_bin.add("dpkg-deb", 'mkdir -p "$3"; : > "$3/${2##*/}"')
+
+
+def words(fake_bin: FakeBin) -> list[str]:
+    """The calls without apt's options."""
+    return [re.sub(r" -o \S+", "", call) for call in fake_bin.calls]
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """How long was waited between attempts."""
+    return []
+
+
+@pytest.fixture
+def apt(tmp_path: Path, runner: Runner, log: Log, pauses: list[float]) -> Apt:
+    """apt with a scratch folder."""
+    return Apt(runner, tmp_path / "apt", pauses.append, log)
+
+
+def test_only_header_packages_are_fetched(tmp_path: Path, fake_bin: FakeBin, apt: Apt) -> None:
+    add_apt(fake_bin, apt.scratch)
+    names = apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert names == ("linux-headers-6.1.0-56-amd64", "linux-headers-6.1.0-56-common", "linux-kbuild-6.1")
+    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == sorted(f"{name}.deb" for name in names)
+    assert "apt-get -q update" in words(fake_bin)
+    assert f"apt-get -q download {' '.join(names)}" in words(fake_bin)
+    assert all(f"Dir::State::Lists={apt.scratch}/lists" in call for call in fake_bin.calls if call.startswith("apt"))
+
+
+def test_known_packages_need_no_update(tmp_path: Path, fake_bin: FakeBin, apt: Apt) -> None:
+    add_apt(fake_bin, apt.scratch)
+    make_tree(apt.scratch, {"updated": ""})
+    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert "apt-get -q update" not in words(fake_bin)
+
+
+def test_a_network_failure_is_tried_again_and_told_in_apt_words(
+    tmp_path: Path, fake_bin: FakeBin, apt: Apt, pauses: list[float]
+) -> None:
+    add_apt(fake_bin, apt.scratch, "echo 'W: noise' >&2; echo 'E: Failed to fetch: Temporary failure' >&2; exit 100")
+    with pytest.raises(DriverError) as raised:
+        apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert raised.value.code is Code.PACKAGES_FAILED
+    assert raised.value.message == "`apt-get -q update` failed: E: Failed to fetch: Temporary failure"
+    assert len(pauses) == 2 and pauses[1] > pauses[0]
+
+
+def test_a_package_that_does_not_exist_is_asked_for_once(
+    tmp_path: Path, fake_bin: FakeBin, apt: Apt, pauses: list[float]
+) -> None:
+    add_apt(fake_bin, apt.scratch)
+    fake_bin.add("apt-cache", "echo 'E: No packages found' >&2; exit 100")
+    with pytest.raises(DriverError, match="No packages found"):
+        apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert pauses == []
+
+
+def test_a_source_list_replaces_the_image_s(tmp_path: Path, fake_bin: FakeBin, runner: Runner, log: Log) -> None:
+    apt = Apt(runner, tmp_path / "apt", print, log, source_list=Path("/own.list"))
+    add_apt(fake_bin, apt.scratch)
+    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert "Dir::Etc::SourceList=/own.list -o Dir::Etc::SourceParts=/dev/null" in fake_bin.calls[0]
+
+
+def test_the_distribution_is_found_by_id_and_by_likeness(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"etc/os-release": 'NAME=X\nID=raspbian\nID_LIKE="foo debian"\n'})
+    assert type(distros.detect(tmp_path)).__name__ == "Debian"
+    make_tree(tmp_path / "other", {"usr/lib/os-release": "ID=plan9\n"})
+    with pytest.raises(DriverError, match="'plan9' is not known"):
+        distros.detect(tmp_path / "other")
+
+
+def test_newer_kernels_have_a_kbuild_package_of_their_own() -> None:
+    companions = distros.by_name("debian").header_packages("6.12.117+deb12-amd64").companions
+    fits = ("linux-kbuild-6.12.117+deb12", "linux-headers-6.12.117+deb12-common", "linux-headers-6.1.0-56-common-rt")
+    assert all(companions.fullmatch(name) for name in fits)
+    assert not companions.fullmatch("linux-image-6.12.117+deb12-amd64")

@@ -1,0 +1,164 @@
+"""Finding headers: split and whole trees, of the host and from packages, and each reason to refuse one."""
+
+from pathlib import Path
+
+import pytest
+
+from driverctr.errors import Code, DriverError
+from driverctr.headers import Headers, HeaderSearch, Origin, PackageSource
+from driverctr.log import Log
+from driverctr.run import Runner
+from tests.unit.conftest import make_tree
+
+RELEASE = "6.1.0-56-amd64"
+FLAVOUR = f"usr/src/linux-headers-{RELEASE}"
+COMMON = "usr/src/linux-headers-6.1.0-56-common"
+KBUILD = "usr/lib/linux-kbuild-6.1"
+CONFIG = 'CONFIG_CC_VERSION_TEXT="gcc-12 (Debian 12.2.0-14) 12.2.0"\n'
+GENERATED: dict[str, str | None] = {
+    "include/generated/utsrelease.h": f'#define UTS_RELEASE "{RELEASE}"\n',
+    "include/generated/utsversion.h": '#define UTS_VERSION "#1 SMP Debian 6.1.192-2"\n',
+    "include/generated/uapi/linux/version.h": "#define LINUX_VERSION_CODE 393664\n",
+    "include/config/auto.conf": CONFIG,
+    "Module.symvers": "",
+    "vmlinux": "for BTF",
+}
+
+
+def below(folder: str, files: dict[str, str | None]) -> dict[str, str | None]:
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def add_tools(folder: Path, script: str = "exit 1") -> None:
+    for name in ("scripts/basic/fixdep", "scripts/mod/modpost"):
+        tool = folder / name
+        tool.parent.mkdir(parents=True, exist_ok=True)
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+
+
+def split_tree(root: Path, tools: str = "exit 1") -> None:
+    """Debian's: a flavour whose Makefile includes the common part by its absolute name, tools in /usr/lib."""
+    make_tree(
+        root,
+        {
+            **below(FLAVOUR, GENERATED),
+            f"{FLAVOUR}/Makefile": f"include /{COMMON}/Makefile\n",
+            f"{FLAVOUR}/scripts": "-> ../../lib/linux-kbuild-6.1/scripts",
+            f"{COMMON}/Makefile": "all:\n",
+            f"{COMMON}/include/linux/pci.h": "",
+            f"{COMMON}/scripts": "-> ../../lib/linux-kbuild-6.1/scripts",
+            f"usr/lib/modules/{RELEASE}/build": f"-> /{FLAVOUR}",
+            "lib": "-> usr/lib",
+        },
+    )
+    add_tools(root / KBUILD, tools)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """A root with nothing on it."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """The build's own folder."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+def find(node: Path, scratch: Path, runner: Runner, log: Log, packages: PackageSource | None = None) -> Headers:
+    return HeaderSearch(runner, log, scratch, packages, node).find(RELEASE)
+
+
+def test_a_split_tree_is_joined_wherever_it_lies(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    split_tree(node)
+    found = find(node, scratch, runner, log)
+    assert found.origin is Origin.HOST
+    assert found.source_dir == node / COMMON
+    assert (found.build_dir / "Makefile").read_text() == f"include {node / COMMON}/Makefile\n"
+    assert (found.build_dir / "scripts").resolve() == node / KBUILD / "scripts"
+    assert (found.build_dir / "include/generated/utsrelease.h").exists()
+    assert not (found.build_dir / "vmlinux").exists()
+    assert found.build_dir.is_relative_to(scratch)
+    assert (found.kernel_version, found.linux_version) == ("#1 SMP Debian 6.1.192-2", (6, 1, 192))
+    assert found.cc_version_text == "gcc-12 (Debian 12.2.0-14) 12.2.0"
+
+
+def test_a_whole_tree_is_used_in_place(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    kernels = f"usr/src/kernels/{RELEASE}"
+    make_tree(node, {**below(kernels, GENERATED), f"{kernels}/Makefile": "# Kbuild's own\n"})
+    make_tree(node, {f"lib/modules/{RELEASE}/build": f"-> /{kernels}"})
+    add_tools(node / kernels)
+    found = find(node, scratch, runner, log)
+    assert found.build_dir == found.source_dir == node / kernels
+
+
+def test_what_only_process_1_shows_is_copied(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    make_tree(node, {"proc/1/ns/mnt": "-> mnt:[1]", "proc/self/ns/mnt": "-> mnt:[2]"})
+    host = node / "proc/1/root"
+    host.mkdir()
+    split_tree(host)
+    found = find(node, scratch, runner, log)
+    assert found.origin is Origin.HOST
+    assert found.source_dir == scratch / "host" / COMMON
+    assert (found.source_dir / "include/linux/pci.h").exists()
+    assert (found.source_dir / "scripts/mod/modpost").resolve().is_relative_to(scratch)
+    assert not (scratch / "host" / FLAVOUR / "vmlinux").exists()
+    assert all(path.resolve().is_relative_to(scratch) for path in found.build_dir.iterdir())
+
+
+def test_packages_come_after_the_host_and_all_refusals_are_listed(
+    node: Path, scratch: Path, runner: Runner, log: Log
+) -> None:
+    def broken(release: str, into: Path) -> tuple[str, ...]:
+        raise DriverError(Code.PACKAGES_FAILED, f"E: Unable to locate package linux-headers-{release}")
+
+    with pytest.raises(DriverError) as raised:
+        find(node, scratch, runner, log, broken)
+    assert raised.value.code is Code.HEADERS_MISSING
+    assert "our own root: /lib/modules" in raised.value.message
+    assert f"packages: E: Unable to locate package linux-headers-{RELEASE}" in raised.value.message
+
+
+def test_packages_are_unpacked_and_joined(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    def fetch(release: str, into: Path) -> tuple[str, ...]:
+        split_tree(into)
+        return (f"linux-headers-{release}",)
+
+    found = find(node, scratch, runner, log, fetch)
+    assert found.origin is Origin.PACKAGES
+    assert found.source_dir == scratch / "packages" / COMMON
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "echo './fixdep: error while loading shared libraries: libelf.so.1: cannot open' >&2; exit 127",
+        'echo "fixdep: /lib/libc.so.6: version \\`GLIBC_2.38\' not found (required by fixdep)" >&2; exit 1',
+    ],
+)
+def test_tools_of_another_c_library_are_refused(
+    node: Path, scratch: Path, runner: Runner, log: Log, words: str
+) -> None:
+    split_tree(node, words)
+    with pytest.raises(DriverError, match="scripts/basic/fixdep does not run here"):
+        find(node, scratch, runner, log)
+
+
+def test_headers_of_another_kernel_are_refused(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    split_tree(node)
+    (node / FLAVOUR / "include/generated/utsrelease.h").write_text('#define UTS_RELEASE "6.1.0-55-amd64"\n')
+    with pytest.raises(DriverError, match=r"belongs to kernel 6\.1\.0-55-amd64"):
+        find(node, scratch, runner, log)
+
+
+def test_a_mount_without_the_tools_names_what_is_missing(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    split_tree(node)
+    (node / KBUILD).rename(node / "elsewhere")
+    with pytest.raises(DriverError, match="usr/lib/linux-kbuild-6.1: No such file"):
+        find(node, scratch, runner, log)

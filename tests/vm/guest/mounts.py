@@ -1,0 +1,229 @@
+"""On the host in the virtual machine: containers publish the driver root, and the host's view of it is checked."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, "/mnt/src")
+
+from driverctr.facts import mounttable
+
+RUN = Path("/run/nvidia")
+DRIVER = RUN / "driver"
+SOCKETS = Path("/run/agents")
+VERSION = "999.99.99"
+SEARCH_PATH = Path("/sys/module/firmware_class/parameters/path")
+MOFED = Path("/run/mellanox/drivers")
+SHARED = (f"{RUN}:{RUN}:rshared",)
+WATCH = """
+import os, sys
+fails = tries = 0
+while not os.path.exists(sys.argv[1]):
+    tries += 1
+    try: os.stat("/run/nvidia/driver/usr/bin/python3")
+    except OSError: fails += 1
+print(fails, tries)
+"""
+
+
+class Container:
+    """A container with an agent in it."""
+
+    def __init__(self, runtime: str, name: str, volumes: tuple[str, ...] = SHARED, *options: str) -> None:
+        self.runtime, self.name = runtime, name
+        all_volumes = (*volumes, "/mnt/src:/src:ro", "/mnt/guest:/guest:ro", f"{SOCKETS}:{SOCKETS}", f"{MOFED}:{MOFED}:rslave")
+        words = [word for volume in all_volumes for word in ("-v", volume)]
+        image = "small" if runtime == "docker" else "/images/small"
+        place = SOCKETS / name
+        place.unlink(missing_ok=True)
+        self.shell(
+            f"run_container {runtime} {name} {image} {' '.join(words)} {' '.join(options)} -e PYTHONPATH=/src "
+            f"-e PYTHONDONTWRITEBYTECODE=1 -- python3 -u /guest/agent.py {place}"
+        )
+        self.connection = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 120
+        while self.connection.connect_ex(str(place)):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{name} does not answer:\n" + self.shell(f"container {runtime} logs {name} 2>&1"))
+            time.sleep(0.1)
+        self.stream = self.connection.makefile("rw")
+
+    @staticmethod
+    def shell(command: str) -> str:
+        """Run a line with the helpers of the VM host."""
+        done = subprocess.run(
+            ["bash", "-c", f". /usr/lib/vm-host/lib.sh; {command}"], stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+    def ask(self, *words: Any) -> Any:
+        """Have something done; returns the result, or the error as a dict where one is expected."""
+        self.stream.write(json.dumps(words) + "\n")
+        self.stream.flush()
+        line = self.stream.readline()
+        answer = json.loads(line) if line else {"error": "the agent ended", "code": ""}
+        return answer["result"] if "result" in answer else answer
+
+    def do(self, *words: Any) -> None:
+        """Have something done that must work."""
+        answer = self.ask(*words)
+        assert answer is None, f"{self.name} {words}: {answer}"
+
+    def remove(self) -> None:
+        """By force, as after a crash."""
+        self.connection.close()
+        self.shell(f"container {self.runtime} rm -f {self.name} >/dev/null")
+
+
+def host_layers() -> int:
+    """How many trees the host sees."""
+    return len(mounttable.layers(mounttable.read(), DRIVER))
+
+
+def leftovers() -> list[str]:
+    """Mounts below /run/nvidia, as the host sees them."""
+    return [mount.target for mount in mounttable.read() if mount.target.startswith(f"{RUN}/")]
+
+
+@contextlib.contextmanager
+def watched(what: str) -> Iterator[None]:
+    """Look for the tree all the time, on the host and in a receiving namespace; it must always be there."""
+    stop = Path("/run/stop-watching")
+    stop.unlink(missing_ok=True)
+    words = ["python3", "-c", WATCH, str(stop)]
+    watchers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for command in (words, ["unshare", "-m", "--propagation", "slave", *words])
+    ]
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        stop.touch()
+        counts = [watcher.communicate()[0].split() for watcher in watchers]
+    print(f"  {what}: failures/looks {counts}")
+    for fails, tries in counts:
+        assert int(fails) == 0 and int(tries) > 100, (what, counts)
+
+
+def check_tree(container: Container) -> None:
+    """One tree, with what neighbours need and nothing they must not see."""
+    assert host_layers() == 1, leftovers()
+    for needed in ("proc/self/status", "dev/null", "sys/module", "usr/bin/python3", f"lib/firmware/nvidia/{VERSION}/gsp_test.bin"):
+        assert (DRIVER / needed).exists(), needed
+    for hidden in ("drivers", "run/secrets", "run/nvidia", "run/mellanox/drivers", "src", "guest"):
+        assert not (DRIVER / hidden).is_dir() or not list((DRIVER / hidden).iterdir()), hidden
+    assert (DRIVER / "etc/resolv.conf").read_text() == container.ask("read", "/etc/resolv.conf")
+    own = container.ask("own")
+    assert own == {"proc": True, "dev": True, "sys": True, "staging": [], "root": "private", "ours": True}, own
+
+
+def check_nothing_left() -> None:
+    """The host as it was."""
+    assert leftovers() == [], leftovers()
+    assert host_layers() == 0
+
+
+def succession(runtime: str) -> None:
+    """A publishes again and again; B takes over while A lives; what A does then harms nothing; B goes."""
+    (DRIVER / "lib/firmware").mkdir(parents=True, exist_ok=True)
+    a = Container(runtime, "a", (*SHARED, "/run/nvidia/driver/lib/firmware:/lib/firmware"))
+    placed = a.ask("firmware", VERSION)
+    assert placed["path_set"] and placed["placed"] == [f"/lib/firmware/nvidia/{VERSION}/gsp_test.bin"], placed
+    assert (DRIVER / f"lib/firmware/nvidia/{VERSION}/gsp_test.bin").is_file()
+    assert SEARCH_PATH.read_text().strip() == "/run/nvidia/driver/lib/firmware"
+    a.do("export")
+    check_tree(a)
+    with watched("20 swaps, then another container"):
+        a.do("export", 20)
+        check_tree(a)
+        b = Container(runtime, "b")
+        b.do("export")
+        check_tree(b)
+        a.do("withdraw")
+        check_tree(b)
+        a.do("firmware-undo", placed)
+        assert SEARCH_PATH.read_bytes() in (b"", b"\n"), SEARCH_PATH.read_bytes()
+        a.remove()
+        check_tree(b)
+    (MOFED / "later").mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "later", str(MOFED / "later")], check=True)
+    (MOFED / "later/file").touch()
+    assert b.ask("exists", f"{MOFED}/later/file") is True
+    subprocess.run(["umount", str(MOFED / "later")], check=True)
+    b.do("withdraw")
+    check_nothing_left()
+    own = b.ask("own")
+    assert own["proc"] and own["dev"] and own["sys"] and not own["staging"], own
+    b.do("withdraw")
+    b.remove()
+    check_nothing_left()
+
+
+def inheritance(runtime: str) -> None:
+    """Whatever the dead left is replaced without a gap, and gone in the end."""
+    for number, deeds in enumerate((["export"], ["export", "crash"], ["nvidia"], ["nvidia", "nvidia"])):
+        dead = [Container(runtime, f"dead{number}-{i}") for i in range(len(deeds))]
+        for container, deed in zip(dead, deeds, strict=True):
+            container.ask(deed)
+            assert host_layers() > 0, deed
+        for container in dead:
+            container.remove()
+        heir = Container(runtime, f"heir{number}")
+        with watched(f"replacing {'+'.join(deeds)}, {host_layers()} layers"):
+            heir.do("export")
+            check_tree(heir)
+        heir.do("withdraw")
+        heir.remove()
+        check_nothing_left()
+
+
+def refusals(runtime: str) -> None:
+    """Not shared with the host: said, with the flag to give."""
+    private = Container(runtime, "private", (f"{RUN}:{RUN}",))
+    answer = private.ask("export")
+    assert answer["code"] == "mount-failed" and "-v /run/nvidia:/run/nvidia:rshared" in answer["error"], answer
+    private.remove()
+    check_nothing_left()
+
+
+def host_folders(runtime: str) -> None:
+    """A folder of the host, with a later look at our own namespace."""
+    Path("/srv/host-only").mkdir(parents=True, exist_ok=True)
+    Path("/srv/host-only/file").write_text("host\n")
+    near = Container(runtime, "near", SHARED, "--pid=host")
+    for _ in range(2):
+        near.do("bind-host", "/srv/host-only", "/usr/src")
+    assert near.ask("read", "/usr/src/file") == "host\n"
+    assert "host-only" not in os.listdir("/usr/src")
+    near.do("unbind", "/usr/src")
+    assert near.ask("exists", "/usr/src/file") is False
+    assert near.ask("own")["proc"] is True
+    near.remove()
+    far = Container(runtime, "far")
+    assert far.ask("bind-host", "/srv/host-only", "/usr/src")["code"] == "mount-failed"
+    far.remove()
+
+
+def main(runtime: str) -> None:
+    """Run all under one runtime."""
+    RUN.mkdir()
+    SOCKETS.mkdir()
+    MOFED.mkdir(parents=True)
+    if runtime == "docker":
+        Container.shell("start_docker && docker import /mnt/root/root.tar small >/dev/null")
+    for scenario in (succession, inheritance, refusals, host_folders):
+        started = time.monotonic()
+        scenario(runtime)
+        print(f"{runtime}: {scenario.__name__} passed in {time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
