@@ -27,11 +27,11 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Running:
-    """A daemon that lives: pid and start time (seconds since the epoch) together are its identity."""
+    """A daemon that lives: pid and start (clock ticks since boot, which no clock change moves) are its identity."""
 
     daemon: Daemon
     pid: int
-    started: float
+    started: int
 
 
 PERSISTENCED = Daemon(
@@ -55,9 +55,15 @@ def find(paths: Paths, daemon: Daemon) -> Running | None:
         words = process.cmdline()
         named = Path(words[0]).name if words else process.name()
         alive = process.status() != psutil.STATUS_ZOMBIE
-        return Running(daemon, process.pid, process.create_time()) if named == daemon.name and alive else None
-    except psutil.Error:
+        started = _start_ticks(paths, process.pid)
+        return Running(daemon, process.pid, started) if named == daemon.name and alive else None
+    except (psutil.Error, OSError):
         return None
+
+
+def _start_ticks(paths: Paths, pid: int) -> int:
+    """The 22nd field of /proc/<pid>/stat (proc(5)); the 2nd, the name, may hold anything up to the last bracket."""
+    return int((paths.proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
 
 
 def start(paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
@@ -86,8 +92,7 @@ def tell(runner: Runner, daemon: Daemon, syslog: Syslog) -> list[str]:
 
 def stop(paths: Paths, running: Running, limit: float) -> None:
     """SIGTERM, wait, after `limit` seconds SIGKILL; only if the pid is still that daemon. Its files go with it."""
-    current = find(paths, running.daemon)
-    if current == running:
+    if find(paths, running.daemon) == running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGTERM)
             if not wait_for_end(running.pid, limit):

@@ -1,5 +1,6 @@
 """What others may read: status.json while we live, the termination message when we end."""
 
+import contextlib
 import json
 import os
 import time
@@ -65,8 +66,10 @@ def publish(paths: Paths, status: Status) -> None:
 
 
 def remove(paths: Paths) -> None:
-    """After a clean stop nothing is left to tell; raises OSError."""
+    """After a clean stop nothing is left to tell, and no folder for it; raises OSError."""
     paths.status_file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        paths.own_run.rmdir()
 
 
 def read(paths: Paths) -> dict[str, Any] | None:

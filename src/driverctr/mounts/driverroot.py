@@ -226,10 +226,11 @@ class DriverRoot:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One container at a time: the old one's stop must not take away what the new one publishes."""
-        path = self.paths.own_run / "driver-root.lock"
-        path.parent.mkdir(exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """One container at a time: the old one's stop must not take away what the new one publishes.
+
+        The folder itself is locked: a lock file would be left behind, or be two files under one name.
+        """
+        descriptor = os.open(self.paths.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
