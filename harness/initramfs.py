@@ -44,7 +44,7 @@ def probe(root: Root) -> Path:
         "init": Entry(PROGRAM, b"#!/bin/sh\nmount -t devtmpfs dev /dev\nexec sh /end\n"),
         "end": Entry(PLAIN, script),
     }
-    key = [FORMAT, str(root.busybox), script, "probe"]
+    key: list[cache.KeyPart] = [FORMAT, str(root.busybox), script, "probe"]
     return cache.entry("vm-initramfs", key, lambda to: _write(to / "initramfs.gz", files)) / "initramfs.gz"
 
 

@@ -43,7 +43,7 @@ def pack(tree: Path, disk: Path) -> None:
 
 def folder_disk(tree: Path) -> Path:
     """Return a folder packed as an erofs image, kept in the cache until a file's size or time in it changes."""
-    key = [str(tree), cache.listing(tree)]
+    key: list[cache.KeyPart] = [str(tree), cache.listing(tree)]
     return cache.entry("vm-disk", key, lambda to: pack(tree, to / "disk.erofs")) / "disk.erofs"
 
 

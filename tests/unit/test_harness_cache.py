@@ -1,0 +1,65 @@
+"""The harness's cache: keyed by content, published whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import cache
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIVERCTR_CACHE", str(tmp_path / "cache"))
+
+
+def test_same_key_is_built_once() -> None:
+    built: list[Path] = []
+
+    def build(to: Path) -> None:
+        built.append(to)
+        (to / "file").write_text("x")
+
+    first = cache.entry("kind", ["a", 1], build)
+    assert cache.entry("kind", ["a", 1], build) == first
+    assert cache.entry("kind", ["a", 2], build) != first
+    assert len(built) == 2
+    assert [path.name for path in first.iterdir()] == ["file"]
+
+
+def test_failed_build_leaves_nothing_and_is_tried_afresh() -> None:
+    def fail(to: Path) -> None:
+        (to / "half").write_text("x")
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        cache.entry("kind", ["a"], fail)
+    entry = cache.entry("kind", ["a"], lambda to: (to / "whole").touch())
+    assert [path.name for path in entry.iterdir()] == ["whole"]
+
+
+def test_a_path_in_a_key_means_its_content(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    before = cache.key([folder])
+    assert cache.key([folder]) == before
+    (folder / "a").chmod(0o755)
+    executable = cache.key([folder])
+    (folder / "a").rename(folder / "b")
+    renamed = cache.key([folder])
+    (folder / "b").write_text("2")
+    assert len({before, executable, renamed, cache.key([folder])}) == 4
+
+
+def test_parts_do_not_run_together() -> None:
+    assert cache.key(["ab", "c"]) != cache.key(["a", "bc"])
+    assert cache.key(["1"]) != cache.key([1])
+
+
+def test_prune_keeps_the_newest(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"e{number}").mkdir()
+        os.utime(tmp_path / f"e{number}", (number, number))
+    cache.prune(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e3", "e4"]
