@@ -39,8 +39,7 @@ class DriverRoot:
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Make ld.so.cache right, which neighbours read, then slide our root in place of whatever is there."""
-        tools.runner.run(["ldconfig"])
+        """Slide our root in place of whatever is there; ld.so.cache, which neighbours read, came with the image."""
         return Outcome(driverroot.export(tools.paths, log=tools.runner.log), gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:
