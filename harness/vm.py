@@ -96,7 +96,7 @@ class VmResult:
         return (
             f"the virtual machine {self.outcome}{status} after {self.seconds:.1f} s\n"
             f"--- end of output ({self.folder / 'output'})\n{proc.tail(self.output)}\n"
-            f"--- end of console ({self.folder / 'console'})\n{proc.tail(self.console)}\n"
+            f"--- end of console ({self.folder / 'console'})\n{_telling_part(self.console)}\n"
             f"--- repeat with\n{self.repeat_command}"
         )
 
@@ -244,6 +244,12 @@ def _follow(argv: list[str], folder: Path, timeout: float, live: bool) -> int | 
         finally:
             child.kill()
             child.wait()
+
+
+def _telling_part(console: str) -> str:
+    """Return the panic and what it says, without which its long trace would be all one sees, else the end."""
+    _, panic, trace = console.partition(PANIC)
+    return panic + "\n".join(trace.splitlines()[: proc.TAIL_LINES]) if panic else proc.tail(console)
 
 
 def _text(path: Path) -> str:
