@@ -69,11 +69,11 @@ def _socket() -> Path:
 
 
 def _start() -> docker.DockerClient:
-    """Start a daemon that leaves the machine's network and cgroup set-up alone: everything here uses host networking."""
+    """Start a daemon that leaves the machine's network and cgroups alone: everything here uses host networking."""
     storage = cache.root() / "docker"
     storage.mkdir(exist_ok=True)
     RUN.mkdir(exist_ok=True)
-    argv = [
+    argv: list[str | Path] = [
         proc.need("dockerd", "docker.io"),
         f"--host=unix://{_socket()}",
         f"--data-root={storage / 'data'}",

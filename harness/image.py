@@ -51,7 +51,14 @@ def build(driver_version: str = DEFAULT_DRIVER, target: str = "") -> str:
     """
     client = dockerd.client()
     base = _base()
-    parts = [base.image, base.sources, driver_version, target, REPOSITORY / DOCKERFILE, REPOSITORY / "images/debian"]
+    parts: list[str | Path] = [
+        base.image,
+        base.sources,
+        driver_version,
+        target,
+        REPOSITORY / DOCKERFILE,
+        REPOSITORY / "images/debian",
+    ]
     digest = cache.key([*parts, *([] if target == WITHOUT_DRIVERCTR else wheels.key_parts())])
     tag = f"{REPOSITORY_NAME}:{driver_version}-{target + '-' if target else ''}{digest}"
     with cache.lock(f"image-{digest}"):
@@ -168,11 +175,20 @@ def export_rootfs(tag: str) -> Path:
 def _unpack(tag: str, root: Path) -> None:
     root.mkdir()
     container = dockerd.client().containers.create(tag)
-    argv = ["tar", "--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--directory", root]
+    argv: list[str | Path] = [
+        "tar",
+        "--extract",
+        "--numeric-owner",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--directory",
+        root,
+    ]
     try:
         with subprocess.Popen(argv, stdin=subprocess.PIPE) as tar:
             assert tar.stdin is not None
-            for chunk in container.export():
+            exported: Any = container.export()  # bytes; its type stub says str
+            for chunk in exported:
                 tar.stdin.write(chunk)
     finally:
         container.remove()
@@ -206,7 +222,7 @@ def real_modules(release: str, module_type: str = "proprietary", driver_version:
     digests = [source["sha256"] for source in description(tag)["sources"] if source["type"] == module_type]
     if not digests:
         raise HarnessError(f"the image for {driver_version} has no {module_type} module source")
-    patches = [patch for patch in sorted(PATCHES.glob("*.patch"))]
+    patches = sorted(PATCHES.glob("*.patch"))
     parts = [MODULES_FORMAT, driver_version, module_type, release, *digests, *patches]
     return cache.entry("real-modules", parts, lambda to: _build_modules(tag, to, release, module_type))
 
@@ -224,5 +240,5 @@ def _build_modules(tag: str, to: Path, release: str, module_type: str) -> None:
             stderr=True,
         )
     except ContainerError as error:
-        said = (error.stderr or b"").decode(errors="replace")
+        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else str(error.stderr or "")
         raise HarnessError(f"nvidia-driver build: exit {error.exit_status}\n{proc.tail(said)}") from error

@@ -1,7 +1,6 @@
 """Kernel headers for a release: the host's own, else the distribution's packages."""
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +18,8 @@ from driverctr.run import Runner
 TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
 """Programs of the headers that Kbuild runs here; objtool is missing where the kernel does not use it."""
 
+COPY_LIMIT = 300.0
+"""Seconds for copying a headers package."""
 TOOL_LIMIT = 10.0
 """Seconds; without arguments each prints its usage or nothing and ends."""
 
@@ -97,7 +98,7 @@ class HeaderSearch:
     def _try(self, place: str, look: Callable[[], Headers], refusals: list[str]) -> Headers | None:
         try:
             found = look()
-        except (DriverError, OSError, shutil.Error) as error:
+        except (DriverError, OSError) as error:
             reason = error.message if isinstance(error, DriverError) else str(error)
             refusals.append(f"{place}: {reason}")
             self.log.info(f"headers: not from {place}: {reason}")
@@ -111,7 +112,7 @@ class HeaderSearch:
         check_release(build, release)
         if place.reach is Reach.PROCESS:
             copy = self.scratch / "host"
-            copy_tree(place, build, copy)
+            copy_tree(place, build, copy, self.runner)
             build, place = copy / build.relative_to(place.path), HostRoot(copy, place.reach)
         return self._headers(release, place, build, Origin.HOST, str(place.inside(build)))
 
@@ -196,8 +197,11 @@ def joined_view(place: HostRoot, build: Path, source: Path, view: Path) -> Path:
     return view
 
 
-def copy_tree(place: HostRoot, build: Path, into: Path) -> None:
-    """Copy a build folder and the folders its links and Makefile lead to, under the names the host gives them."""
+def copy_tree(place: HostRoot, build: Path, into: Path, runner: Runner) -> None:
+    """Copy a build folder and the folders its links and Makefile lead to, under the names the host gives them.
+
+    By cp(1): 12,000 small files cost Python several times as much.
+    """
     pending, done = [place.inside(build)], set[Path]()
     while pending:
         folder = pending.pop()
@@ -205,7 +209,10 @@ def copy_tree(place: HostRoot, build: Path, into: Path) -> None:
             continue
         done.add(folder)
         real = place.resolve(folder)
-        shutil.copytree(real, into / folder.relative_to("/"), symlinks=True, ignore=shutil.ignore_patterns("vmlinux"))
+        target = into / folder.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        runner.run(["cp", "-a", "--reflink=auto", real, target], limit=COPY_LIMIT)
+        (target / "vmlinux").unlink(missing_ok=True)
         pending.extend(path for path in package_folders(place, real) if folder not in (path, *path.parents))
 
 

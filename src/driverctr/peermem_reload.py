@@ -1,6 +1,5 @@
 """The sidecar `nvidia-driver reload_nvidia_peermem`: wait for both drivers, load the module, stay."""
 
-
 from driverctr import parameters
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError

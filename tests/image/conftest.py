@@ -8,6 +8,7 @@ from pathlib import Path
 
 import docker
 import pytest
+
 from harness import dockerd, image
 
 

@@ -6,8 +6,8 @@ import json
 
 import docker
 import pytest
-from harness import image
 
+from harness import image
 from tests.image.conftest import Run
 
 pytestmark = pytest.mark.image

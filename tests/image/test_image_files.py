@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import image
 
 pytestmark = pytest.mark.image
@@ -136,7 +137,13 @@ def digest(tree: Path) -> str:
 
 
 def test_licences_of_nvidias_packages_are_kept(rootfs: Path) -> None:
-    for package in ("libcuda1", "nvidia-smi", "firmware-nvidia-gsp", "nvidia-persistenced", "nvidia-open-kernel-source"):
+    for package in (
+        "libcuda1",
+        "nvidia-smi",
+        "firmware-nvidia-gsp",
+        "nvidia-persistenced",
+        "nvidia-open-kernel-source",
+    ):
         assert (rootfs / "usr/share/doc" / package / "copyright").stat().st_size > 0
 
 

@@ -33,15 +33,23 @@ class FakeKernel(Syscalls):
         self.trees: dict[int, list[Mount]] = {}
         (root / "proc/self").mkdir(parents=True, exist_ok=True)
 
-    def add(
-        self, target: str, st_dev: int, fstype: str = "tmpfs", shared: int | None = None, root: str = "/"
-    ) -> Mount:
+    def add(self, target: str, st_dev: int, fstype: str = "tmpfs", shared: int | None = None, root: str = "/") -> Mount:
         """Something mounted already; the folder is made."""
         path = self.root / target
         path.mkdir(parents=True, exist_ok=True)
         parent = mounttable.visible(self.mounts, path)
         mount = Mount(
-            next(self.ids), parent.id if parent else 1, st_dev, root, str(path), "rw", shared, None, False, fstype, fstype
+            next(self.ids),
+            parent.id if parent else 1,
+            st_dev,
+            root,
+            str(path),
+            "rw",
+            shared,
+            None,
+            False,
+            fstype,
+            fstype,
         )
         self._attach([mount])
         return self.mounts[-1]
@@ -134,7 +142,8 @@ class FakeKernel(Syscalls):
     def _attach_beneath(self, tree: list[Mount], old: Path, peer: Mount, new: Path) -> None:
         renumbered = {mount.id: next(self.ids) for mount in tree}
         copies = [
-            replace(m, id=renumbered[m.id], parent=renumbered.get(m.parent, peer.id)) for m in self._rebase(tree, old, new)
+            replace(m, id=renumbered[m.id], parent=renumbered.get(m.parent, peer.id))
+            for m in self._rebase(tree, old, new)
         ]
         self.mounts = [
             replace(m, parent=copies[0].id) if m.parent == peer.id and m.target == str(new) else m for m in self.mounts
@@ -147,7 +156,9 @@ class FakeKernel(Syscalls):
             return
         inner = PurePosixPath(victim.target).relative_to(parent.target)
         for peer in [m for m in self.mounts if m.shared == parent.shared and m.id != parent.id]:
-            for twin in [m for m in self.mounts if m.parent == peer.id and m.target == str(PurePosixPath(peer.target) / inner)]:
+            for twin in [
+                m for m in self.mounts if m.parent == peer.id and m.target == str(PurePosixPath(peer.target) / inner)
+            ]:
                 children = [m for m in self.mounts if m.parent == twin.id and m.target != twin.target]
                 if twin.id not in victims and not children:
                     self._drop(twin)

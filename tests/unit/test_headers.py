@@ -8,7 +8,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.headers import Headers, HeaderSearch, Origin, PackageSource
 from driverctr.log import Log
 from driverctr.run import Runner
-from tests.unit.conftest import make_tree
+from tests.unit.conftest import FakeBin, make_tree
 
 RELEASE = "6.1.0-56-amd64"
 FLAVOUR = f"usr/src/linux-headers-{RELEASE}"
@@ -98,7 +98,11 @@ def test_a_whole_tree_is_used_in_place(node: Path, scratch: Path, runner: Runner
     assert found.build_dir == found.source_dir == node / kernels
 
 
-def test_what_only_process_1_shows_is_copied(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+@pytest.mark.allow_process("cp")
+def test_what_only_process_1_shows_is_copied(
+    node: Path, scratch: Path, runner: Runner, log: Log, fake_bin: FakeBin
+) -> None:
+    (fake_bin.folder / "cp").symlink_to("/bin/cp")
     make_tree(node, {"proc/1/ns/mnt": "-> mnt:[1]", "proc/self/ns/mnt": "-> mnt:[2]"})
     host = node / "proc/1/root"
     host.mkdir()
@@ -160,5 +164,5 @@ def test_headers_of_another_kernel_are_refused(node: Path, scratch: Path, runner
 def test_a_mount_without_the_tools_names_what_is_missing(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
     split_tree(node)
     (node / KBUILD).rename(node / "elsewhere")
-    with pytest.raises(DriverError, match="usr/lib/linux-kbuild-6.1: No such file"):
+    with pytest.raises(DriverError, match=r"usr/lib/linux-kbuild-6\.1: No such file"):
         find(node, scratch, runner, log)

@@ -10,7 +10,9 @@ from driverctr.facts import mounttable
 from driverctr.facts.mounttable import Mount
 from tests.unit.fake_mounts import mountinfo_line
 
-LINE = r"36 35 98:0 /mnt1 /mnt\0402\011x\134y rw,noatime master:1 shared:7 propagate_from:2 - ext3 /dev/r\040t rw,errors"
+LINE = (
+    r"36 35 98:0 /mnt1 /mnt\0402\011x\134y rw,noatime master:1 shared:7 propagate_from:2 - ext3 /dev/r\040t rw,errors"
+)
 
 
 def mount(number: int, parent: int, target: str, shared: int | None = None) -> Mount:

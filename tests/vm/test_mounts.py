@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 
 
 def small_root() -> Path:
-    """A folder with a Debian that has Python: `root` for podman, `root.tar` for docker; what the image must hide too."""
+    """A Debian that has Python, `root` for podman and `root.tar` for docker, with what the image must hide."""
     sources = apt.sources()
     return cache.entry("mounts-root", [sources, *PACKAGES, *LEFT_OUT], lambda to: _make(to, sources))
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -38,7 +37,8 @@ class Container:
 
     def __init__(self, runtime: str, name: str, volumes: tuple[str, ...] = SHARED, *options: str) -> None:
         self.runtime, self.name = runtime, name
-        all_volumes = (*volumes, "/mnt/src:/src:ro", "/mnt/guest:/guest:ro", f"{SOCKETS}:{SOCKETS}", f"{MOFED}:{MOFED}:rslave")
+        shared = ("/mnt/src:/src:ro", "/mnt/guest:/guest:ro", f"{SOCKETS}:{SOCKETS}", f"{MOFED}:{MOFED}:rslave")
+        all_volumes = (*volumes, *shared)
         words = [word for volume in all_volumes for word in ("-v", volume)]
         image = "small" if runtime == "docker" else "/images/small"
         place = SOCKETS / name
@@ -69,7 +69,7 @@ class Container:
         self.stream.flush()
         line = self.stream.readline()
         answer = json.loads(line) if line else {"error": "the agent ended", "code": ""}
-        return answer["result"] if "result" in answer else answer
+        return answer.get("result", answer)
 
     def do(self, *words: Any) -> None:
         """Have something done that must work."""
@@ -116,7 +116,13 @@ def watched(what: str) -> Iterator[None]:
 def check_tree(container: Container) -> None:
     """One tree, with what neighbours need and nothing they must not see."""
     assert host_layers() == 1, leftovers()
-    for needed in ("proc/self/status", "dev/null", "sys/module", "usr/bin/python3", f"lib/firmware/nvidia/{VERSION}/gsp_test.bin"):
+    for needed in (
+        "proc/self/status",
+        "dev/null",
+        "sys/module",
+        "usr/bin/python3",
+        f"lib/firmware/nvidia/{VERSION}/gsp_test.bin",
+    ):
         assert (DRIVER / needed).exists(), needed
     for hidden in ("drivers", "run/secrets", "run/nvidia", "run/mellanox/drivers", "src", "guest"):
         assert not (DRIVER / hidden).is_dir() or not list((DRIVER / hidden).iterdir()), hidden
@@ -202,7 +208,7 @@ def host_folders(runtime: str) -> None:
     for _ in range(2):
         near.do("bind-host", "/srv/host-only", "/usr/src")
     assert near.ask("read", "/usr/src/file") == "host\n"
-    assert "host-only" not in os.listdir("/usr/src")
+    assert not Path("/usr/src/host-only").exists()
     near.do("unbind", "/usr/src")
     assert near.ask("exists", "/usr/src/file") is False
     assert near.ask("own")["proc"] is True
