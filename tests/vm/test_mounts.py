@@ -11,7 +11,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
 SUITE = "bookworm"
 PACKAGES = ("mount", "python3")
-LEFT_OUT = (*vmhost.LEFT_OUT, "usr/lib/python3*/test/*", "usr/share/zoneinfo/*")
 FIRMWARE = "lib/firmware/nvidia/999.99.99/gsp_test.bin"
 
 pytestmark = pytest.mark.vm
@@ -20,13 +19,13 @@ pytestmark = pytest.mark.vm
 def small_root() -> Path:
     """A Debian that has Python, `root` for podman and `root.tar` for docker, with what the image must hide."""
     sources = apt.sources()
-    return cache.entry("mounts-root", [sources, *PACKAGES, *LEFT_OUT], lambda to: _make(to, sources))
+    return cache.entry("mounts-root", [sources, *PACKAGES, *vmhost.LEFT_OUT], lambda to: _make(to, sources))
 
 
 def _make(to: Path, sources: str) -> None:
     (to / "sources.list").write_text(sources)
     options = ["--quiet", "--mode=root", "--variant=essential", "--aptopt=Acquire::Languages none"]
-    options += [f"--dpkgopt=path-exclude=/{pattern}" for pattern in LEFT_OUT]
+    options += [f"--dpkgopt=path-exclude=/{pattern}" for pattern in vmhost.LEFT_OUT]
     options += ["--aptopt=APT::Install-Recommends false", f"--include={','.join(PACKAGES)}"]
     root = to / "root"
     proc.run(["mmdebstrap", *options, SUITE, root, to / "sources.list"], timeout=1800)
