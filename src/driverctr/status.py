@@ -90,14 +90,13 @@ def write_termination(paths: Paths, error: DriverError) -> None:
     """Leave one JSON line in /dev/termination-log if Kubernetes mounted one (it is bind-mounted: written in place)."""
     if not paths.termination_log.is_file():
         return
-    content = {**describe_failure(error), "exit_status": error.code.exit_status}
-    line = json.dumps(content) + "\n"
-    if len(line.encode()) > TERMINATION_LIMIT:
-        spare = TERMINATION_LIMIT // 3
-        content = {**content, "message": error.message[:spare], "remedy": error.remedy[: spare // 2]}
-        line = json.dumps(content, ensure_ascii=True) + "\n"
+    line, spare = "", TERMINATION_LIMIT
+    while not line or len(line) > TERMINATION_LIMIT:
+        words = {name: text[:spare] for name, text in describe_failure(error).items()}
+        line = json.dumps({**words, "exit_status": error.code.exit_status}) + "\n"
+        spare //= 2
     handle = os.open(paths.termination_log, os.O_WRONLY | os.O_TRUNC)
     try:
-        os.write(handle, line.encode()[:TERMINATION_LIMIT])
+        os.write(handle, line.encode())
     finally:
         os.close(handle)

@@ -1,0 +1,218 @@
+"""Plan, act, undo: decided purely, replanned by what is observed, taken back in reverse."""
+
+import json
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driverctr import config as settings
+from driverctr import lifecycle, markers, status, survey
+from driverctr.errors import Code, DriverError, Stopped
+from driverctr.facts.holders import Holder
+from driverctr.facts.modules import LoadedModule
+from driverctr.kmod import Kmod
+from driverctr.lifecycle import Start
+from driverctr.modules import Wish
+from driverctr.mounts.driverroot import RootState
+from driverctr.paths import Paths
+from driverctr.plan import PlannedStep, StepName, make
+from driverctr.run import Runner
+from driverctr.signals import Signals
+from driverctr.steps import Gained, Outcome, Tools
+from driverctr.survey import Facts, Observation
+from driverctr.syslog import Syslog
+from driverctr.userspace.image import Image
+from driverctr.versions import DriverVersion
+
+CONFIG = settings.load({})
+NOWHERE = Observation("modules", "on-disk", DriverError(Code.NO_MODULES, "nothing on disk"))
+BROKEN = Observation("modules", "build", DriverError(Code.BUILD_FAILED, "nv.c:1: no", "Fix it"))
+
+
+def facts(**changes: Any) -> Facts:
+    """A node with nothing loaded."""
+    plain = Facts(
+        image=Image(DriverVersion("535.309.01"), (), "debian", "x86_64"),
+        wish=Wish("6.1.0-56-amd64", "535.309.01", "proprietary"),
+        gpus=(),
+        stack={},
+        running=(),
+        holders=(),
+        driver_root=RootState((), False, (), True),
+        host_modules=True,
+    )
+    return replace(plain, **changes)
+
+
+def core(refcnt: int) -> LoadedModule:
+    return LoadedModule("nvidia", "470.1", "", "", "live", refcnt, ())
+
+
+def test_the_plan_is_every_step_in_the_order_of_the_design() -> None:
+    assert [step.name for step in make(CONFIG, facts()).steps] == list(StepName)
+
+
+@pytest.mark.parametrize(
+    ("seen", "build_allowed", "chosen", "blocked"),
+    [
+        ((), True, "on-disk", None),
+        ((NOWHERE,), True, "build", None),
+        ((NOWHERE, BROKEN), True, "", Code.BUILD_FAILED),
+        ((NOWHERE,), False, "", Code.NO_MODULES),
+    ],
+)
+def test_modules_come_from_the_first_source_not_refused(
+    seen: tuple[Observation, ...], build_allowed: bool, chosen: str, blocked: Code | None
+) -> None:
+    made = make(CONFIG, facts(observations=seen), build_allowed=build_allowed)
+    step = next(step for step in made.steps if step.name is StepName.MODULES)
+    assert step.alternative == chosen
+    assert [blocker.code for blocker in made.blockers] == ([blocked] if blocked else [])
+    reasons = {other.alternative: other.reason for other in step.set_aside}
+    assert all(reasons[observation.alternative] == observation.error.message for observation in seen)
+    json.dumps(made.as_dict())
+
+
+def test_a_driver_in_use_blocks_with_module_refcnt_and_process() -> None:
+    holder = Holder(42, "train.py", 0.0, (("nvidia", 2),))
+    blockers = make(CONFIG, facts(stack={"nvidia": core(2)}, holders=(holder,))).blockers
+    assert [blocker.code for blocker in blockers] == [Code.IN_USE]
+    assert "nvidia has refcnt 2: pid 42 (train.py)" in blockers[0].message
+
+
+@dataclass
+class FakeStep:
+    """A step that logs, and fails or is stopped as told."""
+
+    name: StepName
+    told: list[str]
+    interruptible: bool = False
+    failures: dict[str, BaseException] = field(default_factory=dict)
+
+    def apply(self, tools: Tools, planned: PlannedStep, known: Facts, gained: Gained) -> Outcome:
+        self.told.append(self.name.value + (f":{planned.alternative}" if planned.alternative else ""))
+        if failure := self.failures.get(planned.alternative):
+            raise failure
+        return Outcome({"by": self.name.value}, gained)
+
+    def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:
+        assert data == {"by": self.name.value}
+        self.told.append(f"undo {self.name.value}")
+        if failure := self.failures.get("undo"):
+            raise failure
+
+
+@dataclass
+class Life:
+    """A start with fake steps."""
+
+    start: Start
+    steps: dict[StepName, FakeStep]
+    told: list[str]
+
+
+@pytest.fixture
+def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
+    told: list[str] = []
+    steps = {name: FakeStep(name, told) for name in StepName}
+    monkeypatch.setattr(lifecycle, "STEPS", tuple(steps.values()))
+    monkeypatch.setattr(survey, "survey", lambda *_: facts())
+    monkeypatch.setattr(lifecycle, "check_free", lambda tools: None)
+    tools = Tools(paths, CONFIG, runner, Kmod(), Signals(), Syslog(Path("/nowhere"), paths.own_run))
+    start = Start(tools)
+    monkeypatch.setattr(Start, "wait", lambda self: (_ for _ in ()).throw(Stopped(signal.SIGTERM)))
+    return Life(start, steps, told)
+
+
+FORWARD = ["withdraw", "modules:on-disk", *(name.value for name in list(StepName)[2:])]
+
+
+def test_a_good_life_ends_with_everything_undone_in_reverse(life: Life, paths: Paths) -> None:
+    with pytest.raises(Stopped) as stopped:
+        life.start.run()
+    assert stopped.value.was_ready
+    assert life.told == [*FORWARD, *(f"undo {name.value}" for name in reversed(StepName))]
+    assert not paths.status_file.exists()
+
+
+def test_a_refused_alternative_is_an_observation_and_the_plan_is_made_again(life: Life) -> None:
+    life.steps[StepName.MODULES].failures["on-disk"] = NOWHERE.error
+    with pytest.raises(Stopped):
+        life.start.run()
+    assert life.told[:3] == ["withdraw", "modules:on-disk", "modules:build"]
+    assert life.start.told.modules_from == "build"
+
+
+def test_the_last_refusal_ends_the_start_with_its_own_code_before_anything_is_unloaded(
+    life: Life, paths: Paths
+) -> None:
+    life.steps[StepName.MODULES].failures |= {"on-disk": NOWHERE.error, "build": BROKEN.error}
+    with pytest.raises(DriverError, match=r"nv\.c:1") as failed:
+        life.start.run()
+    assert failed.value.code is Code.BUILD_FAILED
+    assert life.told == ["withdraw", "modules:on-disk", "modules:build", "undo withdraw"]
+    document = status.read(paths)
+    assert document is not None and document["phase"] == "failed" and document["failure"]["code"] == "build-failed"
+
+
+def test_a_step_that_fails_takes_back_what_was_done_before_it(life: Life) -> None:
+    life.steps[StepName.VERIFY].failures[""] = DriverError(Code.GPU_INIT_FAILED, "no GPU")
+    with pytest.raises(DriverError):
+        life.start.run()
+    assert life.told[-8:] == [
+        *(f"undo {name}" for name in ("daemons", "device-nodes", "load", "driver-root", "firmware", "unload")),
+        "undo modules",
+        "undo withdraw",
+    ]
+
+
+def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(tools: Tools) -> None:
+        raise DriverError(Code.IN_USE, "nvidia has refcnt 3")
+
+    monkeypatch.setattr(lifecycle, "check_free", busy)
+    with pytest.raises(DriverError) as refused:
+        life.start.run()
+    assert refused.value.code is Code.IN_USE
+    undone = [line for line in life.told if line.startswith("undo ")]
+    assert undone[0] == "undo publish"
+    assert not {"undo load", "undo device-nodes", "undo driver-root", "undo firmware"} & set(undone)
+
+
+def test_modules_that_do_not_go_keep_root_and_firmware(life: Life) -> None:
+    life.steps[StepName.LOAD].failures["undo"] = DriverError(Code.UNLOAD_FAILED, "rmmod: in use")
+    with pytest.raises(DriverError) as failed:
+        life.start.run()
+    assert failed.value.code is Code.UNLOAD_FAILED
+    assert "undo load" in life.told and "undo driver-root" not in life.told
+
+
+def test_a_signal_while_modules_are_had_undoes_and_is_not_a_good_life(life: Life) -> None:
+    life.steps[StepName.MODULES].failures["on-disk"] = Stopped(signal.SIGINT)
+    with pytest.raises(Stopped) as stopped:
+        life.start.run()
+    assert not stopped.value.was_ready
+    assert life.told == ["withdraw", "modules:on-disk", "undo withdraw"]
+
+
+def test_a_daemons_end_flips_only_the_daemons_marker(life: Life, paths: Paths) -> None:
+    markers.write_ready(paths.run, gds=False, gdrcopy=False, rdma=True)
+    life.start.on_daemons(False)
+    assert (paths.run / markers.DAEMONS).read_text() == "NotReady\n"
+    assert (paths.run / markers.CONTAINER).exists()
+    life.start.on_daemons(True)
+    assert (paths.run / markers.DAEMONS).read_text() == "Ready\n"
+    assert life.start.told.daemon_restarts == 1
+
+
+def test_termination_message_is_one_line_of_json_within_the_limit(paths: Paths) -> None:
+    paths.termination_log.parent.mkdir()
+    paths.termination_log.write_text("old " * 4000)
+    status.write_termination(paths, DriverError(Code.IN_USE, "größe " * 3000, "remedy " * 3000))
+    text = paths.termination_log.read_text()
+    assert len(text.encode()) <= status.TERMINATION_LIMIT and text.count("\n") == 1
+    assert json.loads(text)["code"] == "in-use" and json.loads(text)["exit_status"] == 6

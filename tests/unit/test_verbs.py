@@ -1,0 +1,114 @@
+"""The command line as others call it: exit statuses, no tracebacks, and a probe that costs nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import driverctr
+from driverctr import config as settings
+from driverctr.config import SETTINGS
+from driverctr.errors import Code, DriverError
+from driverctr.peermem import probe
+from tests.unit.conftest import make_tree
+
+SOURCE = Path(driverctr.__file__).parents[1]
+PYTHON = Path(sys.executable).name
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would."""
+    code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from driverctr.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.allow_process(PYTHON)
+@pytest.mark.parametrize(
+    "words", [("frobnicate",), ("init", "--frobnicate"), (), ("build", "--kern", "6.1"), ("init", "extra")]
+)
+def test_unknown_verbs_and_flags_are_refused_without_a_traceback(words: tuple[str, ...]) -> None:
+    done = call(*words)
+    assert done.returncode == Code.BAD_USAGE.exit_status
+    assert "Traceback" not in done.stderr and "usage:" in done.stderr
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_a_wrong_setting_has_its_own_exit_status_and_json_is_logged_on_request() -> None:
+    assert call("plan", VERIFY_DEPTH="deep").returncode == Code.BAD_SETTING.exit_status
+    done = call("build", "--kernel", "../etc", LOG_FORMAT="json")
+    assert done.returncode != 0
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert line["level"] == "error" and line["code"] and "Traceback" not in done.stderr
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_the_probe_imports_almost_nothing() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); before = set(sys.modules); from driverctr.cli import main; "
+        "main(['probe_nvidia_peermem']); print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
+    of_os = {"os", "os.path", "posixpath", "genericpath", "stat", "_stat", "_collections_abc"}
+    assert set(done.stdout.split()) <= {"driverctr", "driverctr.cli", "driverctr.peermem", *of_os}
+
+
+@pytest.mark.parametrize(
+    ("files", "status"),
+    [({}, 0), ({"mlx5_core/x": ""}, 1), ({"mlx5_core/x": "", "nvidia_peermem/refcnt": "0"}, 0)],
+)
+def test_the_probe_fails_only_where_mofed_is_and_peermem_is_not(
+    tmp_path: Path, files: dict[str, str], status: int
+) -> None:
+    make_tree(tmp_path, {f"sys/module/{name}": text for name, text in files.items()})
+    assert probe(str(tmp_path)) == status
+
+
+def test_every_code_has_an_exit_status_of_its_own() -> None:
+    statuses = [code.exit_status for code in Code]
+    assert len(set(statuses)) == len(statuses) and all(1 < status < 70 for status in statuses)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DRIVER_VERSION", "latest"),
+        ("KERNEL_MODULE_TYPE", "opne"),
+        ("DRIVER_TYPE", "vgpu"),
+        ("VERIFY_DEPTH", "deep"),
+        ("VERIFY_TIMEOUT", "-1"),
+        ("MAX_THREADS", "0"),
+        ("MAX_THREADS", "x"),
+        ("MAX_THREADS", "100000"),
+        ("MODULES_DIR", "relative"),
+        ("GDS_ENABLED", "maybe"),
+        ("LOG_FORMAT", "xml\udce9"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_with_what_is_valid(variable: str, value: str) -> None:
+    with pytest.raises(DriverError) as refused:
+        settings.load({variable: value})
+    assert refused.value.code is Code.BAD_SETTING
+    assert variable in refused.value.message and repr(value) in refused.value.message and refused.value.remedy
+
+
+def test_unknown_variables_are_tolerated_and_defaults_are_valid() -> None:
+    many = {f"UNKNOWN_{number}": "x" for number in range(5000)}
+    config = settings.load({**many, "http_proxy": "http://proxy"}, {"MAX_THREADS": "3"})
+    assert config.max_threads == 3
+    assert config.child_environment["http_proxy"] == "http://proxy"
+    assert "UNKNOWN_1" not in config.child_environment
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    readme = (SOURCE.parent / "README.md").read_text()
+    assert not [row.variable for row in SETTINGS if f"`{row.variable}`" not in readme]
+    assert not [code.value for code in Code if f"`{code.value}`" not in readme]
