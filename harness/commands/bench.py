@@ -1,0 +1,109 @@
+"""`./dev bench`: each number as a ratio against a bare command in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import dockerd, image, kernels, vm
+from harness.errors import HarnessError
+from harness.vm import VmSpec
+
+GUEST = Path(__file__).resolve().parents[1] / "guest"
+TIMEOUT_S = 1200
+IN_VM = """
+. /usr/lib/vm-host/lib.sh
+mkdir -p /run/nvidia
+run_container podman-crun bench /images/driver --pid=host -v /run/nvidia:/run/nvidia:rshared \
+    -v /mnt/modules:/opt/driverctr/modules:ro -v /mnt/guest:/bench:ro -e VERIFY_DEPTH=devices \
+    -- bash /bench/bench_inner.sh 2 60 >/dev/null
+status=$(container podman-crun wait bench)
+container podman-crun logs bench
+exit "$status"
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: what, ours, what it is compared with (None: nothing), and the bar."""
+
+    what: str
+    ours: float
+    bare: float | None
+    bar: float
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The ratio, or the number itself."""
+        return self.ours / self.bare if self.bare is not None else self.ours
+
+    def line(self) -> str:
+        """A row of the printed table."""
+        bare = "" if self.bare is None else f"{self.bare:.3f}"
+        verdict = "ok" if self.value <= self.bar else "MISSED"
+        return (
+            f"| {self.what} | {self.ours:.3f} | {bare} | {self.value:.2f} | {self.bar:.2f} | {verdict} | {self.note} |"
+        )
+
+
+def main(argv: list[str]) -> int:
+    """Measure, print a table, return 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(prog="dev bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="probe or life; default: both")
+    parts = parser.parse_args(argv).parts or ["probe", "life"]
+    tag = image.build()
+    rows = []
+    if "probe" in parts:
+        rows.append(measure_probe(tag))
+    if "life" in parts:
+        rows += measure_life(tag)
+    print("| what | ours | bare | ratio or value | bar | | |\n|---|---|---|---|---|---|---|")
+    print("\n".join(row.line() for row in rows))
+    return 0 if all(row.value <= row.bar for row in rows) else 1
+
+
+def measure_probe(tag: str) -> Row:
+    """CPU seconds of the probe against a bare interpreter, natively in a container."""
+    said = dockerd.client().containers.run(
+        tag,
+        ["/bench/bench_probe.py"],
+        entrypoint="python3",
+        volumes={str(GUEST): {"bind": "/bench", "mode": "ro"}},
+        network_mode="none",
+        remove=True,
+    )
+    found = json.loads(said)
+    return Row("probe_nvidia_peermem : python3 -I -c pass (CPU s)", found["ours"], found["bare"], 1.6)
+
+
+def measure_life(tag: str) -> list[Row]:
+    """Start, stop and idleness in one virtual machine, with NVIDIA's real modules; wall seconds, median."""
+    release = kernels.get(kernels.DEFAULT).release
+    spec = VmSpec(
+        kernel=release,
+        shares={"guest": GUEST, "modules": image.real_modules(release)},
+        images={"driver": image.export_rootfs(tag)},
+        timeout=TIMEOUT_S,
+    )
+    result = vm.run(spec, IN_VM).check()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for line in result.output.splitlines():
+        if line.startswith('{"what"'):
+            found = json.loads(line)
+            seconds[found["what"]].append(found["seconds"])
+    if len(seconds) != 7:
+        raise HarnessError(f"the bench in the guest told {sorted(seconds)}\n{result.report()}")
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    allowed = 1.3 + 2 * middle["import"] / middle["bare-up"]
+    note = f"1.3 + 2 x import of {middle['import']:.2f} s"
+    return [
+        Row("init to ready : bare commands (s)", middle["ours-up"], middle["bare-up"], allowed, note),
+        Row("SIGTERM to exit : bare rmmod and umount (s)", middle["ours-down"], middle["bare-down"], 1.5),
+        Row("wake-ups in 60 s", middle["wake-ups"], None, 6),
+        Row("resident memory (MB)", middle["rss-mb"], None, 40),
+    ]

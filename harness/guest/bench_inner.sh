@@ -1,0 +1,82 @@
+# In a privileged container: init to ready and the stop, against the same bare commands, interleaved; one JSON line each.
+set -e
+rounds=${1:-2}
+idle=${2:-60}
+marker=/run/nvidia/validations/.driver-ctr-ready
+mkfifo /tmp/never
+exec 9<>/tmp/never
+
+now() { echo "$EPOCHREALTIME"; }
+tell() { awk -v what="$1" -v a="$2" -v b="$3" 'BEGIN { printf "{\"what\": \"%s\", \"seconds\": %.3f}\n", what, b - a }'; }
+until_there() { until [ -e "$1" ]; do read -r -t 0.05 -u 9 _ || true; done; }
+switches() { awk '/ctxt_switches/ { n += $2 } END { print n }' /proc/"$1"/task/*/status; }
+
+ours_up() {
+    nvidia-driver init >>/tmp/log 2>&1 &
+    driver=$!
+    until_there $marker
+}
+
+ours_down() {
+    kill -TERM "$driver"
+    wait "$driver"
+}
+
+bare_up() {
+    for module in ipmi_msghandler ipmi_devintf video drm nvidia nvidia-uvm nvidia-modeset; do modprobe $module; done
+    uvm=$(awk '$2 == "nvidia-uvm" {print $1}' /proc/devices)
+    caps=$(awk '$2 == "nvidia-caps" {print $1}' /proc/devices)
+    mkdir -p /dev/nvidia-caps
+    rm -f /dev/nvidiactl /dev/nvidia0 /dev/nvidia-modeset /dev/nvidia-uvm /dev/nvidia-uvm-tools /dev/nvidia-caps/*
+    mknod -m 666 /dev/nvidiactl c 195 255
+    mknod -m 666 /dev/nvidia0 c 195 0
+    mknod -m 666 /dev/nvidia-modeset c 195 254
+    mknod -m 666 /dev/nvidia-uvm c "$uvm" 0
+    mknod -m 666 /dev/nvidia-uvm-tools c "$uvm" 1
+    mknod -m 400 /dev/nvidia-caps/nvidia-cap1 c "$caps" 1
+    mknod -m 444 /dev/nvidia-caps/nvidia-cap2 c "$caps" 2
+    mkdir -p /mnt/stage /run/nvidia/driver
+    mount --bind / /mnt/stage
+    mount --make-private /mnt/stage
+    for folder in proc sys dev; do mount --rbind /$folder /mnt/stage/$folder; done
+    mount --rbind /mnt/stage /run/nvidia/driver
+    umount -l /mnt/stage
+    echo -n /run/nvidia/driver/lib/firmware >/sys/module/firmware_class/parameters/path
+    nvidia-persistenced --persistence-mode
+}
+
+bare_down() {
+    kill "$(cat /run/nvidia-persistenced/nvidia-persistenced.pid)"
+    rmmod nvidia_modeset nvidia_uvm nvidia
+    umount -l -R /run/nvidia/driver
+    printf '\0' >/sys/module/firmware_class/parameters/path
+}
+
+ours_up
+ours_down
+for _ in $(seq "$rounds"); do
+    for who in ours bare; do
+        a=$(now)
+        ${who}_up
+        b=$(now)
+        tell "$who-up" "$a" "$b"
+        read -r -t 2 -u 9 _ || true
+        a=$(now)
+        ${who}_down
+        b=$(now)
+        tell "$who-down" "$a" "$b"
+        read -r -t 1 -u 9 _ || true
+    done
+    a=$(now)
+    PYTHONPATH=/opt/driverctr/lib python3 -c 'import driverctr.cli'
+    b=$(now)
+    tell import "$a" "$b"
+done
+ours_up
+read -r -t 5 -u 9 _ || true
+a=$(switches "$driver")
+read -r -t "$idle" -u 9 _ || true
+b=$(switches "$driver")
+tell wake-ups "$a" "$b"
+awk '/VmRSS/ { printf "{\"what\": \"rss-mb\", \"seconds\": %.1f}\n", $2 / 1024 }' /proc/"$driver"/status
+ours_down
