@@ -67,9 +67,7 @@ class VmSpec:
 
     def __post_init__(self) -> None:
         if self.memory_mb < MEMORY_LEAST_MB:
-            raise HarnessError(
-                f"memory of {self.memory_mb} MB is too little", f"Give at least {MEMORY_LEAST_MB} MB"
-            )
+            raise HarnessError(f"memory of {self.memory_mb} MB is too little", f"Give at least {MEMORY_LEAST_MB} MB")
 
 
 @dataclass(frozen=True)

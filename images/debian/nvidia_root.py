@@ -130,9 +130,9 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
         for folder in (libraries, libraries / "nvidia/current"):
             for file in sorted((package / folder).glob("lib*.so*")):
                 copy(file, root / libraries / file.name)
-        for folder in ("usr/bin", "usr/sbin"):
-            for file in sorted((package / folder).glob("nvidia-*")):
-                copy(file, root / folder / file.name)
+        for programs in ("usr/bin", "usr/sbin"):
+            for file in sorted((package / programs).glob("nvidia-*")):
+                copy(file, root / programs / file.name)
         licence = package / "usr/share/doc" / package.name / "copyright"
         if licence.is_file():
             copy(licence, root / licence.relative_to(package))
@@ -163,7 +163,7 @@ def lay_out_source(
     place = Path("usr/src") / f"nvidia-{version}"
     tree = root / place / folder
     tree.mkdir(parents=True)
-    unpack = ["tar", "--extract", "--file", package / "usr/src" / archive, "--strip-components=2"]
+    unpack: list[str | Path] = ["tar", "--extract", "--file", package / "usr/src" / archive, "--strip-components=2"]
     subprocess.run([*unpack, "--no-same-owner", "--directory", tree], check=True)
     # Debian's packaging of the modules is of no use here.
     shutil.rmtree(tree / "debian", ignore_errors=True)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Helpers for scenarios in the virtual machine; source it: . /usr/lib/vm-host/lib.sh
 VM_HOST=/usr/lib/vm-host
 
