@@ -63,7 +63,7 @@ class Start:
             self.tools.runner.log.info("ready; waiting for a signal")
             self.wait()
         except Stopped as stopped:
-            stopped.was_ready = self.told.phase is Phase.READY
+            stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
             self.take_down()
             raise
         except BaseException as error:

@@ -199,6 +199,17 @@ def test_a_signal_while_modules_are_had_undoes_and_is_not_a_good_life(life: Life
     assert life.told == ["withdraw", "modules:on-disk", "undo withdraw"]
 
 
+def test_a_signal_right_after_publishing_ends_a_good_life(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped_at_once(self: Start, told: status.Status) -> None:
+        if told.phase is status.Phase.READY:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Start, "tell", stopped_at_once)
+    with pytest.raises(Stopped) as stopped:
+        life.start.run()
+    assert stopped.value.was_ready
+
+
 def test_a_daemons_end_flips_only_the_daemons_marker(life: Life, paths: Paths) -> None:
     markers.write_ready(paths.run, gds=False, gdrcopy=False, rdma=True)
     life.start.on_daemons(False)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ class Container:
         place = SOCKETS / name
         place.unlink(missing_ok=True)
         self.shell(
-            f"run_container {runtime} {name} {image} {' '.join(words)} {' '.join(options)} -e PYTHONPATH=/src "
-            f"-e PYTHONDONTWRITEBYTECODE=1 -- python3 -u /guest/agent.py {place}"
+            f"run_container {runtime} {name} {image} {' '.join(words)} {' '.join(options)} --stop-timeout=0 -e PYTHONPATH=/src "
+            f"-e PYTHONPYCACHEPREFIX={SOCKETS}/pycache -- python3 -u /guest/agent.py {place}"
         )
         self.connection = socket.socket(socket.AF_UNIX)
         deadline = time.monotonic() + 120
@@ -131,64 +131,75 @@ def check_tree(container: Container) -> None:
     assert own == {"proc": True, "dev": True, "sys": True, "staging": [], "root": "private", "ours": True}, own
 
 
-def check_nothing_left() -> None:
-    """The host as it was."""
+def check_nothing_left(*containers: Container) -> None:
+    """The host as it was, and the containers with mounts of their own intact."""
     assert leftovers() == [], leftovers()
     assert host_layers() == 0
+    for container in containers:
+        own = container.ask("own")
+        assert own["proc"] and own["dev"] and own["sys"] and not own["staging"] and not own["ours"], own
 
 
-def succession(runtime: str) -> None:
-    """A publishes again and again; B takes over while A lives; what A does then harms nothing; B goes."""
-    (DRIVER / "lib/firmware").mkdir(parents=True, exist_ok=True)
-    a = Container(runtime, "a", (*SHARED, "/run/nvidia/driver/lib/firmware:/lib/firmware"))
+def firmware_below_a_mount(a: Container) -> None:
+    """The operator's mount over /lib/firmware hides the image's: copied there, and the search path set and blanked."""
     placed = a.ask("firmware", VERSION)
-    assert placed["path_set"] and placed["placed"] == [f"/lib/firmware/nvidia/{VERSION}/gsp_test.bin"], placed
+    assert placed == {"path_set": True, "placed": [f"/lib/firmware/nvidia/{VERSION}/gsp_test.bin"]}, placed
     assert (DRIVER / f"lib/firmware/nvidia/{VERSION}/gsp_test.bin").is_file()
     assert SEARCH_PATH.read_text().strip() == "/run/nvidia/driver/lib/firmware"
+    a.do("firmware-undo", placed)
+    assert SEARCH_PATH.read_bytes() in (b"", b"\n"), SEARCH_PATH.read_bytes()
+    assert not (DRIVER / f"lib/firmware/nvidia/{VERSION}").exists()
+
+
+def succession(a: Container, b: Container) -> None:
+    """A publishes again and again; B takes over while A lives; what A does then harms nothing; B goes."""
     a.do("export")
     check_tree(a)
     with watched("20 swaps, then another container"):
         a.do("export", 20)
         check_tree(a)
-        b = Container(runtime, "b")
         b.do("export")
         check_tree(b)
         a.do("withdraw")
-        check_tree(b)
-        a.do("firmware-undo", placed)
-        assert SEARCH_PATH.read_bytes() in (b"", b"\n"), SEARCH_PATH.read_bytes()
-        a.remove()
         check_tree(b)
     (MOFED / "later").mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "later", str(MOFED / "later")], check=True)
     (MOFED / "later/file").touch()
     assert b.ask("exists", f"{MOFED}/later/file") is True
     subprocess.run(["umount", str(MOFED / "later")], check=True)
-    b.do("withdraw")
-    check_nothing_left()
-    own = b.ask("own")
-    assert own["proc"] and own["dev"] and own["sys"] and not own["staging"], own
-    b.do("withdraw")
-    b.remove()
-    check_nothing_left()
+    for _ in range(2):
+        b.do("withdraw")
+        check_nothing_left(a, b)
 
 
-def inheritance(runtime: str) -> None:
-    """Whatever the dead left is replaced without a gap, and gone in the end."""
-    for number, deeds in enumerate((["export"], ["export", "crash"], ["nvidia"], ["nvidia", "nvidia"])):
-        dead = [Container(runtime, f"dead{number}-{i}") for i in range(len(deeds))]
-        for container, deed in zip(dead, deeds, strict=True):
-            container.ask(deed)
-            assert host_layers() > 0, deed
-        for container in dead:
-            container.remove()
-        heir = Container(runtime, f"heir{number}")
-        with watched(f"replacing {'+'.join(deeds)}, {host_layers()} layers"):
-            heir.do("export")
-            check_tree(heir)
-        heir.do("withdraw")
-        heir.remove()
-        check_nothing_left()
+def inheritance(a: Container, b: Container) -> None:
+    """Whatever another container left is replaced without a gap, and gone in the end; the last left by dying."""
+    for deeds in (["export"], ["nvidia"], ["nvidia", "nvidia"], ["export", "crash"]):
+        for deed in deeds:
+            a.ask(deed)
+        if "crash" in deeds:
+            a.remove()
+        layers = host_layers()
+        assert layers > 0, deeds
+        with watched(f"replacing {'+'.join(deeds)}, {layers} layers"):
+            b.do("export")
+            check_tree(b)
+        b.do("withdraw")
+        check_nothing_left(b)
+
+
+def host_folders(far: Container, near: Container) -> None:
+    """A folder of the host, where its process ids are shared; our own namespace is ours again after."""
+    Path("/srv/host-only").mkdir(parents=True)
+    Path("/srv/host-only/file").write_text("host\n")
+    for _ in range(2):
+        near.do("bind-host", "/srv/host-only", "/usr/src")
+    assert near.ask("read", "/usr/src/file") == "host\n"
+    assert "file" not in os.listdir("/usr/src")
+    near.do("unbind", "/usr/src")
+    assert near.ask("exists", "/usr/src/file") is False
+    assert near.ask("own")["proc"] is True
+    assert far.ask("bind-host", "/srv/host-only", "/usr/src")["code"] == "mount-failed"
 
 
 def refusals(runtime: str) -> None:
@@ -197,38 +208,31 @@ def refusals(runtime: str) -> None:
     answer = private.ask("export")
     assert answer["code"] == "mount-failed" and "-v /run/nvidia:/run/nvidia:rshared" in answer["error"], answer
     private.remove()
-    check_nothing_left()
-
-
-def host_folders(runtime: str) -> None:
-    """A folder of the host, with a later look at our own namespace."""
-    Path("/srv/host-only").mkdir(parents=True, exist_ok=True)
-    Path("/srv/host-only/file").write_text("host\n")
-    near = Container(runtime, "near", SHARED, "--pid=host")
-    for _ in range(2):
-        near.do("bind-host", "/srv/host-only", "/usr/src")
-    assert near.ask("read", "/usr/src/file") == "host\n"
-    assert not Path("/usr/src/host-only").exists()
-    near.do("unbind", "/usr/src")
-    assert near.ask("exists", "/usr/src/file") is False
-    assert near.ask("own")["proc"] is True
-    near.remove()
-    far = Container(runtime, "far")
-    assert far.ask("bind-host", "/srv/host-only", "/usr/src")["code"] == "mount-failed"
-    far.remove()
+    assert leftovers() == []
 
 
 def main(runtime: str) -> None:
     """Run all under one runtime."""
-    RUN.mkdir()
     SOCKETS.mkdir()
     MOFED.mkdir(parents=True)
+    (DRIVER / "lib/firmware").mkdir(parents=True)
     if runtime == "docker":
         Container.shell("start_docker && docker import /mnt/root/root.tar small >/dev/null")
-    for scenario in (succession, inheritance, refusals, host_folders):
-        started = time.monotonic()
-        scenario(runtime)
-        print(f"{runtime}: {scenario.__name__} passed in {time.monotonic() - started:.1f} s")
+    a = Container(runtime, "a", (*SHARED, f"{DRIVER}/lib/firmware:/lib/firmware"))
+    b = Container(runtime, "b", SHARED, "--pid=host")
+    passed(firmware_below_a_mount, a)
+    passed(succession, a, b)
+    passed(host_folders, a, b)
+    passed(inheritance, a, b)
+    b.remove()
+    passed(refusals, runtime)
+
+
+def passed(scenario: Callable[..., None], *arguments: Any) -> None:
+    """Run a scenario and say how long it took."""
+    started = time.monotonic()
+    scenario(*arguments)
+    print(f"{scenario.__name__} passed in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":
