@@ -35,8 +35,10 @@ def _make(to: Path, sources: str) -> None:
     proc.run(["tar", "-C", root, "-cf", to / "root.tar", "."])
 
 
-@pytest.mark.parametrize("runtime", ["docker", "podman-crun", "podman-runc"])
-@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+@pytest.mark.parametrize(
+    ("kernel", "runtime"),
+    [("6.1", "docker"), ("6.1", "podman-crun"), ("6.12", "podman-crun"), ("6.12", "podman-runc")],
+)
 def test_driver_root(kernel: str, runtime: str) -> None:
     """One tree, never a gap, no secret, nothing left: whatever was there before."""
     made = small_root()

@@ -44,8 +44,8 @@ class Container:
         place = SOCKETS / name
         place.unlink(missing_ok=True)
         self.shell(
-            f"run_container {runtime} {name} {image} {' '.join(words)} {' '.join(options)} --stop-timeout=0 -e PYTHONPATH=/src "
-            f"-e PYTHONPYCACHEPREFIX={SOCKETS}/pycache -- python3 -u /guest/agent.py {place}"
+            f"run_container {runtime} {name} {image} {' '.join(words)} {' '.join(options)} --stop-timeout=0 "
+            f"-e PYTHONPATH=/src -e PYTHONPYCACHEPREFIX={SOCKETS}/pycache -- python3 -u /guest/agent.py {place}"
         )
         self.connection = socket.socket(socket.AF_UNIX)
         deadline = time.monotonic() + 120
@@ -195,7 +195,7 @@ def host_folders(far: Container, near: Container) -> None:
     for _ in range(2):
         near.do("bind-host", "/srv/host-only", "/usr/src")
     assert near.ask("read", "/usr/src/file") == "host\n"
-    assert "file" not in os.listdir("/usr/src")
+    assert not Path("/usr/src/file").exists()
     near.do("unbind", "/usr/src")
     assert near.ask("exists", "/usr/src/file") is False
     assert near.ask("own")["proc"] is True
@@ -218,8 +218,8 @@ def main(runtime: str) -> None:
     (DRIVER / "lib/firmware").mkdir(parents=True)
     if runtime == "docker":
         Container.shell("start_docker && docker import /mnt/root/root.tar small >/dev/null")
-    a = Container(runtime, "a", (*SHARED, f"{DRIVER}/lib/firmware:/lib/firmware"))
-    b = Container(runtime, "b", SHARED, "--pid=host")
+    a = Container(runtime, "former", (*SHARED, f"{DRIVER}/lib/firmware:/lib/firmware"))
+    b = Container(runtime, "latter", SHARED, "--pid=host")
     passed(firmware_below_a_mount, a)
     passed(succession, a, b)
     passed(host_folders, a, b)
