@@ -1,5 +1,6 @@
 # In a privileged container: init to ready and the stop, against the same bare commands, interleaved; one JSON line each.
-set -e
+set -eE
+trap 'echo "bench: line $LINENO failed: $BASH_COMMAND" >&2; tail -n 30 /tmp/log >&2' ERR
 rounds=${1:-2}
 idle=${2:-60}
 marker=/run/nvidia/validations/.driver-ctr-ready
@@ -47,12 +48,15 @@ bare_up() {
 
 bare_down() {
     kill "$(cat /run/nvidia-persistenced/nvidia-persistenced.pid)"
+    # It lets go of the GPU only as it ends: nvidia-uvm and nvidia-modeset are the two that may still hold nvidia.
+    until [ "$(</sys/module/nvidia/refcnt)" -le 2 ]; do read -r -t 0.02 -u 9 _ || true; done
     rmmod nvidia_modeset nvidia_uvm nvidia
     umount -l -R /run/nvidia/driver
     printf '\0' >/sys/module/firmware_class/parameters/path
 }
 
 ours_up
+read -r -t 2 -u 9 _ || true
 ours_down
 for _ in $(seq "$rounds"); do
     for who in ours bare; do

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def find(paths: Paths, daemon: Daemon) -> Running | None:
     import psutil
 
     text = read_text(paths.root / daemon.pid_file) or ""
-    if not text.isdigit():
+    if not re.fullmatch(r"[0-9]{1,10}", text):
         return None
     try:
         process = psutil.Process(int(text))

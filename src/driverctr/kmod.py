@@ -90,7 +90,6 @@ class Kmod:
                 "Install kmod",
             ) from error
         except sh.TimeoutException as error:
-            raise DriverError(
-                Code.LOAD_FAILED, f"`{tool} {' '.join(words)}` did not end within {limit:.0f} s"
-            ) from error
+            code = Code.UNLOAD_FAILED if tool == "rmmod" else Code.LOAD_FAILED
+            raise DriverError(code, f"`{tool} {' '.join(words)}` did not end within {limit:.0f} s") from error
         return Answer(done.exit_code, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

@@ -29,14 +29,16 @@ def user_words(paths: Paths, module: str) -> tuple[str, ...]:
     """The lines of the user's /drivers/<module>.conf; raises DriverError (bad-setting) for a file that is not text."""
     file = paths.user_settings / f"{module}.conf"
     try:
-        lines = file.read_text().splitlines() if file.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
+        text = file.read_text() if file.is_file() else ""
+        if "\0" in text:
+            raise ValueError("it contains a NUL byte")
+    except (OSError, ValueError) as error:
         raise DriverError(
             Code.BAD_SETTING,
             f"{file} cannot be read as text: {error}",
             "Give one module parameter a line, such as NVreg_EnableGpuFirmware=0",
         ) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def write(paths: Paths, module: str, words: Iterable[str]) -> None:
@@ -84,5 +86,13 @@ def _same(asked_value: str, actual: str) -> bool:
     one, other = (booleans.get(text.lower(), text) for text in (asked_value.strip('"'), actual.strip('"')))
     if one == other:
         return True
-    numbers = [int(text, 0) for text in (one, other) if re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|[1-9]\d*|0)", text)]
-    return len(numbers) == 2 and (numbers[0] - numbers[1]) % 2**32 == 0
+    first, second = _number(one), _number(other)
+    return first is not None and second is not None and (first - second) % 2**32 == 0
+
+
+def _number(text: str) -> int | None:
+    """A number as the kernel reads it (kstrtouint with base 0): a leading 0 means octal, as in a file mode."""
+    for base, pattern in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]*")):
+        if re.fullmatch(pattern, text):
+            return int(text, base)
+    return None

@@ -144,10 +144,11 @@ class Runner:
             raise DriverError(Code.COMMAND_FAILED, f"`{words[0]}` could not be started: {error.strerror}") from error
         try:
             yield child
+        except BaseException:
+            end_group(child.pid)  # the leader may have ended and left others of its group behind
+            child.wait()
+            raise
         finally:
-            if child.poll() is None:
-                end_group(child.pid)
-                child.wait()
             for pipe in (child.stdout, child.stderr):
                 if pipe is not None:
                     pipe.close()

@@ -50,11 +50,11 @@ class Signals:
     def deferred(self) -> Iterator[None]:
         """While we sleep in a selector a signal is only noted: the wake pipe ends the sleep."""
         self.check()
-        self._deaf = True
+        former, self._deaf = self._deaf, True
         try:
             yield
         finally:
-            self._deaf = False
+            self._deaf = former
 
     def sleep(self, seconds: float | None) -> None:
         """Sleep, for ever with None; a stop signal ends it and raises Stopped, any other may end it early."""

@@ -87,7 +87,10 @@ def describe_failure(error: DriverError) -> dict[str, str]:
 
 
 def write_termination(paths: Paths, error: DriverError) -> None:
-    """Leave one JSON line in /dev/termination-log if Kubernetes mounted one (it is bind-mounted: written in place)."""
+    """Leave one JSON line in /dev/termination-log if Kubernetes mounted one (it is bind-mounted: written in place).
+
+    Where it cannot be written the log has to do: the failure it tells of counts, not its own.
+    """
     if not paths.termination_log.is_file():
         return
     line, spare = "", TERMINATION_LIMIT
@@ -95,8 +98,6 @@ def write_termination(paths: Paths, error: DriverError) -> None:
         words = {name: text[:spare] for name, text in describe_failure(error).items()}
         line = json.dumps({**words, "exit_status": error.code.exit_status}) + "\n"
         spare //= 2
-    handle = os.open(paths.termination_log, os.O_WRONLY | os.O_TRUNC)
-    try:
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError), paths.termination_log.open("r+b", buffering=0) as file:
+        file.truncate()
+        file.write(line.encode())

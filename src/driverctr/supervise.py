@@ -79,6 +79,7 @@ class Supervisor:
         try:
             watch.descriptor = os.pidfd_open(running.pid)
         except ProcessLookupError:
+            self.on_change(False)
             self._schedule(watch)
             return
         watch.started, watch.due = time.monotonic(), None

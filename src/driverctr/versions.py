@@ -28,8 +28,9 @@ class DriverVersion:
         """The driver branch: 535 of 535.309.01."""
         return int(self.text.split(".")[0])
 
-    def _key(self) -> tuple[int, ...]:
-        return tuple(int(part) for part in self.text.removesuffix("-grid").split("."))
+    def _key(self) -> tuple[tuple[int, ...], str]:
+        """Numbers first; the text decides between two that are equal in numbers but not the same."""
+        return tuple(int(part) for part in self.text.removesuffix("-grid").split(".")), self.text
 
     def __lt__(self, other: "DriverVersion") -> bool:
         """Order by numbers, not by letters."""

@@ -69,7 +69,7 @@ def test_a_process_is_found_by_the_device_number_whatever_the_name(paths: Paths)
     make_tree(paths.root, {"proc/devices": "Character devices:\n  1 nvidia-frontend\n\nBlock devices:\n"})
     make_tree(paths.root, {f"proc/{os.getpid()}/fd/3": "-> /dev/null", "proc/1/fd/0": "-> /etc/passwd"})
     found = holders.read(paths)
-    assert [(holder.pid, holder.handles) for holder in found] == [(os.getpid(), (("nvidia", 1),))]
+    assert [(holder.pid, holder.handles) for holder in found] == [(os.getpid(), (("nvidia", 3),))]
     assert "python" in found[0].command
 
 

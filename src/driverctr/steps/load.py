@@ -35,7 +35,10 @@ class Load:
             for name in (*first, *names):
                 tools.kmod.load(name)
         except DriverError as error:
-            self.undo(tools, {})
+            try:
+                self.undo(tools, {})
+            except DriverError as second:
+                tools.runner.log.warning(f"what was loaded stays: {second}")
             raise DriverError(error.code, error.message, _remedy(tools, facts) or error.remedy) from error
         return Outcome({}, replace(gained, parameters=asked))
 
