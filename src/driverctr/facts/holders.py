@@ -12,7 +12,6 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.files import read_text
 from driverctr.paths import Paths
 
-
 MINOR_MODESET = 254
 """NVIDIA's nv-chardev-numbers.h: nvidia-modeset answers under the core module's major."""
 
