@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driverctr import devices, firmware, markers, pidlock, status, survey
-from driverctr.errors import DriverError, Stopped
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import kernel
 from driverctr.modules import ModuleSet, Wish
 from driverctr.mounts import driverroot, propagation
@@ -67,8 +67,10 @@ class Start:
             self.take_down()
             raise
         except BaseException as error:
-            self.tools.runner.log.error(f"{error}; undoing what was done")
-            self.fail(error)
+            try:
+                self.fail(error)
+            except Stopped:  # the first signal, in the moment before `fail` is deaf to it; a second is never raised
+                self.fail(error)
             raise
 
     def bring_up(self) -> None:
@@ -145,44 +147,54 @@ class Start:
         log.info("stopping")
         self.tools.signals.deafen()
         self.tell(self.told.moved_to(Phase.STOPPING))
+        failures = []
         if self.done and self.done[-1][0].name == StepName.PUBLISH:
-            self.undo_last()
+            failures += self.undo_last()
         busy = self.find_users()
         while self.done:
             step = self.done[-1][0]
-            if busy is not None and step.name in STAYS_WHILE_IN_USE:
+            if busy and step.name in STAYS_WHILE_IN_USE:
                 self.done.pop()
                 log.warning(f"{step.name.value}: kept, since the driver is in use")
                 continue
-            try:
-                self.undo_last()
-            except DriverError as error:
-                if step.name != StepName.LOAD:
-                    raise
-                busy = error
-        markers.withdraw(self.tools.paths.run, digest=busy is None)
-        if busy is not None:
-            raise busy
+            failed = self.undo_last()
+            failures += failed
+            if step.name == StepName.LOAD:
+                busy += failed
+        markers.withdraw(self.tools.paths.run, digest=not busy)
+        for failure in (*busy, *failures):
+            raise failure
         status.remove(self.tools.paths)
 
-    def find_users(self) -> DriverError | None:
-        """Test the use before anything is stopped."""
-        if not any(step.name == StepName.LOAD for step, _ in self.done):
-            return None
+    def find_users(self) -> list[DriverError]:
+        """Test the use before anything is stopped; a load that failed half-way may have left modules too."""
+        if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
+            return []
         try:
             check_free(self.tools)
         except DriverError as error:
-            return error
-        return None
+            return [error]
+        return []
 
-    def undo_last(self) -> None:
-        """Undo the step done last."""
+    def undo_last(self) -> list[DriverError]:
+        """Undo the step done last; what fails is told and returned: the steps before it are undone all the same."""
         step, data = self.done.pop()
-        with self.tools.runner.log.step(f"undo {step.name.value}", "taking back"):
-            step.undo(self.tools, data)
+        try:
+            with self.tools.runner.log.step(f"undo {step.name.value}", "taking back"):
+                step.undo(self.tools, data)
+        except DriverError as error:
+            failure = error
+        except OSError as error:
+            failure = DriverError(Code.NODE_FILE, f"undo of {step.name.value}: {error}", "See the log above")
+        else:
+            return []
+        self.tools.runner.log.error(str(failure), code=failure.code.value)
+        return [failure]
 
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
+        self.tools.signals.deafen()
+        self.tools.runner.log.error(f"{error}; undoing what was done")
         try:
             self.take_down()
         except DriverError as second:

@@ -1,7 +1,6 @@
 """Module parameters: the user's /drivers/<module>.conf → modprobe's configuration → what the kernel says it took."""
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 
 from driverctr.errors import Code, DriverError
@@ -65,13 +64,18 @@ def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
 
 
 def split(words: Iterable[str]) -> dict[str, str]:
-    """`a=1 b="x y"` → {"a": "1", "b": "x y"}; a name alone means 1; the last of a name counts, as in the kernel."""
-    try:
-        parts = [part for word in words for part in shlex.split(word)]
-    except ValueError as error:
+    """`a=1 b="x y"` → {"a": "1", "b": "x y"}; a name alone means 1; the last of a name counts.
+
+    White space divides except between double quotes, and no other mark has a meaning (Linux, lib/cmdline.c next_arg).
+    Raises DriverError (bad-setting) for a quotation mark that is not closed.
+    """
+    text = " ".join(words)
+    if text.count('"') % 2:
+        shown = text if len(text) < 200 else f"{text[:200]}..."
         raise DriverError(
-            Code.BAD_SETTING, f"module parameters {' '.join(words)!r}: {error}", "Close the quotation mark"
-        ) from error
+            Code.BAD_SETTING, f"module parameters {shown!r}: No closing quotation", "Close the quotation mark"
+        )
+    parts = [part.replace('"', "") for part in re.findall(r'(?:[^\s"]|"[^"]*")+', text)]
     return {name: value if equals else "1" for name, equals, value in (part.partition("=") for part in parts)}
 
 

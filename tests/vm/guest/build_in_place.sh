@@ -14,6 +14,6 @@ grep -q 'modules: build the modules from the image' /tmp/log
 grep -q 'load: done' /tmp/log
 grep -q 'ERROR.*Failed to query NVIDIA devices' /tmp/log
 dmesg | grep -q "nvidia: module license"
-! grep '^nvidia' /proc/modules
-! grep ' /run/nvidia/driver ' /proc/self/mountinfo
+if grep '^nvidia' /proc/modules; then exit 1; fi
+if grep ' /run/nvidia/driver ' /proc/self/mountinfo; then exit 1; fi
 [ ! -e /run/nvidia/validations/.driver-ctr-ready ]
