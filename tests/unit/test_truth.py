@@ -1,0 +1,342 @@
+"""What the kernel says, held against what was asked: references, parameters, nodes, the module tree, the check."""
+
+import os
+import stat
+import struct
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driverctr import devices, moduletree, parameters, verify
+from driverctr.config import Depth
+from driverctr.daemons import Running
+from driverctr.devices import Node
+from driverctr.errors import Code, DriverError
+from driverctr.facts import gpus, holders, modules
+from driverctr.facts.holders import Holder
+from driverctr.facts.hostroot import HostRoot, Reach
+from driverctr.kmod import Kmod
+from driverctr.paths import Paths
+from driverctr.run import Runner
+from driverctr.verify import Expected
+from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.test_processes import DAEMON
+from tests.unit.test_use import loaded
+
+
+@pytest.mark.parametrize(
+    ("device", "minor", "taken"),
+    [
+        ("nvidia-frontend", 255, {"nvidia": 3}),
+        ("nvidia-frontend", 0, {"nvidia": 3}),
+        ("nvidia-frontend", 254, {"nvidia": 2, "nvidia_modeset": 1}),
+        ("nvidia", 0, {"nvidia": 2}),
+        ("nvidia", 254, {"nvidia_modeset": 2}),
+        ("nvidia-uvm", 1, {"nvidia_uvm": 2}),
+        ("nvidia-caps", 1, {"nvidia": 2}),
+    ],
+)
+def test_references_of_an_open_handle_are_those_measured_on_the_real_driver(
+    device: str, minor: int, taken: dict[str, int]
+) -> None:
+    """535.309.01 on Debian's 6.1 and 6.12: each open of these nodes, refcnt before and after."""
+    assert holders.references(device, minor) == Counter(taken)
+
+
+@pytest.mark.parametrize(
+    ("refcnt", "said"),
+    [(1 + 6, ""), (1 + 9, "3 reference(s) by processes not visible"), (1 + 3, "")],
+)
+def test_a_daemon_of_ours_accounts_for_every_reference_of_its_handles(paths: Paths, refcnt: int, said: str) -> None:
+    loaded(paths, "nvidia", refcnt, "nvidia_uvm")
+    ours = Holder(7, "nvidia-persistenced", 1, (("nvidia", 6),))
+    assert said in "".join(map(str, holders.in_use(modules.read_stack(paths), [ours], [7])))
+    assert bool(holders.in_use(modules.read_stack(paths), [ours], [7])) is bool(said)
+
+
+def test_majors_are_read_from_the_character_devices_only(paths: Paths) -> None:
+    text = "Character devices:\n195 nvidia\n195 nvidia-modeset\n195 nvidiactl\n508 nvidia-uvm\n\nBlock devices:\n7 nvidia\n"
+    make_tree(paths.root, {"proc/devices": text})
+    assert holders.read_majors(paths) == {195: "nvidia", 508: "nvidia-uvm"}
+    assert holders.read(Paths(paths.root / "none")) == ()
+
+
+def test_a_build_id_is_found_behind_other_notes_and_never_read_past_the_end(tmp_path: Path) -> None:
+    other = struct.pack("<III", 6, 5, 7) + b"Linux\0\0\0" + b"abcde\0\0\0"
+    note = struct.pack("<III", 4, 4, 3) + b"GNU\0" + b"\xc0\xff\xee\x11"
+    (tmp_path / "note").write_bytes(other + note)
+    assert modules.read_build_id(tmp_path / "note") == "c0ffee11"
+    for content in (b"", other, b"\xff" * 40, note[:11]):
+        (tmp_path / "note").write_bytes(content)
+        assert modules.read_build_id(tmp_path / "note") == ""
+    assert modules.read_build_id(tmp_path / "none") == ""
+
+
+def test_gpus_are_nvidias_display_functions_with_the_driver_bound(paths: Paths) -> None:
+    base = "sys/bus/pci/devices"
+    make_tree(
+        paths.root,
+        {
+            f"{base}/0000:3b:00.0/vendor": "0x10de\n",
+            f"{base}/0000:3b:00.0/class": "0x030200\n",
+            f"{base}/0000:3b:00.0/device": "0x20b0\n",
+            f"{base}/0000:3b:00.0/driver": "-> ../../../bus/pci/drivers/vfio-pci",
+            f"{base}/0000:3b:00.1/vendor": "0x10de\n",
+            f"{base}/0000:3b:00.1/class": "0x040300\n",
+            f"{base}/0000:5e:00.0/vendor": "0x15b3\n",
+            f"{base}/0000:5e:00.0/class": "0x020000\n",
+        },
+    )
+    assert gpus.read(paths) == (gpus.Gpu("0000:3b:00.0", 0x20B0, "vfio-pci"),)
+    assert gpus.have_mellanox(paths)
+    assert gpus.read(Paths(paths.root / "none")) == () and not gpus.have_mellanox(Paths(paths.root / "none"))
+
+
+PARAMS = (
+    'EnableGpuFirmware: 18\nDeviceFileMode: 432\nMemoryPoolSize: 4294967295\nRegistryDwords: "a=1;b=2"\nRmMsg: ""\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "different"),
+    [
+        ("NVreg_DeviceFileMode=0660", []),
+        ("NVreg_DeviceFileMode=0666", ["NVreg_DeviceFileMode: asked 0666, is 432"]),
+        ("NVreg_DeviceFileMode=0x1b0 NVreg_MemoryPoolSize=-1", []),
+        ("NVreg_EnableGpuFirmware=0", ["NVreg_EnableGpuFirmware: asked 0, is 18"]),
+        ('NVreg_RegistryDwords="a=1;b=2" NVreg_RmMsg=""', []),
+        ("NVreg_RegistryDwords=a=1", ['NVreg_RegistryDwords: asked a=1, is "a=1;b=2"']),
+        ("NVreg_DeviceFileMode=08", ["NVreg_DeviceFileMode: asked 08, is 432"]),
+    ],
+)
+def test_parameters_are_the_same_where_the_kernel_reads_them_so(paths: Paths, words: str, different: list[str]) -> None:
+    make_tree(paths.root, {"proc/driver/nvidia/params": PARAMS})
+    assert parameters.differing(paths, "nvidia", [words]) == different
+
+
+def test_other_modules_show_their_parameters_in_sysfs(paths: Paths) -> None:
+    make_tree(paths.root, {"sys/module/nvidia_modeset/parameters/vblank_sem_control": "Y\n"})
+    assert parameters.differing(paths, "nvidia-modeset", ["vblank_sem_control=1"]) == []
+    assert parameters.differing(paths, "nvidia-modeset", ["vblank_sem_control"]) == []
+    assert parameters.differing(paths, "nvidia-modeset", ["vblank_sem_control=n"]) != []
+
+
+@pytest.mark.parametrize("content", [b"NVreg_A=1\0\n", b"NVreg_A=\xff\n"])
+def test_settings_that_are_no_text_are_refused_with_the_file(paths: Paths, content: bytes) -> None:
+    make_tree(paths.root, {"drivers": None})
+    (paths.root / "drivers/nvidia.conf").write_bytes(content)
+    with pytest.raises(DriverError, match=r"drivers/nvidia\.conf cannot be read as text") as refused:
+        parameters.user_words(paths, "nvidia")
+    assert refused.value.code is Code.BAD_SETTING
+
+
+def test_a_megabyte_of_parameters_is_read_at_once(paths: Paths) -> None:
+    value = "a=1;" * 250_000
+    make_tree(paths.root, {"drivers/nvidia.conf": f'NVreg_RegistryDwords="{value}"\n\n NVreg_EnableGpuFirmware=0 b=2\n'})
+    began = time.monotonic()
+    words = parameters.user_words(paths, "nvidia")
+    assert parameters.split(words) == {"NVreg_RegistryDwords": value, "NVreg_EnableGpuFirmware": "0", "b": "2"}
+    assert parameters.wants_no_firmware(words) and time.monotonic() - began < 2
+    with pytest.raises(DriverError) as refused:
+        parameters.split([*words, 'c="'])
+    assert len(refused.value.message) < 400
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_]\w{0,9}", fullmatch=True), st.text("ab'\\#;= \t,", max_size=9)))
+def test_parameters_survive_as_they_were_written(given_words: dict[str, str]) -> None:
+    lines = [f'{name}="{value}"' for name, value in given_words.items()]
+    assert parameters.split(lines) == parameters.split([" ".join(lines)]) == given_words
+
+
+def test_parameters_no_longer_asked_for_leave_no_file(paths: Paths) -> None:
+    parameters.write(paths, "nvidia-uvm", ["uvm_debug_prints=1"])
+    parameters.write(paths, "nvidia-uvm", [])
+    parameters.write(paths, "nvidia-uvm", [])
+    assert not list(paths.modprobe_d.iterdir())
+
+
+def test_nodes_are_made_where_missing_replaced_where_wrong_and_removed(paths: Paths) -> None:
+    make_tree(paths.root, {"dev/nvidia7": "a file somebody wrote"})
+    os.mknod(paths.dev / "nvidia0", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.mknod(paths.dev / "nvidiactl", stat.S_IFCHR | 0o600, os.makedev(195, 255))
+    nodes = (Node("nvidiactl", 195, 255, 0o666), Node("nvidia0", 195, 0, 0o660, (0, 44)), Node("nvidia7", 195, 7, 0o666))
+    caps = Node("nvidia-caps/nvidia-cap1", 245, 1, 0o400)
+    assert devices.create(paths, (*nodes, caps)) == ["nvidia0", "nvidia7", "nvidia-caps/nvidia-cap1"]
+    status = (paths.dev / "nvidia0").stat()
+    assert (os.major(status.st_rdev), os.minor(status.st_rdev)) == (195, 0)
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, 44)
+    assert stat.S_IMODE((paths.dev / "nvidia-caps").stat().st_mode) == 0o755
+    assert devices.create(paths, (*nodes, caps)) == [] and devices.missing(paths, (*nodes, caps)) == []
+    (paths.dev / "nvidia-file").touch()
+    assert devices.leftovers(paths) == ["nvidia-caps/nvidia-cap1", "nvidia0", "nvidia7", "nvidiactl"]
+    devices.remove(paths, [*devices.leftovers(paths), "nvidia-file", "nvidia9"])
+    assert [path.name for path in paths.dev.iterdir()] == ["nvidia-file"]
+
+
+def test_a_node_that_cannot_be_made_is_told_with_its_numbers(paths: Paths) -> None:
+    make_tree(paths.root, {"dev/nvidia0/inside": ""})
+    with pytest.raises(DriverError, match=r"nvidia0 \(195:0\) could not be made") as failed:
+        devices.create(paths, [Node("nvidia0", 195, 0, 0o666)])
+    assert failed.value.code is Code.DEVICE_NODES_FAILED and "CAP_MKNOD" in failed.value.remedy
+
+
+def test_no_nodes_without_the_driver_and_the_old_name_of_the_major_counts_first(paths: Paths) -> None:
+    make_tree(paths.root, {"proc/devices": "Character devices:\n  1 mem\n 10 misc\n"})
+    assert devices.wanted(paths) == ()
+    (paths.root / "proc/devices").write_text("Character devices:\n195 nvidia\n195 nvidiactl\n")
+    assert [(node.name, node.major, node.mode) for node in devices.wanted(paths)] == [("nvidiactl", 195, 0o666)]
+    make_tree(paths.root, {"proc/driver/nvidia/params": "DeviceFileMode: 432\nDeviceFileUID: 5\nDeviceFileGID: 44\n"})
+    assert devices.wanted(paths) == (Node("nvidiactl", 195, 255, 0o660, (5, 44)),)
+
+
+@pytest.fixture
+def kmod(fake_bin: FakeBin) -> Kmod:
+    return Kmod(fake_bin.environment)
+
+
+@pytest.fixture
+def tree(paths: Paths, fake_bin: FakeBin) -> Path:
+    """A host below <root>/host with drm and what it needs, our nvidia.ko, and fake kmod tools."""
+    make_tree(
+        paths.root,
+        {
+            **{f"host/lib/modules/6.1/{name}": name for name in moduletree.HOST_INDEX},
+            "host/lib/modules/6.1/kernel/drm/drm.ko": "drm",
+            "host/lib/modules/6.1/kernel/i2c/i2c-core.ko": "i2c",
+            "host/lib/modules/6.1/kernel/net/other.ko": "other",
+            "opt/modules/nvidia.ko": "nvidia",
+            "sys/module/video/refcnt": "0",
+        },
+    )
+    files = "kernel/i2c/i2c-core.ko kernel/drm/drm.ko"
+    fake_bin.add(
+        "modprobe",
+        f'[ "$6" = drm ] || exit 1\nfor file in {files}; do echo "insmod $2/lib/modules/$4/$file opt=1"; done',
+    )
+    fake_bin.add("depmod", ': > "$2/lib/modules/$3/modules.dep.bin"')
+    return paths.root / "lib/modules/6.1"
+
+
+def test_the_tree_holds_ours_and_only_the_hosts_modules_that_are_needed(
+    paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
+) -> None:
+    host = HostRoot(paths.root / "host", Reach.MOUNT)
+    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
+    assert moduletree.assemble(paths, "6.1", ours, host, kmod) == ["drm"]
+    found = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir()}
+    assert found == {
+        *moduletree.HOST_INDEX,
+        "modules.dep.bin",
+        "kernel/drm/drm.ko",
+        "kernel/i2c/i2c-core.ko",
+        "updates/driverctr/nvidia.ko",
+    }
+    link = tree / "updates/driverctr/nvidia.ko"
+    assert not link.readlink().is_absolute() and link.read_text() == "nvidia"
+    assert "modprobe -d" in fake_bin.calls[0] and "video" not in " ".join(fake_bin.calls)
+    assert fake_bin.calls[-1] == f"depmod -b {paths.root} 6.1"
+
+
+def test_depmod_runs_again_only_when_something_changed_and_stale_modules_go(
+    paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
+) -> None:
+    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
+    make_tree(paths.root, {"lib/modules/6.1/updates/driverctr/nvidia-old.ko.xz": ""})
+
+    def depmods() -> int:
+        return sum(call.startswith("depmod") for call in fake_bin.calls)
+
+    assert moduletree.assemble(paths, "6.1", ours, None, kmod) == [] and depmods() == 1
+    assert [path.name for path in (tree / "updates/driverctr").iterdir()] == ["nvidia.ko"]
+    moduletree.assemble(paths, "6.1", ours, None, kmod)
+    assert depmods() == 1
+    make_tree(paths.root, {"opt/modules/nvidia-uvm.ko": "uvm"})
+    moduletree.assemble(paths, "6.1", {**ours, "uvm": paths.root / "opt/modules/nvidia-uvm.ko"}, None, kmod)
+    assert depmods() == 2
+
+
+def test_a_module_from_another_filesystem_is_copied_once(
+    paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
+) -> None:
+    with_shm = Path("/dev/shm") / f"driverctr-test-{os.getpid()}"
+    with_shm.write_text("nvidia")
+    try:
+        target = tree / "updates/driverctr" / with_shm.name
+        for _ in range(2):
+            moduletree.assemble(paths, "6.1", {"nvidia": with_shm}, None, kmod)
+            assert target.read_text() == "nvidia" and not target.is_symlink()
+        assert fake_bin.calls == [f"depmod -b {paths.root} 6.1"]
+    finally:
+        with_shm.unlink()
+
+
+def test_a_tree_that_cannot_be_written_is_told(paths: Paths, tree: Path, kmod: Kmod) -> None:
+    make_tree(paths.root, {"lib/modules": "a file"})
+    with pytest.raises(DriverError, match="lib/modules/6.1 cannot be written") as failed:
+        moduletree.assemble(paths, "6.1", {}, None, kmod)
+    assert failed.value.code is Code.LOAD_FAILED
+
+
+def expected(**changes: object) -> Expected:
+    plain = Expected("535.1", {"nvidia": "c0ffee11", "nvidia-uvm": "c0ffee11"}, {"nvidia": ("NVreg_A=1",)})
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, ""),
+        ({"sys/module/nvidia/initstate": "coming"}, "nvidia is coming"),
+        ({"sys/module/nvidia_uvm/version": "470.9"}, "nvidia-uvm is version 470.9, not 535.1"),
+        ({"sys/module/nvidia/notes/.note.gnu.build-id": ""}, "nvidia is another build"),
+        ({"proc/driver/nvidia/params": "A: 0\n"}, "nvidia NVreg_A: asked 1, is 0"),
+        ({"proc/devices": "Character devices:\n195 nvidia\n"}, "/dev/nvidiactl is missing"),
+    ],
+)
+def test_the_check_names_what_differs(paths: Paths, runner: Runner, files: dict[str, str], said: str) -> None:
+    loaded(paths, "nvidia", 1, "nvidia_uvm")
+    loaded(paths, "nvidia_uvm", 0)
+    make_tree(paths.root, {**files, "dev": None})
+    if not said:
+        verify.check(paths, expected(), Depth.DEVICES, runner, 1)
+        return
+    with pytest.raises(DriverError) as failed:
+        verify.check(paths, expected(), Depth.DEVICES, runner, 1)
+    assert failed.value.code is Code.NOT_READY and f"as wanted: {said}" in failed.value.message
+
+
+def test_the_check_names_everything_at_once_and_looks_no_deeper_than_asked(paths: Paths, runner: Runner) -> None:
+    make_tree(paths.root, {"proc/devices": "Character devices:\n195 nvidia\n", "dev": None})
+    gone = expected(running=(Running(DAEMON, 2**22 + 1, 1),))
+    assert len(verify.check_modules(paths, gone)) == 2
+    assert verify.check_devices(paths, gone) == [
+        "/dev/nvidiactl is missing",
+        f"nvidia-fake (pid {2**22 + 1}) is gone",
+    ]
+    with pytest.raises(DriverError, match=r"nvidia is not loaded; nvidia-uvm is not loaded\. See"):
+        verify.check(paths, gone, Depth.MODULES, runner, 1)
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("echo 'No devices were found'; exit 6", Code.GPU_INIT_FAILED, "no GPU could be initialised"),
+        ("echo 'Driver/library version mismatch'; exit 18", Code.NOT_READY, "different versions"),
+        ("exit 12", Code.NOT_READY, "exit status 12"),
+        ("exec /bin/sleep 30", Code.COMMAND_FAILED, "did not end within 1 s"),
+        ("exit 0", None, ""),
+    ],
+)
+def test_what_nvidia_smi_means(runner: Runner, fake_bin: FakeBin, script: str, code: Code | None, said: str) -> None:
+    fake_bin.add("nvidia-smi", script)
+    if code is None:
+        verify.check_smi(runner, 1)
+        return
+    with pytest.raises(DriverError, match=said) as failed:
+        verify.check_smi(runner, 1)
+    assert failed.value.code is code
