@@ -25,9 +25,7 @@ from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, send
 __all__ = ["real_proc", "signals"]
 
 
-def test_a_limit_ends_those_whom_an_ended_leader_left_behind(
-    runner: Runner, fake_bin: FakeBin, tmp_path: Path
-) -> None:
+def test_a_limit_ends_those_whom_an_ended_leader_left_behind(runner: Runner, fake_bin: FakeBin, tmp_path: Path) -> None:
     fake_bin.add("leaves", f"/bin/sleep 60 & echo $! > {tmp_path}/left; exit 0")
     with pytest.raises(DriverError, match="did not end within 1 s"):
         runner.run(["leaves"], limit=1)
