@@ -97,6 +97,19 @@ def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
     return 0 if found["ready"] else Code.NOT_READY.exit_status
 
 
+def explain(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print what a code means and what to do, or the whole table."""
+    from driverctr.explain import EXPLANATIONS, markdown
+
+    if arguments.markdown:
+        sys.stdout.write(markdown())
+        return 0
+    for code, row in EXPLANATIONS.items():
+        if arguments.code in (None, code.value, str(code.exit_status)):
+            sys.stdout.write(f"{code.value} (exit status {code.exit_status})\n  {row.meaning}\n  {row.remedy}\n")
+    return 0
+
+
 def unload(tools: Tools, arguments: argparse.Namespace) -> int:
     """Take the driver away."""
     from driverctr import lifecycle
@@ -144,6 +157,10 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
     for name, act, text in (("plan", plan, "print what init would do"), ("status", show_status, "print what is so")):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
+    asked = add("explain", explain, "print what an exit status or code means and what to do about it")
+    codes = [word for code in Code for word in (code.value, str(code.exit_status))]
+    asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
+    asked.add_argument("--markdown", action="store_true", help="all, as docs/errors.md has them")
     add("unload", unload, "take away what a driver container that is no more has left")
     add("reload_nvidia_peermem", reload_peermem, "load nvidia-peermem once MOFED's and our driver are ready, and stay")
     add("probe_nvidia_peermem", probe_peermem, "exit 1 if nvidia-peermem should be loaded and is not")

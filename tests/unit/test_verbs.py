@@ -12,6 +12,7 @@ import driverctr
 from driverctr import config as settings
 from driverctr.config import SETTINGS
 from driverctr.errors import Code, DriverError
+from driverctr.explain import EXPLANATIONS, markdown
 from driverctr.peermem import probe
 from tests.unit.conftest import make_tree
 
@@ -111,4 +112,8 @@ def test_unknown_variables_are_tolerated_and_defaults_are_valid() -> None:
 def test_every_setting_is_in_the_readme() -> None:
     readme = (SOURCE.parent / "README.md").read_text()
     assert not [row.variable for row in SETTINGS if f"`{row.variable}`" not in readme]
-    assert not [code.value for code in Code if f"`{code.value}`" not in readme]
+
+
+def test_every_code_is_explained_and_the_page_is_the_tables() -> None:
+    assert set(EXPLANATIONS) == set(Code)
+    assert (SOURCE.parent / "docs/errors.md").read_text() == markdown(), "python -m driverctr explain --markdown"
