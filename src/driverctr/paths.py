@@ -61,6 +61,11 @@ class Paths:
         return self.root / "dev"
 
     @property
+    def kernel_log(self) -> Path:
+        """The kernel log, one record a read."""
+        return self.root / "dev/kmsg"
+
+    @property
     def pci_devices(self) -> Path:
         """PCI functions."""
         return self.root / "sys/bus/pci/devices"

@@ -1,0 +1,127 @@
+"""The kernel log, read from /dev/kmsg: a mark before an act, and what the kernel said since."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from driverctr.paths import Paths
+
+RECORD_LIMIT = 8192
+"""Bytes; a read(2) with less room than the record needs fails (Linux, PRINTK_MESSAGE_MAX and its prefix)."""
+
+OF_NVIDIA = re.compile(r"^(?:NVRM|nvidia)\b|\bXid\b|\[nvidia-drm\]")
+"""Lines of the driver: `NVRM: ...`, `nvidia-modeset: ...`, `nvidia 0000:3b:00.0: ...` (the device's own), Xids."""
+
+XID = re.compile(r"\bXid \(")
+"""`NVRM: Xid (PCI:0000:3b:00): 79, ...` (NVIDIA, "XID Errors")."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: sequence number of its record, seconds since boot, text."""
+
+    sequence: int
+    seconds: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Extract:
+    """What the kernel said; `unknown` says why it could not be read, `gap` that older lines were overwritten."""
+
+    lines: tuple[Line, ...] = ()
+    gap: bool = False
+    unknown: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every line's text."""
+        return tuple(line.text for line in self.lines)
+
+    def of_nvidia(self) -> tuple[str, ...]:
+        """What the driver itself said, NVRM and Xid lines among it."""
+        return tuple(text for text in self.texts if OF_NVIDIA.search(text))
+
+    def xids(self) -> tuple[str, ...]:
+        """The Xid lines: a GPU's own reports of errors."""
+        return tuple(text for text in self.texts if XID.search(text))
+
+    def of_module(self, name: str) -> tuple[str, ...]:
+        """What was said under a module's name, in either spelling: `nvidia_uvm: Unknown symbol ...`."""
+        wanted = re.compile("^" + "[-_]".join(map(re.escape, re.split("[-_]", name))) + r"\b(?!-)")
+        return tuple(text for text in self.texts if wanted.search(text))
+
+
+def mark(paths: Paths) -> int:
+    """The sequence number that the next record will have; 0, the oldest, where the log cannot be read."""
+    lines = read(paths).lines
+    return lines[-1].sequence + 1 if lines else 0
+
+
+def since(paths: Paths, position: int) -> Extract:
+    """All lines from a mark on."""
+    found = read(paths)
+    lines = tuple(line for line in found.lines if line.sequence >= position)
+    oldest = found.lines[0].sequence if found.lines else position
+    return Extract(lines, oldest > position, found.unknown)
+
+
+def read(paths: Paths) -> Extract:
+    """All lines that the kernel still has; never blocks, never raises."""
+    try:
+        records = _read_records(paths)
+    except OSError as error:
+        return Extract(unknown=f"the kernel log {paths.kernel_log} cannot be read: {error.strerror}")
+    return Extract(tuple(_parse(records)))
+
+
+def _read_records(paths: Paths) -> bytes:
+    """One record a read, until none is left: EAGAIN, or the end of a test's file; raises OSError.
+
+    A record overwritten meanwhile is told by EPIPE, and the next read goes on behind it
+    (Linux, Documentation/ABI/testing/dev-kmsg).
+    """
+    found = []
+    descriptor = os.open(paths.kernel_log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    record = os.read(descriptor, RECORD_LIMIT)
+                except BrokenPipeError:
+                    continue
+                if not record:
+                    break
+                found.append(record)
+    finally:
+        os.close(descriptor)
+    return b"".join(found)
+
+
+def _parse(records: bytes) -> Iterator[Line]:
+    """`priority,sequence,microseconds,flags[,...];text`; lines that begin with a space tell the device, not a text.
+
+    The text has \\x0a for each line end within it (NVRM's paragraphs), and so on for what cannot be printed.
+    """
+    for record in records.decode(errors="replace").split("\n"):
+        prefix, separator, text = record.partition(";")
+        numbers = prefix.split(",")
+        if separator and len(numbers) >= 3 and all(number.isdigit() for number in numbers[:3]):
+            for line in _unescape(text).split("\n"):
+                if line.strip():
+                    yield Line(int(numbers[1]), int(numbers[2]) / 1e6, line.rstrip())
+
+
+def _unescape(text: str) -> str:
+    return re.sub(
+        r"(?:\\x[0-9a-f]{2})+",
+        lambda escaped: bytes.fromhex(escaped.group().replace("\\x", "")).decode(errors="replace"),
+        text,
+    )
+
+
+def last(texts: Iterable[str], count: int = 5) -> str:
+    """The last lines, as one for a message; an empty text where there are none."""
+    return " | ".join(list(texts)[-count:])
