@@ -64,7 +64,7 @@ def test_a_log_that_cannot_be_read_is_said_to_be_unknown(paths: Paths, tree: dic
 
 def test_a_record_lost_while_reading_is_passed_over(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tree(paths.root, {"dev/kmsg": ""})
-    answers = [b"6,1,1,-;one\n", BrokenPipeError(), b"6,5,1,-;five\n", BlockingIOError()]
+    answers: list[bytes | OSError] = [b"6,1,1,-;one\n", BrokenPipeError(), b"6,5,1,-;five\n", BlockingIOError()]
 
     def read(descriptor: int, size: int) -> bytes:
         answer = answers.pop(0)
