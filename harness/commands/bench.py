@@ -54,20 +54,16 @@ class Row:
 def main(argv: list[str]) -> int:
     """Measure, print a table, return 1 if a bar is missed."""
     parser = argparse.ArgumentParser(prog="dev bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help="probe or life; default: both")
-    parts = parser.parse_args(argv).parts or ["probe", "life"]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parts = parser.parse_args(argv).parts or PARTS
     tag = image.build()
-    rows = []
-    if "probe" in parts:
-        rows.append(measure_probe(tag))
-    if "life" in parts:
-        rows += measure_life(tag)
+    rows = [row for part in parts for row in PARTS[part](tag)]
     print("| what | ours | bare | ratio or value | bar | | |\n|---|---|---|---|---|---|---|")
     print("\n".join(row.line() for row in rows))
     return 0 if all(row.value <= row.bar for row in rows) else 1
 
 
-def measure_probe(tag: str) -> Row:
+def measure_probe(tag: str) -> list[Row]:
     """CPU seconds of the probe against a bare interpreter, natively in a container."""
     said = dockerd.client().containers.run(
         tag,
@@ -78,7 +74,24 @@ def measure_probe(tag: str) -> Row:
         remove=True,
     )
     found = json.loads(said)
-    return Row("probe_nvidia_peermem : python3 -I -c pass (CPU s)", found["ours"], found["bare"], 1.6)
+    return [Row("probe_nvidia_peermem : python3 -I -c pass (CPU s)", found["ours"], found["bare"], 1.6)]
+
+
+def measure_build(tag: str) -> list[Row]:
+    """CPU seconds of a native build against plain make, in one container with the kernel's headers."""
+    kernel = kernels.get(kernels.DEFAULT)
+    parts = [path for name in ("src", "lib") for path in (kernel.headers / "usr" / name).iterdir()]
+    binds = {str(path): {"bind": f"/{path.relative_to(kernel.headers)}", "mode": "ro"} for path in parts}
+    said = dockerd.client().containers.run(
+        tag,
+        ["/bench/bench_build.py", kernel.release, image.DEFAULT_DRIVER, "1"],
+        entrypoint="python3",
+        volumes={**binds, str(GUEST): {"bind": "/bench", "mode": "ro"}},
+        network_mode="none",
+        remove=True,
+    )
+    found = json.loads(said)
+    return [Row("native build : plain make of the same tree (CPU s)", found["ours"], found["bare"], 1.05)]
 
 
 def measure_life(tag: str) -> list[Row]:
@@ -107,3 +120,6 @@ def measure_life(tag: str) -> list[Row]:
         Row("wake-ups in 60 s", middle["wake-ups"], None, 6),
         Row("resident memory (MB)", middle["rss-mb"], None, 40),
     ]
+
+
+PARTS = {"probe": measure_probe, "build": measure_build, "life": measure_life}
