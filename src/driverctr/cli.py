@@ -1,5 +1,6 @@
 """Verbs and flags; the one place that catches DriverError; exit statuses."""
 
+import os
 import sys
 
 
@@ -13,3 +14,19 @@ def main(argv: list[str] | None = None) -> int:
     from driverctr.verbs import run
 
     return run(words)
+
+
+def leave(status: int | str | None) -> None:
+    """End the process at once: to take the interpreter apart costs a fifth of a stop, and frees what the kernel frees.
+
+    `status` as sys.exit takes it.
+    """
+    if isinstance(status, str):
+        sys.stderr.write(f"{status}\n")
+        status = 1
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 1
+    os._exit(status or 0)

@@ -1,6 +1,5 @@
 """The kmod tools: modprobe, rmmod, depmod, modinfo, called through `sh`."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +41,10 @@ class Kmod:
             raise DriverError(Code.LOAD_FAILED, f"modprobe {name} failed: {answer.words}", "See the kernel log (dmesg)")
 
     def unload(self, names: Sequence[str], limit: float) -> None:
-        """Unload modules in this order with rmmod; raises DriverError (unload-failed)."""
-        for name in names:
-            answer = self._call("rmmod", name, limit=limit)
-            if answer.status != 0:
-                raise DriverError(Code.UNLOAD_FAILED, f"rmmod {name} failed: {answer.words}")
+        """Unload modules in this order with one rmmod; raises DriverError (unload-failed)."""
+        answer = self._call("rmmod", *names, limit=limit)
+        if answer.status != 0:
+            raise DriverError(Code.UNLOAD_FAILED, f"rmmod {' '.join(names)} failed: {answer.words}")
 
     def index(self, kernel_release: str, base: Path) -> None:
         """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod; raises DriverError."""
@@ -60,12 +58,9 @@ class Kmod:
         lines = (line.split() for line in answer.stdout.splitlines())
         return [Path(words[1]) for words in lines if len(words) > 1 and words[0] == "insmod"]
 
-    def parameters(self, file: Path) -> frozenset[str]:
-        """The names of the parameters a module file takes, by modinfo; raises DriverError."""
-        answer = self._call("modinfo", "-F", "parm", str(file))
-        if answer.status != 0:
-            raise DriverError(Code.NO_MODULES, f"modinfo cannot read {file}: {answer.words}")
-        return frozenset(re.findall(r"^(\w+):", answer.stdout, re.MULTILINE))
+    def prepare(self) -> None:
+        """Import `sh` ahead of the first call, for whoever waits for something else anyway."""
+        import sh  # noqa: F401
 
     def _call(self, tool: str, *words: str, limit: float = 60.0) -> Answer:
         """Run one tool in a session of its own; `sh` gives a terminal as stdout unless told otherwise."""

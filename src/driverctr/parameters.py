@@ -1,7 +1,7 @@
 """Module parameters: the user's /drivers/<module>.conf → modprobe's configuration → what the kernel says it took."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -14,13 +14,13 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
 """As NVIDIA's container sets them (its _get_module_params): GH200's memory must not become a NUMA node."""
 
 
-def asked(paths: Paths, module: str, known: Callable[[], frozenset[str]]) -> tuple[str, ...]:
+def asked(paths: Paths, module: str, known: Collection[str]) -> tuple[str, ...]:
     """The parameters for a module: our defaults where the module lists them (`known`), then the user's, as written.
 
     Raises DriverError (bad-setting).
     """
     defaults = DEFAULTS.get(module, ())
-    ours = tuple(word for word in defaults if word.partition("=")[0] in known()) if defaults else ()
+    ours = tuple(word for word in defaults if word.partition("=")[0] in known)
     return (*ours, *user_words(paths, module))
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 NAMES = b"\0.modinfo\0.note.gnu.build-id\0.shstrtab\0"
 
 
-def module_bytes(fields: Mapping[str, str], build_id: bytes = b"\xab" * 20) -> bytes:
-    """A relocatable ELF object with the sections that identify a module."""
-    info = b"".join(f"{name}={value}".encode() + b"\0" for name, value in fields.items())
+def module_bytes(
+    fields: Mapping[str, str], build_id: bytes = b"\xab" * 20, parameters: Mapping[str, str] | None = None
+) -> bytes:
+    """A relocatable ELF object with the sections that identify a module; `parameters` are names with their types."""
+    words = [*fields.items(), *(("parmtype", f"{name}:{kind}") for name, kind in (parameters or {}).items())]
+    info = b"".join(f"{name}={value}".encode() + b"\0" for name, value in words)
     note = struct.pack("<III", 4, len(build_id), 3) + b"GNU\0" + build_id
     contents = [(b".modinfo", info), (b".note.gnu.build-id", note), (b".shstrtab", NAMES)]
     body, headers, at = b"", [bytes(64)], 64

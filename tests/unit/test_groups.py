@@ -20,7 +20,7 @@ from driverctr.signals import Signals
 from driverctr.supervise import Supervisor
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin
-from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, send_after, signals, wait_named
+from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, send_after, signals
 
 __all__ = ["real_proc", "signals"]
 
@@ -162,7 +162,6 @@ def test_a_daemon_that_ignores_sigterm_is_killed_after_the_limit(
     body = "#!/bin/bash\ntrap '' TERM\nexec -a nvidia-fake /bin/sleep 60\n"
     (fake_bin.folder / "body").write_text(body)
     runner.run(["nvidia-fake"])
-    wait_named(real_proc)
     running = daemons.find(real_proc, DAEMON)
     assert running is not None
     daemons.stop(real_proc, running, 0.5)

@@ -101,10 +101,11 @@ def test_a_sleep_is_ended_by_a_signal_and_none_is_lost(signals: Signals) -> None
 
 
 def fake_daemon(fake_bin: FakeBin, paths: Paths) -> Path:
-    """A program that leaves a daemon of its own name behind, with a pid file."""
+    """A program that leaves a daemon of its own name behind, with a pid file, and ends when that has its name."""
     pid_file = paths.root / DAEMON.pid_file
     pid_file.parent.mkdir(parents=True, exist_ok=True)
-    fake_bin.add("nvidia-fake", f"{fake_bin.folder}/body >/dev/null 2>&1 & echo $! > {pid_file}")
+    named = "until /bin/grep -qa '^nvidia-fake' /proc/$!/cmdline; do :; done"
+    fake_bin.add("nvidia-fake", f"{fake_bin.folder}/body >/dev/null 2>&1 & echo $! > {pid_file}; {named}")
     (fake_bin.folder / "body").write_text("#!/bin/bash\nexec -a nvidia-fake /bin/sleep 60\n")
     (fake_bin.folder / "body").chmod(0o755)
     return pid_file
@@ -116,20 +117,11 @@ def real_proc(paths: Paths) -> Paths:
     return paths
 
 
-def wait_named(paths: Paths) -> None:
-    """The daemon has its name only after its last exec."""
-    for _ in range(200):
-        if daemons.find(paths, DAEMON):
-            return
-        time.sleep(0.02)
-
-
 def test_a_daemon_is_started_found_watched_restarted_and_stopped(
     real_proc: Paths, runner: Runner, fake_bin: FakeBin, signals: Signals
 ) -> None:
     fake_daemon(fake_bin, real_proc)
     runner.run(["nvidia-fake"])
-    wait_named(real_proc)
     first = daemons.find(real_proc, DAEMON)
     assert first is not None
     changes: list[bool] = []

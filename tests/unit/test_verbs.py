@@ -52,6 +52,16 @@ def test_a_wrong_setting_has_its_own_exit_status_and_json_is_logged_on_request()
 
 
 @pytest.mark.allow_process(PYTHON)
+@pytest.mark.parametrize(("status", "expected"), [("0", 0), ("None", 0), ("7", 7), ("'words'", 1)])
+def test_leaving_at_once_loses_neither_words_nor_status(status: str, expected: int) -> None:
+    code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from driverctr.cli import leave; "
+    code += f"print('said'); leave({status})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (expected, "said\n")
+    assert done.stderr == ("words\n" if status == "'words'" else "")
+
+
+@pytest.mark.allow_process(PYTHON)
 def test_the_probe_imports_almost_nothing() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r}); before = set(sys.modules); from driverctr.cli import main; "

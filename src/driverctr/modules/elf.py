@@ -20,6 +20,7 @@ class ModuleInfo:
 
     build_id: str
     fields: dict[str, str]
+    parameters: frozenset[str] = frozenset()
 
     def field(self, name: str) -> str:
         """A field as modinfo(8) shows it; empty where the module has none."""
@@ -27,7 +28,7 @@ class ModuleInfo:
 
 
 def read(path: Path) -> ModuleInfo:
-    """The build-id note and the .modinfo fields (the first of each name) of a module file.
+    """The build-id note, the .modinfo fields (the first of each name) and the parameters' names of a module file.
 
     Raises DriverError (no-modules) where the file is no 64-bit ELF object or is cut short; OSError where unreadable.
     """
@@ -38,11 +39,15 @@ def read(path: Path) -> ModuleInfo:
         except (ValueError, struct.error) as error:
             raise DriverError(Code.NO_MODULES, f"{path} is not a whole 64-bit ELF module: {error}") from error
     fields: dict[str, str] = {}
+    parameters: set[str] = set()
     for entry in sections.get(".modinfo", b"").split(b"\0"):
         name, separator, value = entry.decode(errors="replace").partition("=")
         if separator:
             fields.setdefault(name, value)
-    return ModuleInfo(build_id_of_notes(sections.get(".note.gnu.build-id", b"")), fields)
+        if name == "parmtype":  # linux/moduleparam.h: each parameter has one, its description may be missing
+            parameters.add(value.partition(":")[0])
+    build_id = build_id_of_notes(sections.get(".note.gnu.build-id", b""))
+    return ModuleInfo(build_id, fields, frozenset(parameters))
 
 
 def read_elf_build_id(path: Path) -> str:

@@ -1,5 +1,7 @@
 """The provider of sets that lie on disk, in the image or mounted: `<folder>/<kernel>/<driver>-<type>/`."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +19,13 @@ def set_folder(folder: Path, wish: Wish) -> Path:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Finds sets on disk and believes none of them unchecked."""
+    """Finds sets on disk; what they hold is believed only after `verify`."""
 
     folder: Path = DEFAULT_FOLDER
     name: str = "on disk"
 
     def find(self, wish: Wish) -> ModuleSet:
-        """The wished set, each file compared with its manifest.
+        """The wished set, by its manifest alone.
 
         Raises DriverError (no-modules) with the field that differs, or with what there is instead.
         """
@@ -40,7 +42,12 @@ class OnDisk:
         if not found.modules:
             raise DriverError(Code.NO_MODULES, f"{folder} names no modules")
         for name, module in found.modules.items():
-            check_file(name, module, wish.kernel_release)
+            if module.kernel_release != wish.kernel_release:
+                raise DriverError(
+                    Code.NO_MODULES,
+                    f"{name} was built for kernel {module.kernel_release or 'unknown'} (vermagic), "
+                    f"not for {wish.kernel_release}",
+                )
         return found
 
     def _present(self) -> str:
@@ -48,13 +55,20 @@ class OnDisk:
         return ", ".join(sets[:5]) + (f" and {len(sets) - 5} more" if len(sets) > 5 else "") or "nothing"
 
 
-def check_file(name: str, module: ModuleFile, kernel_release: str) -> None:
-    """Compare a file with its entry and the kernel; raises DriverError (no-modules)."""
-    if module.kernel_release != kernel_release:
-        raise DriverError(
-            Code.NO_MODULES,
-            f"{name} was built for kernel {module.kernel_release or 'unknown'} (vermagic), not for {kernel_release}",
-        )
+def verify(found: ModuleSet, meanwhile: Callable[[], None]) -> None:
+    """Compare each file with its manifest, all at once, and do `meanwhile` beside it.
+
+    Raises DriverError (no-modules) for the first that is not the file described.
+    """
+    with ThreadPoolExecutor() as pool:
+        checks = [pool.submit(check_file, module) for module in found.modules.values()]
+        meanwhile()
+        for check in checks:
+            check.result()
+
+
+def check_file(module: ModuleFile) -> None:
+    """Compare a file with its entry; raises DriverError (no-modules)."""
     try:
         digest = files.sha256(module.file)
     except OSError as error:

@@ -1,11 +1,11 @@
 """Load the stack with the parameters asked for."""
 
 from dataclasses import replace
-from functools import partial
 
 from driverctr import moduletree, parameters
 from driverctr.errors import DriverError
 from driverctr.facts import modules
+from driverctr.modules import elf
 from driverctr.plan import PlannedStep, StepName, modules_to_load
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.unload import unload_modules
@@ -26,7 +26,7 @@ class Load:
         files = {name: module_set.folder / module_set.modules[name].file for name in names}
         asked = {}
         for name in names:
-            asked[name] = parameters.asked(tools.paths, name, partial(tools.kmod.parameters, files[name]))
+            asked[name] = parameters.asked(tools.paths, name, elf.read(files[name]).parameters)
             parameters.write(tools.paths, name, asked[name])
         release = facts.wish.kernel_release
         host = moduletree.host_place(tools.paths, release)

@@ -2,18 +2,27 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from driverctr import distros
-from driverctr.modules.built import Built
-from driverctr.packages.apt import Apt
+from driverctr.modules.ondisk import verify
 from driverctr.plan import PlannedStep, Source, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 from driverctr.userspace.image import Image
 
+if TYPE_CHECKING:
+    from driverctr.modules.built import Built
 
-def builder(tools: Tools, described: Image, folder: Path) -> Built:
-    """The provider that builds into `folder`, with the image's own source and its distribution's packages."""
+
+def builder(tools: Tools, described: Image, folder: Path) -> "Built":
+    """The provider that builds into `folder`, with the image's own source and its distribution's packages.
+
+    What a build needs is imported here: a start that finds its modules pays nothing for it.
+    """
+    from driverctr import distros
+    from driverctr.modules.built import Built
+    from driverctr.packages.apt import Apt
+
     distro = distros.by_name(described.distribution)
 
     def fetch_headers(release: str, into: Path) -> tuple[str, ...]:
@@ -42,6 +51,7 @@ class Modules:
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Take the planned alternative; its DriverError is an observation, and the plan is made again."""
         if planned.alternative == Source.ON_DISK and facts.module_set is not None:
+            verify(facts.module_set, meanwhile=tools.kmod.prepare)
             return Outcome(None, replace(gained, module_set=facts.module_set))
         provider = builder(tools, facts.image, tools.config.modules_dir)
         return Outcome(None, replace(gained, module_set=provider.find(facts.wish)))
