@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ SUITE = "bookworm"
 REPOSITORY_NAME = "driverctr"
 DEFAULT_DRIVER = "535.309.01"
 WITHOUT_DRIVERCTR = "without-driverctr"
+PROPRIETARY = "proprietary"
 # Used where the machine's own archive cannot make the base: it is not Debian 12.
 FOREIGN_BASE = "debian:bookworm-slim"
 PATCHES = REPOSITORY / "src/driverctr/patches"
@@ -213,7 +215,7 @@ def description(tag: str) -> dict[str, Any]:
     return record
 
 
-def real_modules(release: str, module_type: str = "proprietary", driver_version: str = DEFAULT_DRIVER) -> Path:
+def real_modules(release: str, module_type: str = PROPRIETARY, driver_version: str = DEFAULT_DRIVER) -> Path:
     """Return a folder with what `nvidia-driver build` makes for a kernel release, built natively in a container.
 
     `module_type` is proprietary or open. Raises HarnessError with the end of the build's output if it fails.
@@ -224,17 +226,22 @@ def real_modules(release: str, module_type: str = "proprietary", driver_version:
         raise HarnessError(f"the image for {driver_version} has no {module_type} module source")
     patches = sorted(PATCHES.glob("*.patch"))
     parts = [MODULES_FORMAT, driver_version, module_type, release, *digests, *patches]
-    return cache.entry("real-modules", parts, lambda to: _build_modules(tag, to, release, module_type))
+    return cache.entry("real-modules", parts, lambda to: build_modules(tag, to, release, module_type))
 
 
-def _build_modules(tag: str, to: Path, release: str, module_type: str) -> None:
+def build_modules(tag: str, to: Path, release: str, module_type: str, mounts: Mapping[Path, str] | None = None) -> None:
+    """Run `nvidia-driver build` in a container, into the folder `to`; `mounts` are further folders, seen read-only.
+
+    Raises HarnessError with the end of the build's output if it fails.
+    """
+    others = {str(path): {"bind": place, "mode": "ro"} for path, place in (mounts or {}).items()}
     try:
         dockerd.client().containers.run(
             tag,
             ["build", "--kernel", release, "--output", "/output"],
             entrypoint="nvidia-driver",
             environment={"KERNEL_MODULE_TYPE": module_type},
-            volumes={str(to): {"bind": "/output", "mode": "rw"}},
+            volumes={str(to): {"bind": "/output", "mode": "rw"}, **others},
             network_mode="host",
             remove=True,
             stderr=True,

@@ -1,33 +1,12 @@
 # cycle.sh RUNTIME: the whole life of the driver container with NVIDIA's real modules, seen from the host.
-# /images/driver: the image's root; /mnt/modules: modules built before; /mnt/tar, for docker: the root as a tar.
-. /usr/lib/vm-host/lib.sh
-runtime=$1
-image=/images/driver
-driver=535.309.01
+# /images/driver: the image's root; /mnt/modules: modules built before.
+. /mnt/guest/scenario.sh
 set_folder=/mnt/modules/$(uname -r)/$driver-proprietary
 gpu=0001:01:00.0
-failures=0
-
-up() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
-
-check() {
-    local what=$1
-    shift
-    if "$@" >/tmp/check 2>&1; then echo "ok: $what"; else
-        echo "FAILED: $what ($*)"
-        tail -n 20 /tmp/check
-        failures=$((failures + 1))
-    fi
-}
 
 loaded_build_id() { tail -c 20 "/sys/module/$1/notes/.note.gnu.build-id" | od -An -tx1 | tr -d ' \n'; }
 file_build_id() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["modules"][sys.argv[2]]["build_id"])' "$set_folder/manifest.json" "$1"; }
 same_build() { [ "$(loaded_build_id "${1//-/_}")" = "$(file_build_id "$1")" ]; }
-is() { [ "$1" = "$2" ] || { echo "is: $1"; return 1; }; }
-absent() { [ ! -e "$1" ] && [ ! -L "$1" ]; }
-fails() { ! "$@"; }
-said() { container "$runtime" logs "$1" 2>&1 | grep -F -- "$2"; }
-exit_of() { container "$runtime" wait "$1"; }
 # Debian's 6.1 says so when it finds a firmware file; later kernels only say when they do not.
 firmware_resolved() {
     case $(uname -r) in
@@ -35,42 +14,21 @@ firmware_resolved() {
     *) dmesg | grep RmInitAdapter && ! dmesg | grep "Direct firmware load for nvidia/" ;;
     esac
 }
-ready() { test -e /run/nvidia/validations/.driver-ctr-ready; }
 
-# start NAME ARGUMENT... [-- COMMAND...]
-start() {
-    local name=$1
-    shift
-    run_container "$runtime" "$name" "$image" --pid=host -v /run/nvidia:/run/nvidia:rshared \
-        -v /mnt/modules:/opt/driverctr/modules:ro -v /run/mellanox:/run/mellanox:rslave "$@"
-}
-
-nothing_left() {
-    check "no module of the driver is loaded" fails grep -E '^nvidia' /proc/modules
-    check "nothing is mounted below /run/nvidia" is "$(awk '$5 ~ "^/run/nvidia/."' /proc/self/mountinfo | wc -l)" 0
-    check "no file is left in /run/nvidia" is "$(find /run/nvidia -type f | tr '\n' ' ')" ""
-    check "the firmware search path is blank" is "$(cat /sys/module/firmware_class/parameters/path)" ""
-    check "no daemon is left" fails pgrep nvidia-persiste
-}
-
-if [ "$runtime" = docker ]; then
-    start_docker
-    up "docker import"
-    docker import --change 'ENV DRIVER_VERSION=535.309.01' /mnt/tar/root.tar driver:test >/dev/null
-    image=driver:test
-fi
-mkdir -p /run/nvidia /run/mellanox /tmp/drivers /tmp/secret /tmp/firmware
+set_up "$1" /images/driver
+common+=(-v /mnt/modules:/opt/driverctr/modules:ro -v /run/mellanox:/run/mellanox:rslave)
+mkdir -p /tmp/drivers /tmp/secret /tmp/firmware
 echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
 echo 'uvm_debug_prints=1' >/tmp/drivers/nvidia-uvm.conf
 echo token >/tmp/secret/token
 
-up "== an older driver is loaded; the real one takes its place"
+tell "== an older driver is loaded; the real one takes its place"
 stand_in nvidia
 stand_in nvidia-uvm
 start first -v /tmp/drivers:/drivers:ro -v /tmp/secret:/run/secrets:ro -e VERIFY_DEPTH=devices -- nvidia-driver init
 check "ready" wait_for 240 ready
 container "$runtime" logs first 2>&1 | tail -n 60
-up "ready"
+tell "ready"
 for module in nvidia nvidia-uvm nvidia-modeset; do
     check "$module in the kernel is the very build of our file" same_build "$module"
 done
@@ -116,13 +74,13 @@ check "the pid file is as it was" is "$(cat /run/nvidia/nvidia-driver.pid)" "$pi
 daemon=$(pgrep nvidia-persiste)
 kill -KILL "$daemon"
 check "a daemon that died is started again" wait_for 30 sh -c "pgrep nvidia-persiste && grep -x Ready /run/nvidia/validations/.driver-daemons-status"
-up "stop"
+tell "stop"
 container "$runtime" stop --time 30 first >/dev/null
-up "stopped"
+tell "stopped"
 check "a clean stop exits 0" is "$(exit_of first)" 0
 nothing_left
 
-up "== in use at the stop: what runs goes on"
+tell "== in use at the stop: what runs goes on"
 start busy -e VERIFY_DEPTH=devices -- nvidia-driver init
 check "ready again" wait_for 240 ready
 sleep 7531 </run/nvidia/driver/dev/nvidiactl &
@@ -144,7 +102,7 @@ check "unload takes away what is left" is "$(exit_of cleaner)" 0
 container "$runtime" logs cleaner
 nothing_left
 
-up "== the operator's mount over /lib/firmware, and the check by nvidia-smi"
+tell "== the operator's mount over /lib/firmware, and the check by nvidia-smi"
 dmesg -C
 mkdir -p /run/nvidia/driver/lib/firmware
 : >/tmp/termination
@@ -157,5 +115,4 @@ check "the termination message" python3 -c 'import json; assert json.load(open("
 check "never said to be ready" fails ready
 check "no module of the driver is loaded" fails grep -E '^nvidia' /proc/modules
 check "nothing is mounted at the driver root" is "$(awk '$5 ~ "^/run/nvidia/driver"' /proc/self/mountinfo | wc -l)" 0
-up "$failures failures"
-exit $((failures > 0))
+finish

@@ -1,0 +1,83 @@
+"""The stand-in driver as a container image: its modules and programs laid over the built image's root."""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+from harness import cache, image, kernels, proc, vm, vmhost
+from harness.vm import Share, VmResult, VmSpec
+from harness.wheels import REPOSITORY
+
+MODULES = vmhost.IMAGES / "stand-in"
+PROGRAMS = vmhost.IMAGES / "stand-in-programs"
+SOURCES = REPOSITORY / "src/driverctr"
+GUEST = REPOSITORY / "tests/vm/guest"
+# Where the image has NVIDIA's own source of the same driver version.
+SOURCE_IN_IMAGE = f"/usr/src/nvidia-{image.DEFAULT_DRIVER}/kernel"
+TIMEOUT_S = 900.0
+
+
+def module_set(release: str) -> Path:
+    """Return a folder with what `nvidia-driver build` makes of the stand-in's source, built natively in a container."""
+    tag = image.build()
+    key: list[cache.KeyPart] = [image.MODULES_FORMAT, image.DEFAULT_DRIVER, release, MODULES]
+    return cache.entry(
+        "stand-in-modules",
+        key,
+        lambda to: image.build_modules(tag, to, release, image.PROPRIETARY, {MODULES: SOURCE_IN_IMAGE}),
+    )
+
+
+def layer(release: str) -> Path:
+    """Return a folder to be laid over the image's root: module set and programs under the names of NVIDIA's."""
+    modules = module_set(release)
+    return cache.entry("stand-in-layer", [str(modules), PROGRAMS], lambda to: _make_layer(to, modules))
+
+
+def _make_layer(to: Path, modules: Path) -> None:
+    (to / "usr/bin").mkdir(parents=True)
+    daemon = to / "usr/bin/nvidia-persistenced"
+    # Static: it must run whatever libc the image brings.
+    proc.run(["gcc", "-static", "-O1", "-s", "-o", daemon, PROGRAMS / "nvidia-persistenced.c"])
+    smi = to / "usr/bin/nvidia-smi"
+    shutil.copyfile(PROGRAMS / "nvidia-smi.sh", smi)
+    smi.chmod(0o755)
+    shutil.copytree(modules, to / "opt/driverctr/modules")
+
+
+def sources_layer() -> Path:
+    """Return a folder to be laid over the root of an older image: driverctr as it is in the checkout, compiled."""
+    return cache.entry("sources-layer", [SOURCES], _copy_sources)
+
+
+def _copy_sources(to: Path) -> None:
+    target = to / "opt/driverctr/lib/driverctr"
+    shutil.copytree(SOURCES, target, ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(target, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+
+
+def newest_root() -> Path:
+    """Return the newest image root in the cache, whatever sources it was built from; without any, it is built."""
+    roots = sorted((cache.root() / "rootfs").glob("[0-9a-f]*/root"), key=lambda path: path.parent.stat().st_mtime)
+    return roots[-1] if roots else image.export_rootfs(image.build())
+
+
+def scenario_spec(
+    rootfs: Path, kernel: str = kernels.DEFAULT, *, sources: bool = False, **more: Path | Share
+) -> VmSpec:
+    """Return the host that tests/vm/guest/scenario.sh expects; `sources` lays the checkout over an older root.
+
+    `more` are further shares, by name.
+    """
+    shares: dict[str, Path | Share] = {"guest": GUEST, "layer": layer(kernels.get(kernel).release), "stand-in": MODULES}
+    if sources:
+        shares["sources"] = sources_layer()
+    return VmSpec(kernel=kernel, shares={**shares, **more}, images={"driver": rootfs}, timeout=TIMEOUT_S)
+
+
+def run_scenario(name: str, spec: VmSpec, runtime: str = "docker", cases: str = "") -> VmResult:
+    """Run tests/vm/guest/scenario_NAME.sh; `cases` is a pattern of the titles of those wanted, empty for all."""
+    return vm.run(spec, ["env", f"CASES={cases}", "bash", f"/mnt/guest/scenario_{name}.sh", runtime], live=True)

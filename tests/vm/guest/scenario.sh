@@ -1,0 +1,169 @@
+# shellcheck shell=bash
+# What the guest scripts share: checks that are counted, containers of the driver, the host's state before and after.
+#
+#   . /mnt/guest/scenario.sh
+#   set_up "$1"                       # docker, podman-crun or podman-runc
+#   if scenario "a title"; then       # begins on a clean host; what it leaves is checked before the next begins
+#       bring_up one -e MAX_THREADS=2
+#       check "the module is there" test -e /sys/module/nvidia
+#       take_down one
+#   fi
+#   finish
+#
+# CASES, a regular expression, chooses by title. The stand-in programs take orders from files in /run/stand-in (see
+# images/stand-in-programs): /run/stand-in/smi, /run/stand-in/persistenced; each scenario begins without any.
+. /usr/lib/vm-host/lib.sh
+driver=535.309.01
+validations=/run/nvidia/validations
+orders=/run/stand-in
+stand_in_source=/usr/src/nvidia-$driver/kernel
+runtime='' image='' title='' failures=0 containers=() scenario_failures=0
+# Arguments of every container; a file may add its own.
+common=(--pid=host -v /run/nvidia:/run/nvidia:rshared)
+
+tell() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
+
+# set_up RUNTIME [FOLDER]: have the image ready; without FOLDER that of the stand-in driver.
+set_up() {
+    runtime=$1 image=${2:-}
+    mkdir -p /run/nvidia /run/mellanox $orders
+    if [ -z "$image" ]; then
+        image=/images/stand-in
+        common+=(-v $orders:$orders:ro)
+        lay_over
+    fi
+    [ "$runtime" != docker ] || docker_image "$image"
+}
+
+# The stand-in's modules and programs, and the checkout's sources if shared, over the image's root, read-only.
+lay_over() {
+    local layers=/images/driver name
+    for name in layer sources; do
+        [ ! -d /mnt/$name ] || {
+            mkdir -p "/tmp/$name" && cp -a "/mnt/$name/." "/tmp/$name"
+            layers=/tmp/$name:$layers
+        }
+    done
+    mkdir -p $image && mount -t overlay -o ro,lowerdir="$layers" stand-in $image
+}
+
+# Importing an image takes minutes where the processor is emulated. So Docker gets an empty one, and its only layer is
+# covered by the folder: what a container then sees is that folder by overlay2, as with any image.
+docker_image() {
+    local layer
+    start_docker
+    tar -cf - -T /dev/null | docker import --change "ENV DRIVER_VERSION=$driver" - driver:test >/dev/null
+    layer=$(docker image inspect --format '{{.GraphDriver.Data.UpperDir}}' driver:test)
+    mount --bind "$1" "$layer"
+    image=driver:test
+}
+
+check() {
+    local what=$1
+    shift
+    if "$@" >/tmp/check 2>&1; then echo "ok: $what"; else
+        echo "FAILED: $what ($*)"
+        tail -n 20 /tmp/check
+        failures=$((failures + 1))
+    fi
+}
+is() { [ "$1" = "$2" ] || { echo "is: $1"; return 1; }; }
+absent() { [ ! -e "$1" ] && [ ! -L "$1" ]; }
+fails() { ! "$@"; }
+
+# start NAME [ARGUMENT...] -- COMMAND...: a container of the driver, in the background.
+start() {
+    containers+=("$1")
+    rm -f "/tmp/exit.$1" "/tmp/log.$1"
+    run_container "$runtime" "$1" "$image" "${common[@]}" "${@:2}" >/dev/null
+    # One call that lasts instead of many: each of Docker's takes half a second here.
+    { container "$runtime" wait "$1" >"/tmp/exiting.$1" 2>/dev/null; mv "/tmp/exiting.$1" "/tmp/exit.$1"; } &
+}
+logs() {
+    [ -e "/tmp/log.$1" ] || {
+        container "$runtime" logs "$1" >"/tmp/log.$1" 2>&1
+        cat "/tmp/log.$1"
+        ended "$1" || rm "/tmp/log.$1"
+        return
+    }
+    cat "/tmp/log.$1"
+}
+said() { logs "$1" | grep -F -- "$2"; }
+exit_of() { wait_for 240 ended "$1" && cat "/tmp/exit.$1"; }
+inside() { container "$runtime" exec "$@"; }
+ready() { test -e $validations/.driver-ctr-ready; }
+ended() { [ -e "/tmp/exit.$1" ]; }
+ready_or_ended() { ready || ended "$1"; }
+
+# bring_up NAME [ARGUMENT...]: init, and wait until it is ready.
+bring_up() {
+    start "$@" -- nvidia-driver init
+    wait_for 240 ready_or_ended "$1"
+    check "$1 is ready" ready
+}
+# take_down NAME: a clean stop.
+take_down() {
+    container "$runtime" stop --time 30 "$1" >/dev/null
+    check "$1 stops cleanly" is "$(exit_of "$1")" 0
+    check "its status went with it" absent /run/nvidia/driverctr/status.json
+}
+# refused NAME STATUS TEXT...: it ends by itself with that status, and its log holds each text.
+refused() {
+    local text
+    check "$1 ends with status $2" is "$(exit_of "$1")" "$2"
+    for text in "${@:3}"; do check "it says: $text" said "$1" "$text"; done
+}
+# remove NAME: by force, as an eviction without grace does.
+remove() { container "$runtime" rm --force "$1" >/dev/null; }
+
+persistenced() { pgrep -f '^nvidia-persistenced' || true; }
+driver_mounts() { awk '$5 ~ "^/run/nvidia/."' /proc/self/mountinfo; }
+nothing_left() {
+    check "no module of the driver is loaded" fails grep -E '^nvidia' /proc/modules
+    check "nothing is mounted below /run/nvidia" is "$(driver_mounts)" ""
+    # A start that failed leaves the reason for whoever asks; nothing else may stay.
+    grep -q '"phase": "failed"' /run/nvidia/driverctr/status.json 2>/dev/null && rm /run/nvidia/driverctr/status.json
+    check "no file is left in /run/nvidia" is "$(find /run/nvidia -type f | tr '\n' ' ')" ""
+    check "the firmware search path is blank" is "$(cat /sys/module/firmware_class/parameters/path)" ""
+    check "no daemon is left" is "$(persistenced)" ""
+}
+
+# scenario TITLE: end the one before, and tell whether this one is wanted.
+scenario() {
+    end_scenario
+    [[ $1 =~ ${CASES:-} ]] || return
+    title=$1 scenario_failures=$failures
+    tell "== $title"
+}
+
+end_scenario() {
+    [ -n "$title" ] || return 0
+    local name
+    if [ "$failures" -gt "$scenario_failures" ]; then
+        for name in "${containers[@]}"; do
+            echo "-- log of $name"
+            logs "$name" | tail -n 40
+        done
+    fi
+    for name in "${containers[@]}"; do remove "$name"; done
+    containers=() title=''
+    nothing_left >/tmp/left
+    grep -A 20 '^FAILED' /tmp/left && sweep
+    rm -f $orders/*
+}
+
+# Make the host clean by hand, so that one scenario's failure is not the next one's.
+sweep() {
+    local pid
+    for pid in $(persistenced); do kill -KILL "$pid"; done
+    driver_mounts | awk '{ print $5 }' | tac | xargs -r -n 1 umount -l 2>/dev/null
+    rmmod nvidia_peermem nvidia_modeset nvidia_uvm nvidia 2>/dev/null
+    find /run/nvidia -type f -delete
+    printf '\0' >/sys/module/firmware_class/parameters/path
+}
+
+finish() {
+    end_scenario
+    tell "$failures failures"
+    exit $((failures > 0))
+}

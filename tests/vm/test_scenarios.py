@@ -1,0 +1,31 @@
+"""Many small scenarios on the stand-in driver, one boot a guest script (tests/vm/guest/scenario_<name>.sh)."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import image, standin
+
+pytestmark = pytest.mark.vm
+
+DOCKER = ("life",)
+"""Scripts that run under docker with runc."""
+
+PODMAN: tuple[str, ...] = ()
+"""Scripts about mounts, which also run under podman with crun."""
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Path:
+    """The root file system of the image built from the sources as they are."""
+    return image.export_rootfs(image.build())
+
+
+@pytest.mark.parametrize("name", DOCKER)
+def test_scenarios_under_docker(name: str, rootfs: Path) -> None:
+    standin.run_scenario(name, standin.scenario_spec(rootfs), "docker").check()
+
+
+@pytest.mark.parametrize("name", PODMAN)
+def test_scenarios_about_mounts_under_podman_with_crun(name: str, rootfs: Path) -> None:
+    standin.run_scenario(name, standin.scenario_spec(rootfs), "podman-crun").check()
