@@ -28,6 +28,24 @@ class Depth(StrEnum):
     SMI = "smi"
 
 
+class OnStop(StrEnum):
+    """What becomes of the driver when we are stopped."""
+
+    UNLOAD = "unload"
+    KEEP = "keep"
+
+
+@dataclass(frozen=True)
+class GpuNeed:
+    """How many GPUs must serve: `least`, or all of them (None)."""
+
+    least: int | None = None
+
+    def of(self, present: int) -> int:
+        """The number that must serve of those present; a driver without any GPU serves nobody."""
+        return max(1, present) if self.least is None else self.least
+
+
 class DriverType(StrEnum):
     """What kind of driver the image carries."""
 
@@ -91,6 +109,15 @@ def parse_threads(variable: str, value: str) -> int | None:
     return int(value)
 
 
+def parse_gpus(variable: str, value: str) -> GpuNeed:
+    """all, any, or how many; raises DriverError."""
+    if value in ("all", "any"):
+        return GpuNeed(None if value == "all" else 1)
+    if not (value.isascii() and value.isdigit() and 1 <= int(value[:6]) <= 4096):
+        raise _bad(variable, value, "all, any, or a whole number from 1 to 4096")
+    return GpuNeed(int(value))
+
+
 def parse_member(kind: type[StrEnum]) -> Callable[[str, str], StrEnum]:
     """A parser for one of an enum's words; the error lists them all."""
 
@@ -128,8 +155,28 @@ SETTINGS = (
         "smi",
         "What ready depends on: modules (kernel's truth), devices (and device nodes), smi (and nvidia-smi exits 0).",
     ),
+    Setting(
+        "VERIFY_GPUS",
+        "verify_gpus",
+        parse_gpus,
+        "all",
+        "How many GPUs must serve: all, any, or a number; those bound to vfio-pci do not count.",
+    ),
     Setting("VERIFY_TIMEOUT", "verify_timeout", parse_seconds, "120", "Seconds nvidia-smi may take."),
-    Setting("STOP_TIMEOUT", "stop_timeout", parse_seconds, "20", "Seconds a daemon or rmmod may take at the stop."),
+    Setting(
+        "ON_STOP",
+        "on_stop",
+        parse_member(OnStop),
+        "unload",
+        "At the stop: unload the driver, or keep modules, device nodes and driver root for who uses them.",
+    ),
+    Setting(
+        "STOP_TIMEOUT",
+        "stop_timeout",
+        parse_seconds,
+        "25",
+        "Seconds the stop may take; keep it below the grace period.",
+    ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(
         "MODULES_DIR",
@@ -180,7 +227,9 @@ class Config:
     driver_type: DriverType
     module_type: ModuleType
     verify_depth: Depth
+    verify_gpus: GpuNeed
     verify_timeout: float
+    on_stop: OnStop
     stop_timeout: float
     max_threads: int | None
     modules_dir: Path

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from driverctr.syslog import Syslog
 
 START_LIMIT = 120.0
 """Seconds a daemon may take to be up: nvidia-persistenced opens every GPU before it returns."""
+
+STOP_LIMIT = 10.0
+"""Seconds a daemon may take to end by itself: half of what a stop has, the other half is for the modules."""
+
+KILL_LIMIT = 5.0
+"""Seconds for the kernel to end a killed daemon, whose open GPUs it closes."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,17 @@ def tell(runner: Runner, daemon: Daemon, syslog: Syslog) -> list[str]:
     return said
 
 
-def stop(paths: Paths, running: Running, limit: float) -> None:
-    """SIGTERM, wait, after `limit` seconds SIGKILL; only if the pid is still that daemon. Its files go with it."""
+def stop(paths: Paths, running: Running, limit: float, wait: Callable[[int, float], bool] | None = None) -> None:
+    """SIGTERM, wait, after `limit` seconds SIGKILL; only if the pid is still that daemon. Its files go with it.
+
+    `wait(descriptor, seconds)` may give up earlier than that.
+    """
     if find(paths, running.daemon) == running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGTERM)
-            if not wait_for_end(running.pid, limit):
+            if not wait_for_end(running.pid, limit, wait):
                 os.kill(running.pid, signal.SIGKILL)
-                wait_for_end(running.pid, limit)
+                wait_for_end(running.pid, KILL_LIMIT)
     _clear_leftovers(paths, running.daemon)
 
 

@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from driverctr import devices, firmware, markers, pidlock, status, survey
-from driverctr.errors import Code, DriverError, Stopped
+from driverctr import devices, firmware, hints, markers, pidlock, status, survey
+from driverctr.errors import DriverError, Stopped
 from driverctr.facts import kernel
+from driverctr.health import Health
 from driverctr.modules import ModuleSet, Wish
 from driverctr.mounts import driverroot, propagation
 from driverctr.plan import Plan, PlannedStep, StepName, make
@@ -23,6 +25,7 @@ from driverctr.steps.modules import Modules, builder
 from driverctr.steps.root import DriverRoot, Firmware
 from driverctr.steps.unload import Unload, check_free, stop_daemons, unload_modules
 from driverctr.steps.verify import Verify
+from driverctr.stopping import Stopping
 from driverctr.supervise import Supervisor
 from driverctr.survey import Facts, Observation
 from driverctr.userspace import image
@@ -41,9 +44,6 @@ STEPS: tuple[Step, ...] = (
     Publish(),
 )
 
-STAYS_WHILE_IN_USE = (StepName.LOAD, StepName.FIRMWARE, StepName.DRIVER_ROOT, StepName.DEVICE_NODES)
-"""Every new open reads firmware through the driver root: while modules stay, these stay."""
-
 
 @dataclass
 class Start:
@@ -59,7 +59,7 @@ class Start:
         """Bring the driver up, wait, take it down; ends by raising Stopped, DriverError, or a bug's exception."""
         try:
             self.bring_up()
-            self.tell(self.told.moved_to(Phase.READY))
+            self.tell(phase=Phase.READY)
             self.tools.runner.log.info("ready; waiting for a signal")
             self.wait()
         except Stopped as stopped:
@@ -77,12 +77,9 @@ class Start:
         """Carry out the plan; a step that cannot do its part is an observation, and the plan is made again."""
         facts = survey.survey(self.tools.paths, self.tools.config)
         self.tell(
-            replace(
-                self.told,
-                driver_version=facts.wish.driver_version,
-                module_type=facts.wish.module_type,
-                kernel_release=facts.wish.kernel_release,
-            )
+            driver_version=facts.wish.driver_version,
+            module_type=facts.wish.module_type,
+            kernel_release=facts.wish.kernel_release,
         )
         finished: set[StepName] = set()
         while planned := next((step for step in self.plan(facts).steps if step.name not in finished), None):
@@ -107,7 +104,7 @@ class Start:
     def apply(self, planned: PlannedStep, facts: Facts) -> None:
         """Do one step, timed and told; its undo is noted on the line after the act."""
         step = next(step for step in STEPS if step.name == planned.name)
-        self.tell(replace(self.told, step=planned.name.value))
+        self.tell(step=planned.name.value)
         started = time.monotonic()
         with self.tools.runner.log.step(planned.name.value, planned.what), self.interrupts(step):
             outcome: Outcome = step.apply(self.tools, planned, facts, self.gained)
@@ -116,7 +113,7 @@ class Start:
             self.gained = outcome.gained
         took = StepTime(planned.name.value, round(time.monotonic() - started, 3), "done")
         source = planned.alternative if planned.name == StepName.MODULES else self.told.modules_from
-        self.told = replace(self.told, steps=(*self.told.steps, took), modules_from=source)
+        self.told = replace(self.told, steps=(*self.told.steps, took), modules_from=source, lost=self.gained.lost)
 
     @contextlib.contextmanager
     def interrupts(self, step: Step) -> Iterator[None]:
@@ -129,67 +126,21 @@ class Start:
                 yield
 
     def wait(self) -> None:
-        """Supervise until a signal."""
+        """Supervise until a signal: daemons live, and what was true at the start stays true."""
+        config = self.tools.config
+        expected = replace(self.gained.expected(config.verify_gpus), running=())
+        silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in self.gained.silent_gpus)
+        health = Health(self.tools, expected, self.tell, lasting=silent)
+        self.tell(expected=expected.as_dict())
         supervisor = Supervisor(
-            self.tools.paths, self.tools.runner, self.tools.signals, self.tools.syslog, self.on_daemons
+            self.tools.paths, self.tools.runner, self.tools.signals, self.tools.syslog, health.on_daemons, health.look
         )
-        supervisor.wait(self.gained.running)
-
-    def on_daemons(self, all_live: bool) -> None:
-        """A daemon's end flips only the daemons' marker; the kernel still has the driver."""
-        markers.write_daemons_status(self.tools.paths.run, ready=all_live)
-        restarts = self.told.daemon_restarts + (1 if all_live else 0)
-        self.tell(replace(self.told, daemon_restarts=restarts))
+        with hints.listening(self.tools.paths, self.tools.runner.log) as heard:
+            supervisor.wait(self.gained.running, heard)
 
     def take_down(self) -> None:
-        """Undo in reverse order, or keep what running processes need; raises DriverError (in-use) if so."""
-        log = self.tools.runner.log
-        log.info("stopping")
-        self.tools.signals.deafen()
-        self.tell(self.told.moved_to(Phase.STOPPING))
-        failures = []
-        if self.done and self.done[-1][0].name == StepName.PUBLISH:
-            failures += self.undo_last()
-        busy = self.find_users()
-        while self.done:
-            step = self.done[-1][0]
-            if busy and step.name in STAYS_WHILE_IN_USE:
-                self.done.pop()
-                log.warning(f"{step.name.value}: kept, since the driver is in use")
-                continue
-            failed = self.undo_last()
-            failures += failed
-            if step.name == StepName.LOAD:
-                busy += failed
-        markers.withdraw(self.tools.paths.run, digest=not busy)
-        for failure in (*busy, *failures):
-            raise failure
-        status.remove(self.tools.paths)
-
-    def find_users(self) -> list[DriverError]:
-        """Test the use before anything is stopped; a load that failed half-way may have left modules too."""
-        if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
-            return []
-        try:
-            check_free(self.tools)
-        except DriverError as error:
-            return [error]
-        return []
-
-    def undo_last(self) -> list[DriverError]:
-        """Undo the step done last; what fails is told and returned: the steps before it are undone all the same."""
-        step, data = self.done.pop()
-        try:
-            with self.tools.runner.log.step(f"undo {step.name.value}", "taking back"):
-                step.undo(self.tools, data)
-        except DriverError as error:
-            failure = error
-        except OSError as error:
-            failure = DriverError(Code.NODE_FILE, f"undo of {step.name.value}: {error}", "See the log above")
-        else:
-            return []
-        self.tools.runner.log.error(str(failure), code=failure.code.value)
-        return [failure]
+        """Undo in reverse order; raises DriverError (in-use) where the driver stays."""
+        Stopping(self.tools, self.done, self.tell).take_down()
 
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
@@ -199,14 +150,19 @@ class Start:
             self.take_down()
         except DriverError as second:
             self.tools.runner.log.error(f"not all could be undone: {second}")
+        if self.gained.unloaded:
+            self.tools.runner.log.error(
+                f"{', '.join(self.gained.unloaded)} served before this start, was unloaded for it, and cannot return: "
+                "its userspace went with its container"
+            )
         if isinstance(error, DriverError):
-            self.tell(replace(self.told.moved_to(Phase.FAILED), failure=status.describe_failure(error)))
+            self.tell(phase=Phase.FAILED, failure=status.describe_failure(error))
 
-    def tell(self, told: Status) -> None:
+    def tell(self, **changes: Any) -> None:
         """Write the status document; a full or read-only /run/nvidia is not a reason to die half-way."""
-        self.told = told
+        self.told = self.told.changed(**changes)
         try:
-            status.publish(self.tools.paths, told)
+            status.publish(self.tools.paths, self.told)
         except OSError as error:
             self.tools.runner.log.warning(f"status not written: {error}")
 

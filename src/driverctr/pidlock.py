@@ -37,6 +37,14 @@ def held(path: Path, locks: Path = Path("/proc/locks")) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_held(path: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Whether a process that we can see holds the lock; nothing is locked for the answer."""
+    try:
+        return bool(_lock_pids(path.stat(), locks))
+    except OSError:
+        return False
+
+
 def _acquire(path: Path, locks: Path) -> int:
     """A descriptor of the locked file. Others delete the file (k8s-driver-manager): a lock on a file that is no longer
     at its path excludes nobody, so it is tried again."""

@@ -1,8 +1,10 @@
 """`driverctr status` and `driverctr plan`, for people and for programs."""
 
+import time
 from typing import Any
 
-from driverctr import daemons, markers, status
+from driverctr import daemons, markers, pidlock, status, verify
+from driverctr.errors import DriverError
 from driverctr.facts import gpus, holders, modules
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
@@ -20,7 +22,7 @@ def collect_status(paths: Paths) -> dict[str, Any]:
     return {
         "schema": status.SCHEMA,
         "phase": document["phase"] if document else "not running",
-        "ready": words[markers.CONTAINER] is not None and "nvidia" in stack,
+        "ready": is_ready(paths, document),
         "start": document,
         "modules": {
             module.name: {
@@ -43,6 +45,20 @@ def collect_status(paths: Paths) -> dict[str, Any]:
     }
 
 
+def is_ready(paths: Paths, document: dict[str, Any] | None) -> bool:
+    """The kernel's truth at this moment: a start that became ready lives, and everything it checked still holds.
+
+    The markers are no proof: a crash leaves them, and the operator's preStop takes them from a driver that serves.
+    """
+    if not document or document["phase"] != status.Phase.READY or not pidlock.is_held(paths.pid_file):
+        return False
+    try:
+        verify.refuse(verify.look(paths, verify.recall(document["expected"])))
+    except (DriverError, TypeError):
+        return False
+    return True
+
+
 def format_status(found: dict[str, Any]) -> str:
     """One screen."""
     start = found["start"] or {}
@@ -60,6 +76,13 @@ def format_status(found: dict[str, Any]) -> str:
     root = found["driver_root"]
     lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
     lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]
+    lines += [("problem", f"{problem['code']}: {problem['message']}") for problem in start.get("problems", ())]
+    lines += [("degraded", reason) for reason in start.get("degraded", ())]
+    lines += [("lost", state) for state in start.get("lost", ())]
+    if start.get("kept"):
+        lines.append(("kept", ", ".join(start["kept"])))
+    if start.get("last_check"):
+        lines.append(("last check", f"{time.time() - start['last_check']:.0f} s ago"))
     if start.get("steps"):
         lines.append(("steps", ", ".join(f"{step['name']} {step['seconds']:.2f} s" for step in start["steps"])))
     if start.get("failure"):

@@ -198,11 +198,14 @@ class _PidFd:
         os.close(self.descriptor)
 
 
-def wait_for_end(pid: int, seconds: float) -> bool:
-    """Wait until a process that need not be our child has ended; False when `seconds` have passed."""
+def wait_for_end(pid: int, seconds: float, wait: Callable[[int, float], bool] | None = None) -> bool:
+    """Wait until a process that need not be our child has ended; False when `seconds` have passed.
+
+    `wait(descriptor, seconds)` may give up earlier than that.
+    """
     try:
         with contextlib.closing(_PidFd(pid)) as watched:
-            return watched.wait(seconds)
+            return wait(watched.descriptor, seconds) if wait is not None else watched.wait(seconds)
     except ProcessLookupError:
         return True
 

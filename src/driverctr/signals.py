@@ -1,15 +1,23 @@
-"""Signals: during a step they raise Stopped, around an act of the kernel they wait, at the end they wake a selector."""
+"""Signals: during a step they raise Stopped, around an act of the kernel they wait, at the end they wake a selector.
+
+The first asks us to stop, the second to hurry, the third to leave at once, whatever is being done.
+"""
 
 import contextlib
 import os
 import selectors
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from driverctr.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+
+TO_HURRY = 2
+TO_LEAVE = 3
+"""How many signals it takes."""
 
 
 class Signals:
@@ -18,6 +26,8 @@ class Signals:
     def __init__(self) -> None:
         """Nothing has arrived; a pipe stands ready to wake the final wait."""
         self.arrived: int | None = None
+        self.count = 0
+        self.what_is_left: Callable[[], str] = str
         self._held = 0
         self._deaf = False
         self.wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -31,10 +41,25 @@ class Signals:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        first = self.arrived is None
+        self.count += 1
         self.arrived = self.arrived or number
-        if first and not self._held and not self._deaf:
+        if self.count >= TO_LEAVE:
+            self._leave(number)
+        if self.count == 1 and not self._held and not self._deaf:
             raise Stopped(number)
+
+    def _leave(self, number: int) -> None:
+        """End here and now: no undo, no log that may be in the middle of a line, no word that could fail."""
+        try:
+            words = f"signal {number}, the third: leaving at once. {self.what_is_left()}\n"
+            os.write(2, words.encode())
+        finally:
+            os._exit(128 + number)
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a second signal asked for haste: then nothing is waited for."""
+        return self.count >= TO_HURRY
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -65,6 +90,24 @@ class Signals:
         self.check()
         self.drain()
 
+    def wait_readable(self, descriptor: int | None, seconds: float) -> bool:
+        """Wait until a descriptor is readable; False when `seconds` have passed or haste is asked.
+
+        Without a descriptor it only lets time pass. For waits while undoing: no signal is raised here.
+        """
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.wake_reader, selectors.EVENT_READ)
+            if descriptor is not None:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while True:
+                left = 0.0 if self.hurried else max(0.0, deadline - time.monotonic())
+                if descriptor in {key.fd for key, _ in selector.select(left)}:
+                    return True
+                if left == 0.0:
+                    return False
+                self.drain()
+
     def deafen(self) -> None:
         """From now on signals are only noted: what is being undone must be undone to its end."""
         self._deaf = True
@@ -79,3 +122,29 @@ class Signals:
         with contextlib.suppress(BlockingIOError):
             while os.read(self.wake_reader, 4096):
                 pass
+
+
+class Budget:
+    """The seconds a stop may take, all its acts together; before a stop begins, each act has them for itself."""
+
+    LEAST = 1.0
+    """Seconds an act gets even when nothing is left: an rmmod cut off in the kernel would be taken for stuck."""
+
+    def __init__(self, signals: Signals, seconds: float) -> None:
+        """`seconds` must be below the grace period of whoever stops us."""
+        self._signals = signals
+        self.seconds = seconds
+        self._deadline: float | None = None
+
+    def begin(self) -> None:
+        """The stop begins now; a second call changes nothing."""
+        self._deadline = self._deadline or time.monotonic() + self.seconds
+
+    def for_an_act(self) -> float:
+        """Seconds for what we do ourselves."""
+        left = self.seconds if self._deadline is None else self._deadline - time.monotonic()
+        return max(self.LEAST, left)
+
+    def for_others(self, most: float) -> float:
+        """Seconds to wait for somebody else, `most` at most; none when haste is asked."""
+        return 0.0 if self._signals.hurried else min(most, self.for_an_act())

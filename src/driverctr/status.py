@@ -22,6 +22,7 @@ class Phase(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    NOT_READY = "not-ready"
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
@@ -38,7 +39,11 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Status:
-    """The document at /run/nvidia/driverctr/status.json."""
+    """The document at /run/nvidia/driverctr/status.json; times in seconds since the epoch.
+
+    `degraded` is what is not as wanted though the driver serves, `problems` why it does not; `expected` what must be so
+    (verify.recall reads it), `kept` the steps that a stop left done, `lost` the state of GPUs that an unload took.
+    """
 
     phase: Phase
     since: float
@@ -51,11 +56,19 @@ class Status:
     steps: tuple[StepTime, ...] = ()
     daemon_restarts: int = 0
     failure: Mapping[str, str] = field(default_factory=dict)
+    degraded: tuple[str, ...] = ()
+    problems: tuple[Mapping[str, str], ...] = ()
+    last_check: float | None = None
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    def moved_to(self, phase: Phase) -> "Status":
-        """The same, in another phase from now on."""
-        return replace(self, phase=phase, since=time.time(), step="")
+    def changed(self, **changes: Any) -> "Status":
+        """The same with these fields; in another phase from now on, if it is another."""
+        if changes.get("phase", self.phase) is not self.phase:
+            changes = {"since": time.time(), "step": "", **changes}
+        return replace(self, **changes)
 
 
 def publish(paths: Paths, status: Status) -> None:

@@ -1,15 +1,16 @@
-"""The wait: asleep until a signal, a daemon's end or a daemon's word; nothing is polled."""
+"""The wait: asleep until a signal, a daemon's end or word, a hint that something changed, or the next look is due."""
 
 import contextlib
 import os
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from driverctr import daemons
 from driverctr.daemons import Daemon, Running
 from driverctr.errors import DriverError
+from driverctr.hints import Hint
 from driverctr.paths import Paths
 from driverctr.run import Runner, reap
 from driverctr.signals import Signals
@@ -20,6 +21,9 @@ LONGEST_PAUSE = 60.0
 CALM = 300.0
 """Seconds: a daemon that died is started again after FIRST_PAUSE, then twice as long each time, until it has lived
 CALM seconds."""
+
+SETTLE = 0.25
+"""Seconds a hint is left to itself after its first word: whatever follows, a storm too, is one look."""
 
 
 @dataclass
@@ -34,19 +38,34 @@ class Watch:
 
 
 @dataclass
+class Hearing:
+    """A hint: heard in the selector, or (with `due`) left to itself until a monotonic time."""
+
+    hint: Hint
+    due: float | None = None
+
+
+@dataclass
 class Supervisor:
-    """Keeps daemons alive until a signal comes; `on_change(ready)` hears when all live, or no longer all."""
+    """Keeps daemons alive until a signal comes, and looks after the driver.
+
+    `on_change(ready)` hears when all daemons live, or no longer all. `look` is called when a hint or the clock asks for
+    it, and tells in how many seconds at most it wants to be called again.
+    """
 
     paths: Paths
     runner: Runner
     signals: Signals
     syslog: Syslog
     on_change: Callable[[bool], None]
+    look: Callable[[], float]
     watches: list[Watch] = field(default_factory=list)
+    hearings: list[Hearing] = field(default_factory=list)
     restarts: int = 0
+    look_due: float = 0.0
 
-    def wait(self, running: tuple[Running, ...]) -> None:
-        """Watch until Stopped is raised by a signal."""
+    def wait(self, running: tuple[Running, ...], hints: Sequence[Hint] = ()) -> None:
+        """Watch until Stopped is raised by a signal; the first look is taken at once, since hints are heard now."""
         with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
             selector.register(self.signals.wake_reader, selectors.EVENT_READ)
             if self.syslog.is_open:
@@ -56,6 +75,10 @@ class Supervisor:
                 watch = Watch(found.daemon)
                 self.watches.append(watch)
                 self._attend(selector, watch, found)
+            for hint in hints:
+                self.hearings.append(Hearing(hint))
+                selector.register(hint, selectors.EVENT_READ)
+            self._look()
             while True:
                 with self.signals.deferred():
                     ready = selector.select(self._next_due())
@@ -73,6 +96,26 @@ class Supervisor:
                 self._lost(selector, watch)
             elif watch.due is not None and time.monotonic() >= watch.due:
                 self._restart(selector, watch)
+        concerned = [self._hear(selector, hearing, ready) for hearing in self.hearings]
+        if any(concerned) or time.monotonic() >= self.look_due:
+            self._look()
+
+    def _hear(self, selector: selectors.BaseSelector, hearing: Hearing, ready: set[int]) -> bool:
+        """The first word of a hint only begins its time to settle; whether something concerns us is read after it."""
+        if hearing.due is None:
+            if hearing.hint.fileno() in ready:
+                selector.unregister(hearing.hint)
+                hearing.due = time.monotonic() + SETTLE
+            return False
+        if time.monotonic() < hearing.due:
+            return False
+        hearing.due = None
+        concerned = hearing.hint.read()
+        selector.register(hearing.hint, selectors.EVENT_READ)
+        return concerned
+
+    def _look(self) -> None:
+        self.look_due = time.monotonic() + self.look()
 
     def _attend(self, selector: selectors.BaseSelector, watch: Watch, running: Running) -> None:
         """Open a pidfd: it becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
@@ -112,12 +155,13 @@ class Supervisor:
         if all(other.descriptor >= 0 for other in self.watches):
             self.on_change(True)
 
-    def _next_due(self) -> float | None:
-        dues = [watch.due for watch in self.watches if watch.due is not None]
-        return max(0.0, min(dues) - time.monotonic()) if dues else None
+    def _next_due(self) -> float:
+        dues = [*(watch.due for watch in self.watches), *(hearing.due for hearing in self.hearings)]
+        return max(0.0, min([self.look_due, *(due for due in dues if due is not None)]) - time.monotonic())
 
     def _forget(self) -> None:
         for watch in self.watches:
             if watch.descriptor >= 0:
                 os.close(watch.descriptor)
         self.watches.clear()
+        self.hearings.clear()

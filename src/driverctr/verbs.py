@@ -16,7 +16,7 @@ from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
-from driverctr.signals import Signals
+from driverctr.signals import Budget, Signals
 from driverctr.steps import Tools
 from driverctr.syslog import Syslog
 
@@ -51,7 +51,9 @@ def make_tools(config: Config, log: Log, paths: Paths) -> Tools:
     """What every verb acts with."""
     runner = Runner(config.child_environment, log)
     syslog = Syslog(paths.dev / "log", paths.own_run)
-    return Tools(paths, config, runner, Kmod(config.child_environment, log), Signals(), syslog)
+    signals = Signals()
+    budget = Budget(signals, config.stop_timeout)
+    return Tools(paths, config, runner, Kmod(config.child_environment, log), signals, syslog, budget)
 
 
 def flags_of(arguments: argparse.Namespace) -> Mapping[str, str]:

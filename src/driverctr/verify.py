@@ -1,96 +1,160 @@
 """The check that ready depends on: what the kernel says, against what we placed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
 
 from driverctr import daemons, devices, parameters
 from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import modules
+from driverctr.facts import gpus, modules
+from driverctr.mounts import driverroot
 from driverctr.paths import Paths
-from driverctr.run import Runner
 
-SMI_NO_DEVICES = 6
-SMI_MISMATCH = 18
-"""nvidia-smi(1), "RETURN VALUE", and NVML's own: 6 no devices, 18 library and driver do not match."""
+
+class Part(StrEnum):
+    """What a finding is about."""
+
+    MODULE = "module"
+    PARAMETER = "parameter"
+    NODE = "node"
+    DAEMON = "daemon"
+    GPU = "gpu"
+    ROOT = "root"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as wanted: about what, in words, and whether the driver serves all the same.
+
+    `gone` tells what is absent from what is there but different: only the absent is put back while we wait.
+    """
+
+    part: Part
+    subject: str
+    text: str
+    serves: bool = False
+    gone: bool = False
+    code: Code = Code.NOT_READY
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What must be so: version, per module the build-id of our file and the parameters asked, daemons that live."""
+    """What must be so: version, per module the build-id of our file and the parameters asked, daemons that live,
+    the GPUs that were bound to the driver when it became ready, how many of them must stay, the driver root."""
 
     driver_version: str
     build_ids: Mapping[str, str]
     parameters: Mapping[str, Sequence[str]]
     running: tuple[Running, ...] = ()
+    gpus: tuple[str, ...] = ()
+    least_gpus: int | None = None
+    root: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
+        document = asdict(self)
+        del document["running"]
+        return document
 
 
-def check(paths: Paths, expected: Expected, depth: Depth, runner: Runner, limit: float) -> None:
-    """Ask the kernel; raises DriverError (not-ready, gpu-init-failed) that names everything that differs."""
-    problems = check_modules(paths, expected)
+def recall(document: Mapping[str, Any]) -> Expected:
+    """What a status document says must be so; raises TypeError for a document that is not ours."""
+    words: dict[str, Any] = {**document, "gpus": tuple(document.get("gpus", ()))}
+    return Expected(**words)
+
+
+def look(paths: Paths, expected: Expected, depth: Depth = Depth.DEVICES) -> list[Finding]:
+    """Everything that differs, asked of the kernel alone: no GPU is woken, and depth smi looks no further here."""
+    found = check_modules(paths, expected)
     if depth is not Depth.MODULES:
-        problems += check_devices(paths, expected)
-    if problems:
+        found += check_devices(paths, expected)
+    return found + check_gpus(paths, expected) + (check_root(paths) if expected.root else [])
+
+
+def refuse(found: Sequence[Finding]) -> None:
+    """Raise DriverError that names everything because of which the driver does not serve; nothing if it does."""
+    serious = [finding for finding in found if not finding.serves]
+    if serious:
         raise DriverError(
-            Code.NOT_READY,
-            "the driver is not as wanted: " + "; ".join(problems),
+            serious[0].code,
+            "the driver is not as wanted: " + "; ".join(finding.text for finding in serious),
             "See `driverctr status`; a restart of the container loads it anew",
         )
-    if depth is Depth.SMI:
-        check_smi(runner, limit)
 
 
-def check_modules(paths: Paths, expected: Expected) -> list[str]:
+def check_modules(paths: Paths, expected: Expected) -> list[Finding]:
     """Each module live, of our version, and the very build of our file; parameters as asked."""
-    problems = []
+    found = []
     for name, build_id in expected.build_ids.items():
         loaded = modules.read(paths, name.replace("-", "_"))
         if loaded is None:
-            problems.append(f"{name} is not loaded")
+            found.append(Finding(Part.MODULE, name, f"{name} is not loaded", gone=True))
         elif loaded.state != "live":
-            problems.append(f"{name} is {loaded.state}")
+            found.append(Finding(Part.MODULE, name, f"{name} is {loaded.state}"))
         elif loaded.version != expected.driver_version:
-            problems.append(f"{name} is version {loaded.version}, not {expected.driver_version}")
+            text = f"{name} is version {loaded.version}, not {expected.driver_version}"
+            found.append(Finding(Part.MODULE, name, text, code=Code.OTHER_VERSION))
         elif loaded.build_id != build_id:
-            problems.append(f"{name} is another build (build-id {loaded.build_id[:12]}, ours {build_id[:12]})")
+            text = f"{name} is another build (build-id {loaded.build_id[:12]}, ours {build_id[:12]})"
+            found.append(Finding(Part.MODULE, name, text))
         else:
-            problems += [
-                f"{name} {difference}"
+            found += [
+                Finding(Part.PARAMETER, name, f"{name} {difference}", serves=True)
                 for difference in parameters.differing(paths, name, expected.parameters.get(name, ()))
             ]
-    return problems
+    return found
 
 
-def check_devices(paths: Paths, expected: Expected) -> list[str]:
+def check_devices(paths: Paths, expected: Expected) -> list[Finding]:
     """Device nodes with the kernel's numbers, and daemons alive."""
-    problems = [f"/dev/{node.name} is missing" for node in devices.missing(paths, devices.wanted(paths))]
-    problems += [
-        f"{running.daemon.name} (pid {running.pid}) is gone"
+    found = [
+        Finding(Part.NODE, node.name, f"/dev/{node.name} is missing or has another number", gone=True)
+        for node in devices.missing(paths, devices.wanted(paths))
+    ]
+    return found + [
+        Finding(Part.DAEMON, running.daemon.name, f"{running.daemon.name} (pid {running.pid}) is gone", gone=True)
         for running in expected.running
         if daemons.find(paths, running.daemon) != running
     ]
-    return problems
 
 
-def check_smi(runner: Runner, limit: float) -> None:
-    """nvidia-smi must exit 0, as the operator's probe demands; raises DriverError in words for each known status."""
-    result = runner.run([Path("nvidia-smi")], limit=limit, check=False)
-    if result.status == 0:
-        return
-    if result.status == SMI_NO_DEVICES:
-        raise DriverError(
-            Code.GPU_INIT_FAILED,
-            f"the driver is loaded, but no GPU could be initialised (nvidia-smi: {result.words})",
-            "Look for NVRM and Xid lines in the kernel log: the GPU, its power, its firmware or its slot",
-        )
-    if result.status == SMI_MISMATCH:
-        raise DriverError(
-            Code.NOT_READY,
-            f"userspace and kernel modules are of different versions (nvidia-smi: {result.words})",
-            "Use an image whose userspace is of the loaded modules' version",
-        )
-    raise DriverError(
-        Code.NOT_READY, f"nvidia-smi failed with exit status {result.status}: {result.words}", "See the kernel log"
-    )
+def check_gpus(paths: Paths, expected: Expected) -> list[Finding]:
+    """Every GPU that served is still on the bus and bound to the driver; one given to vfio-pci is not missed.
+
+    The driver serves all the same while enough are left. While the core module is gone nothing can be bound to it.
+    """
+    if modules.read(paths, modules.CORE) is None:
+        return []
+    now = {gpu.address: gpu.driver for gpu in gpus.read(paths)}
+    given = [address for address in expected.gpus if now.get(address) == gpus.VFIO]
+    serving = [address for address in expected.gpus if now.get(address) == modules.CORE]
+    least = len(expected.gpus) - len(given) if expected.least_gpus is None else expected.least_gpus
+    enough = len(serving) >= least
+    found = [Finding(Part.GPU, address, f"GPU {address} was given to {gpus.VFIO}", serves=enough) for address in given]
+    for address in expected.gpus:
+        if address not in now:
+            text = f"GPU {address} has vanished from the bus"
+            found.append(Finding(Part.GPU, address, text, serves=enough, code=Code.GPU_LOST))
+        elif now[address] not in (gpus.VFIO, modules.CORE):
+            text = f"GPU {address} is bound to {now[address] or 'no driver'}"
+            found.append(Finding(Part.GPU, address, text, serves=enough, code=Code.GPU_LOST))
+    return found
+
+
+def check_root(paths: Paths) -> list[Finding]:
+    """Our root exported once; a tree of somebody else is told from none, or a second of ours."""
+    where = paths.driver_root
+    try:
+        state = driverroot.state(paths)
+    except OSError as error:
+        return [Finding(Part.ROOT, str(where), f"the mount table cannot be read: {error.strerror}")]
+    if state.settled:
+        return []
+    if not state.layers:
+        return [Finding(Part.ROOT, str(where), f"nothing is mounted at {where}", gone=True)]
+    if state.ours:
+        return [Finding(Part.ROOT, str(where), f"{where} holds our root, but not once and shared", gone=True)]
+    return [Finding(Part.ROOT, str(where), f"{where} holds a tree that is not ours ({state.layers[-1].source})")]

@@ -128,7 +128,7 @@ def test_a_signal_inside_nested_holds_waits_for_the_outermost(signals: Signals) 
 
 def test_no_signal_is_lost_whenever_it_comes(signals: Signals) -> None:
     for _ in range(40):
-        signals.arrived = None
+        signals.arrived, signals.count = None, 0
         timer = threading.Timer(0.001, os.kill, (os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
             timer.start()
@@ -237,7 +237,7 @@ def test_syslog_covers_what_the_host_mounted_there_and_uncovers_it(
 
 
 def supervisor(paths: Paths, runner: Runner, signals: Signals, on_change: Callable[[bool], None]) -> Supervisor:
-    return Supervisor(paths, runner, signals, Syslog(paths.root / "log", paths.root), on_change)
+    return Supervisor(paths, runner, signals, Syslog(paths.root / "log", paths.root), on_change, lambda: 60.0)
 
 
 def test_waiting_wakes_for_nothing_but_events(

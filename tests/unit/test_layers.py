@@ -16,7 +16,7 @@ ROOMS = (
     ("facts",),
     ("status",),
     ("kmod", "mounts", "syslog", "daemons", "devices", "pidlock", "markers", "firmware", "parameters", "moduletree"),
-    ("verify", "supervise", "peermem", "peermem_reload"),
+    ("verify", "smi", "hints", "supervise", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
     ("headers", "userspace"),
     ("build",),
@@ -24,7 +24,8 @@ ROOMS = (
     ("survey",),
     ("plan",),
     ("steps",),
-    ("report", "lifecycle"),
+    ("mend",),
+    ("report", "health", "stopping", "lifecycle"),
     ("verbs", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""

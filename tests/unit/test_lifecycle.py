@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from driverctr import config as settings
-from driverctr import lifecycle, markers, status, survey
+from driverctr import lifecycle, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -21,7 +21,7 @@ from driverctr.mounts.driverroot import RootState
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.run import Runner
-from driverctr.signals import Signals
+from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.survey import Facts, Observation
 from driverctr.syslog import Syslog
@@ -114,6 +114,10 @@ class Life:
     steps: dict[StepName, FakeStep]
     told: list[str]
 
+    @property
+    def log(self) -> str:
+        return str(self.start.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]
+
 
 @pytest.fixture
 def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
@@ -121,8 +125,10 @@ def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
     steps = {name: FakeStep(name, told) for name in StepName}
     monkeypatch.setattr(lifecycle, "STEPS", tuple(steps.values()))
     monkeypatch.setattr(survey, "survey", lambda *_: facts())
-    monkeypatch.setattr(lifecycle, "check_free", lambda tools: None)
-    tools = Tools(paths, CONFIG, runner, Kmod(), Signals(), Syslog(Path("/nowhere"), paths.own_run))
+    monkeypatch.setattr(stopping, "check_free", lambda tools: None)
+    signals = Signals()
+    budget = Budget(signals, CONFIG.stop_timeout)
+    tools = Tools(paths, CONFIG, runner, Kmod(), signals, Syslog(Path("/nowhere"), paths.own_run), budget)
     start = Start(tools)
     monkeypatch.setattr(Start, "wait", lambda self: (_ for _ in ()).throw(Stopped(signal.SIGTERM)))
     return Life(start, steps, told)
@@ -174,7 +180,8 @@ def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkey
     def busy(tools: Tools) -> None:
         raise DriverError(Code.IN_USE, "nvidia has refcnt 3")
 
-    monkeypatch.setattr(lifecycle, "check_free", busy)
+    monkeypatch.setattr(stopping, "check_free", busy)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.5)
     with pytest.raises(DriverError) as refused:
         life.start.run()
     assert refused.value.code is Code.IN_USE
@@ -200,24 +207,14 @@ def test_a_signal_while_modules_are_had_undoes_and_is_not_a_good_life(life: Life
 
 
 def test_a_signal_right_after_publishing_ends_a_good_life(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped_at_once(self: Start, told: status.Status) -> None:
-        if told.phase is status.Phase.READY:
+    def stopped_at_once(self: Start, **changes: object) -> None:
+        if changes.get("phase") is status.Phase.READY:
             raise Stopped(signal.SIGTERM)
 
     monkeypatch.setattr(Start, "tell", stopped_at_once)
     with pytest.raises(Stopped) as stopped:
         life.start.run()
     assert stopped.value.was_ready
-
-
-def test_a_daemons_end_flips_only_the_daemons_marker(life: Life, paths: Paths) -> None:
-    markers.write_ready(paths.run, gds=False, gdrcopy=False, rdma=True)
-    life.start.on_daemons(False)
-    assert (paths.run / markers.DAEMONS).read_text() == "NotReady\n"
-    assert (paths.run / markers.CONTAINER).exists()
-    life.start.on_daemons(True)
-    assert (paths.run / markers.DAEMONS).read_text() == "Ready\n"
-    assert life.start.told.daemon_restarts == 1
 
 
 def test_termination_message_is_one_line_of_json_within_the_limit(paths: Paths) -> None:

@@ -132,7 +132,7 @@ def test_a_daemon_is_started_found_watched_restarted_and_stopped(
             os.kill(os.getpid(), signal.SIGTERM)
 
     syslog = Syslog(real_proc.root / "log", real_proc.root)
-    supervisor = Supervisor(real_proc, runner, signals, syslog, on_change)
+    supervisor = Supervisor(real_proc, runner, signals, syslog, on_change, lambda: 60.0)
     os.kill(first.pid, signal.SIGKILL)
     with pytest.raises(Stopped) as stopped:
         supervisor.wait((first,))

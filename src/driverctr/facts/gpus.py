@@ -7,6 +7,9 @@ from driverctr.paths import Paths
 
 VENDOR_NVIDIA = 0x10DE
 VENDOR_MELLANOX = 0x15B3
+VFIO = "vfio-pci"
+"""The driver that hands a GPU to a virtual machine: never touched, and not missed."""
+
 CLASS_DISPLAY = 0x03
 """PCI base class of GPUs: 0x0300 VGA, 0x0302 3D controller (pci.ids)."""
 

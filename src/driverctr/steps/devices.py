@@ -49,6 +49,6 @@ class Daemons:
         for daemon in reversed(daemons.DAEMONS):
             running = daemons.find(tools.paths, daemon)
             if daemon.name in data["daemons"] and running is not None:
-                daemons.stop(tools.paths, running, tools.config.stop_timeout)
+                tools.stop_daemon(running)
                 daemons.tell(tools.runner, daemon, tools.syslog)
         tools.syslog.close()

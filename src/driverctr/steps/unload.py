@@ -22,7 +22,7 @@ def stop_daemons(tools: Tools) -> None:
     for daemon in reversed(daemons.DAEMONS):
         running = daemons.find(tools.paths, daemon)
         if running is not None:
-            daemons.stop(tools.paths, running, tools.config.stop_timeout)
+            tools.stop_daemon(running)
             tools.runner.log.info(f"{daemon.name} (pid {running.pid}) stopped")
 
 
@@ -31,7 +31,7 @@ def unload_modules(tools: Tools) -> None:
     check_free(tools)
     order = modules.unload_order(modules.read_stack(tools.paths))
     if order:
-        tools.kmod.unload(order, tools.config.stop_timeout)
+        tools.kmod.unload(order, tools.budget.for_an_act())
         tools.runner.log.info("unloaded " + ", ".join(order))
 
 

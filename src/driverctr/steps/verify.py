@@ -1,6 +1,10 @@
 """Ask the kernel whether it is true."""
 
-from driverctr import verify
+from dataclasses import replace
+
+from driverctr import smi, verify
+from driverctr.config import Depth
+from driverctr.facts import gpus, modules
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -14,8 +18,13 @@ class Verify:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Check to the depth set; raises DriverError that names everything that differs."""
-        config = tools.config
-        verify.check(tools.paths, gained.expected(), config.verify_depth, tools.runner, config.verify_timeout)
+        config, paths = tools.config, tools.paths
+        bound = tuple(gpu.address for gpu in gpus.read(paths) if gpu.driver == modules.CORE)
+        gained = replace(gained, gpus=bound)
+        verify.refuse(verify.look(paths, gained.expected(config.verify_gpus), config.verify_depth))
+        if config.verify_depth is Depth.SMI:
+            silent = smi.check(paths, tools.runner, config.verify_timeout, config.verify_gpus)
+            gained = replace(gained, silent_gpus=silent)
         return Outcome(None, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:

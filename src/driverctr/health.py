@@ -1,0 +1,122 @@
+"""The look at the driver while we wait: seen, said, mended where safe; the markers follow (DESIGN section 4)."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from driverctr import markers, verify
+from driverctr.errors import DriverError
+from driverctr.facts import kernellog
+from driverctr.mend import Mender
+from driverctr.status import Phase
+from driverctr.steps import Tools
+from driverctr.verify import Expected, Finding
+
+LOOK_EVERY = 60.0
+"""Seconds between two looks at most (DESIGN section 2, promise 2)."""
+
+
+@dataclass
+class Health:
+    """What is told of a driver that was ready, by `tell(field=value, ...)`, and by the markers.
+
+    The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
+    stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
+    nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay.
+    """
+
+    tools: Tools
+    expected: Expected
+    tell: Callable[..., None]
+    lasting: tuple[str, ...] = ()
+    found: Sequence[Finding] = ()
+    daemons_live: bool = True
+    restarts: int = 0
+    withdrawn: bool = False
+    looked: float = field(default_factory=time.monotonic)
+    mender: Mender = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The mender loads in the order in which the modules were loaded first."""
+        self.mender = Mender(self.tools, tuple(self.expected.build_ids))
+
+    def look(self) -> float:
+        """Look, mend, look again; returns the seconds until the next look at most."""
+        self._report(self._ask())
+        if any(finding.gone for finding in self.found) and self.mender.is_due():
+            with self.tools.signals.held():
+                self.mender.mend(self.found)
+            self._report(self._ask())
+        self.looked = time.monotonic()
+        if not any(finding.gone for finding in self.found):
+            self.mender.rest()
+            return LOOK_EVERY
+        return min(LOOK_EVERY, max(0.0, self.mender.due - time.monotonic()))
+
+    def on_daemons(self, all_live: bool) -> None:
+        """A daemon's end flips only the daemons' marker; the kernel still has the driver."""
+        self.daemons_live = all_live
+        self.restarts += 1 if all_live else 0
+        self._mark(lambda: markers.write_daemons_status(self.tools.paths.run, ready=all_live))
+        self._tell()
+
+    def _ask(self) -> list[Finding]:
+        return verify.look(self.tools.paths, self.expected, self.tools.config.verify_depth)
+
+    def _report(self, found: Sequence[Finding]) -> None:
+        """Say what is new and what is over, flip the marker, tell the status."""
+        former, self.found = self.found, found
+        self._say([finding for finding in found if finding not in former])
+        if former and not found:
+            self.tools.runner.log.info("the driver is as wanted again")
+        self._flip()
+        self._tell()
+
+    def _say(self, new: Sequence[Finding]) -> None:
+        log = self.tools.runner.log
+        for finding in new:
+            if finding.serves:
+                log.warning(f"degraded: {finding.text}", code=finding.code.value)
+            else:
+                log.error(finding.text, code=finding.code.value)
+        if any(not finding.serves for finding in new):
+            since = self.looked - 1
+            recent = [line for line in kernellog.read(self.tools.paths).lines if line.seconds >= since]
+            said = kernellog.Extract(tuple(recent)).of_nvidia()
+            if said:
+                log.error(f"the kernel log has: {kernellog.last(said)}")
+
+    def _flip(self) -> None:
+        """Withdraw the container's marker when the driver no longer serves, publish it again when it does."""
+        run, config = self.tools.paths.run, self.tools.config
+        if not self._serves() and not self.withdrawn and (run / markers.CONTAINER).exists():
+            self.withdrawn = self._mark(lambda: markers.withdraw_container(run))
+        elif self._serves() and self.withdrawn:
+            ready = self._mark(
+                lambda: markers.write_ready(run, gds=config.gds, gdrcopy=config.gdrcopy, rdma=config.rdma)
+            )
+            self.withdrawn = not ready
+
+    def _mark(self, act: Callable[[], None]) -> bool:
+        """A folder that cannot be written is said, and no reason to leave the driver alone."""
+        try:
+            act()
+        except DriverError as error:
+            self.tools.runner.log.error(str(error), code=error.code.value)
+            return False
+        return True
+
+    def _serves(self) -> bool:
+        return all(finding.serves for finding in self.found)
+
+    def _tell(self) -> None:
+        degraded = [finding.text for finding in self.found if finding.serves]
+        if not self.daemons_live:
+            degraded.append("a daemon is down and will be started again")
+        self.tell(
+            phase=Phase.READY if self._serves() else Phase.NOT_READY,
+            degraded=(*self.lasting, *degraded),
+            problems=tuple({"code": f.code.value, "message": f.text} for f in self.found if not f.serves),
+            daemon_restarts=self.restarts,
+            last_check=time.time(),
+        )

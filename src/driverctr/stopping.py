@@ -1,0 +1,120 @@
+"""The way down: undo in reverse, or keep what running processes need, within the time a stop may take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from driverctr import markers, smi, status
+from driverctr.config import Depth, OnStop
+from driverctr.errors import Code, DriverError
+from driverctr.plan import StepName
+from driverctr.status import Phase
+from driverctr.steps import Step, Tools, Undo
+from driverctr.steps.unload import check_free
+
+STAYS_WHILE_IN_USE = (StepName.LOAD, StepName.FIRMWARE, StepName.DRIVER_ROOT, StepName.DEVICE_NODES)
+"""Every new open reads firmware through the driver root: while modules stay, these stay."""
+
+BUSY_WAIT = 3.0
+"""Seconds a stop waits for who uses the driver: a probe that runs nvidia-smi just now is soon gone, a job is not."""
+
+BUSY_PAUSE = 0.3
+"""Seconds between two looks at who uses it."""
+
+
+@dataclass
+class Stopping:
+    """One stop: takes back what is in `done`, and tells by `tell(field=value, ...)`."""
+
+    tools: Tools
+    done: list[tuple[Step, Undo]]
+    tell: Callable[..., None]
+    kept: list[StepName] = field(default_factory=list)
+
+    def take_down(self) -> None:
+        """Undo in reverse order, or keep what running processes need; raises DriverError (in-use) if so."""
+        self.tools.runner.log.info("stopping")
+        self.tools.signals.deafen()
+        self.tools.signals.what_is_left = self.describe_what_is_left
+        self.tools.budget.begin()
+        self.tell(phase=Phase.STOPPING)
+        was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
+        failures = self.undo_last() if self.done and self.done[-1][0].name is StepName.PUBLISH else []
+        keep = was_ready and self.tools.config.on_stop is OnStop.KEEP
+        busy = [] if keep else self.find_users()
+        lost = self.read_state() if was_ready and not (keep or busy) else ()
+        while self.done:
+            if (busy or keep) and self.done[-1][0].name in STAYS_WHILE_IN_USE:
+                self.keep_last("as ON_STOP=keep asks" if keep else "since the driver is in use")
+                continue
+            name = self.done[-1][0].name
+            failed = self.undo_last()
+            failures += failed
+            if name is StepName.LOAD:
+                busy += failed
+                self.tell_load(failed, lost)
+        markers.withdraw(self.tools.paths.run, digest=not (busy or keep))
+        self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
+        for failure in (*busy, *failures):
+            self.tell(failure=status.describe_failure(failure))
+            raise failure
+        if not keep:
+            status.remove(self.tools.paths)
+
+    def find_users(self) -> list[DriverError]:
+        """Test the use before anything is stopped; a load that failed half-way may have left modules too."""
+        if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
+            return []
+        patience = self.tools.budget.for_others(BUSY_WAIT)
+        while True:
+            try:
+                check_free(self.tools)
+            except DriverError as error:
+                if patience <= 0 or self.tools.signals.hurried:
+                    self.tools.runner.log.warning(f"the driver stays: {error}")
+                    return [error]
+                self.tools.signals.wait_readable(None, BUSY_PAUSE)
+                patience -= BUSY_PAUSE
+            else:
+                return []
+
+    def read_state(self) -> tuple[str, ...]:
+        """What the unload will lose, where nvidia-smi is there to tell and nobody is in a hurry."""
+        if self.tools.config.verify_depth is not Depth.SMI or self.tools.signals.hurried:
+            return ()
+        return smi.read_state(self.tools.runner)
+
+    def tell_load(self, failed: list[DriverError], lost: tuple[str, ...]) -> None:
+        """Modules that went took state with them; modules that did not go are kept."""
+        if failed:
+            self.kept.append(StepName.LOAD)
+            return
+        for line in lost:
+            self.tools.runner.log.warning(f"lost with the modules: {line}")
+
+    def keep_last(self, why: str) -> None:
+        """Leave the step done last as it is."""
+        step, _ = self.done.pop()
+        self.kept.append(step.name)
+        self.tools.runner.log.warning(f"{step.name.value}: kept, {why}")
+
+    def undo_last(self) -> list[DriverError]:
+        """Undo the step done last; what fails is told and returned: the steps before it are undone all the same."""
+        step, data = self.done[-1]
+        try:
+            with self.tools.runner.log.step(f"undo {step.name.value}", "taking back"):
+                step.undo(self.tools, data)
+        except DriverError as error:
+            failure = error
+        except OSError as error:
+            failure = DriverError(Code.NODE_FILE, f"undo of {step.name.value}: {error}", "See the log above")
+        else:
+            return []
+        finally:
+            self.done.pop()
+        self.tools.runner.log.error(str(failure), code=failure.code.value)
+        return [failure]
+
+    def describe_what_is_left(self) -> str:
+        """For a third signal."""
+        names = [*self.kept, *(step.name for step, _ in self.done)]
+        return f"not taken back: {', '.join(names) or 'nothing'}; `driverctr unload` does it"

@@ -1,0 +1,297 @@
+"""The check that ready depends on: the kernel's word against what was placed, and whether the GPUs answer."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from driverctr import config as settings
+from driverctr import markers, pidlock, report, smi, status, verify
+from driverctr.config import Depth, GpuNeed
+from driverctr.daemons import Running
+from driverctr.errors import Code, DriverError
+from driverctr.paths import Paths
+from driverctr.run import Runner
+from driverctr.status import Phase, Status
+from driverctr.verify import Expected, Part
+from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.test_processes import DAEMON
+from tests.unit.test_use import loaded
+
+ONE, TWO = "0000:3b:00.0", "0000:5e:00.0"
+
+
+def expected(**changes: object) -> Expected:
+    plain = Expected("535.1", {"nvidia": "c0ffee11", "nvidia-uvm": "c0ffee11"}, {"nvidia": ("NVreg_A=1",)})
+    return replace(plain, **changes)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def gpu(paths: Paths, address: str, driver: str = "nvidia") -> None:
+    """A GPU on the bus, bound to a driver or to none."""
+    base = f"sys/bus/pci/devices/{address}"
+    make_tree(paths.root, {f"{base}/vendor": "0x10de\n", f"{base}/class": "0x030200\n", f"{base}/device": "0x20b0\n"})
+    bind(paths, address, driver)
+
+
+def bind(paths: Paths, address: str, driver: str) -> None:
+    link = paths.pci_devices / address / "driver"
+    link.unlink(missing_ok=True)
+    if driver:
+        link.symlink_to(f"../../../bus/pci/drivers/{driver}")
+
+
+@pytest.fixture
+def node(paths: Paths) -> Paths:
+    """Both modules are loaded, and one GPU is bound to them."""
+    loaded(paths, "nvidia", 1, "nvidia_uvm")
+    loaded(paths, "nvidia_uvm", 0)
+    make_tree(paths.root, {"dev": None, "proc/driver/nvidia/params": "A: 1\n"})
+    gpu(paths, ONE)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "code", "gone"),
+    [
+        ({"sys/module/nvidia/initstate": "coming"}, "nvidia is coming", Code.NOT_READY, False),
+        (
+            {"sys/module/nvidia_uvm/version": "470.9"},
+            "nvidia-uvm is version 470.9, not 535.1",
+            Code.OTHER_VERSION,
+            False,
+        ),
+        ({"sys/module/nvidia/notes/.note.gnu.build-id": ""}, "nvidia is another build", Code.NOT_READY, False),
+        ({"proc/devices": "Character devices:\n195 nvidia\n"}, "/dev/nvidiactl is missing", Code.NOT_READY, True),
+    ],
+)
+def test_the_check_names_what_differs(node: Paths, files: dict[str, str], said: str, code: Code, gone: bool) -> None:
+    verify.refuse(verify.look(node, expected()))
+    make_tree(node.root, files)
+    found = verify.look(node, expected())
+    assert [(finding.code, finding.gone, finding.serves) for finding in found] == [(code, gone, False)]
+    with pytest.raises(DriverError, match=f"as wanted: {said}") as failed:
+        verify.refuse(found)
+    assert failed.value.code is code
+
+
+def test_a_parameter_that_differs_is_degraded_and_ready_all_the_same(node: Paths) -> None:
+    make_tree(node.root, {"proc/driver/nvidia/params": "A: 0\n"})
+    found = verify.look(node, expected())
+    assert [(f.part, f.serves, f.text) for f in found] == [(Part.PARAMETER, True, "nvidia NVreg_A: asked 1, is 0")]
+    verify.refuse(found)
+
+
+def test_the_check_names_everything_at_once_and_looks_no_deeper_than_asked(paths: Paths) -> None:
+    make_tree(paths.root, {"proc/devices": "Character devices:\n195 nvidia\n", "dev": None})
+    wish = expected(running=(Running(DAEMON, 2**22 + 1, 1),))
+    assert [finding.text for finding in verify.look(paths, wish, Depth.MODULES)] == [
+        "nvidia is not loaded",
+        "nvidia-uvm is not loaded",
+    ]
+    assert [finding.subject for finding in verify.check_devices(paths, wish)] == ["nvidiactl", "nvidia-fake"]
+
+
+@pytest.mark.parametrize(
+    ("least", "first", "second", "serves", "said"),
+    [
+        (None, "nvidia", "nvidia", True, []),
+        (None, "nvidia", "absent", False, [f"GPU {TWO} has vanished from the bus"]),
+        (1, "nvidia", "absent", True, [f"GPU {TWO} has vanished from the bus"]),
+        (2, "nvidia", "absent", False, [f"GPU {TWO} has vanished from the bus"]),
+        (None, "nvidia", "vfio-pci", True, [f"GPU {TWO} was given to vfio-pci"]),
+        (None, "nvidia", "", False, [f"GPU {TWO} is bound to no driver"]),
+        (None, "nouveau", "vfio-pci", False, [f"GPU {TWO} was given to vfio-pci", f"GPU {ONE} is bound to nouveau"]),
+    ],
+)
+def test_a_gpu_that_served_is_missed_unless_given_away_or_enough_are_left(
+    node: Paths, least: int | None, first: str, second: str, serves: bool, said: list[str]
+) -> None:
+    bind(node, ONE, first)
+    if second != "absent":
+        gpu(node, TWO, second)
+    found = verify.check_gpus(node, expected(gpus=(ONE, TWO), least_gpus=least))
+    assert [finding.text for finding in found] == said
+    assert all(finding.serves is serves and not finding.gone for finding in found)
+
+
+def test_a_gpu_is_not_called_lost_when_it_is_the_module_that_went(paths: Paths) -> None:
+    gpu(paths, ONE, "")
+    assert verify.check_gpus(paths, expected(gpus=(ONE,))) == []
+
+
+def test_what_is_expected_survives_the_status_document(paths: Paths) -> None:
+    wish = expected(gpus=(ONE,), least_gpus=1, root=True)
+    status.publish(paths, Status(Phase.READY, 0, 1, expected=wish.as_dict()))
+    document = status.read(paths)
+    assert document is not None
+    again = verify.recall(document["expected"])
+    assert replace(again, parameters=wish.parameters) == wish
+    assert {name: tuple(words) for name, words in again.parameters.items()} == wish.parameters
+
+
+@pytest.fixture
+def ready(node: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A start that says it is ready, with both markers, whose process lives."""
+    status.publish(node, Status(Phase.READY, 0, 1, expected=expected(gpus=(ONE,)).as_dict()))
+    markers.write_ready(node.run, gds=False, gdrcopy=False, rdma=False)
+    monkeypatch.setattr(pidlock, "is_held", lambda path: True)
+    return node
+
+
+def test_ready_is_the_kernels_truth_whatever_the_markers_say(ready: Paths) -> None:
+    assert report.is_ready(ready, status.read(ready))
+    (ready.run / markers.CONTAINER).unlink()
+    assert report.is_ready(ready, status.read(ready)), "the operator's preStop took the marker, not the driver"
+    markers.write_ready(ready.run, gds=False, gdrcopy=False, rdma=False)
+    make_tree(ready.root, {"sys/module/nvidia_uvm/version": "470.9"})
+    assert not report.is_ready(ready, status.read(ready)), "marker and core module are there, and it is not true"
+
+
+@pytest.mark.parametrize("what", ["dead", "starting", "another schema", "no document"])
+def test_ready_needs_a_start_that_lives_and_became_ready(
+    ready: Paths, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = status.read(ready)
+    assert document is not None
+    if what == "dead":
+        monkeypatch.setattr(pidlock, "is_held", lambda path: False)
+    elif what == "starting":
+        document["phase"] = "starting"
+    elif what == "another schema":
+        document["expected"] = {"surprise": 1}
+    assert not report.is_ready(ready, None if what == "no document" else document)
+
+
+def test_the_lock_is_seen_without_taking_it(paths: Paths, tmp_path: Path) -> None:
+    assert not pidlock.is_held(paths.pid_file)
+    with pidlock.held(paths.pid_file):
+        assert pidlock.is_held(paths.pid_file)
+    paths.pid_file.touch()
+    assert not pidlock.is_held(paths.pid_file)
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("echo 'No devices were found'; exit 6", Code.GPU_INIT_FAILED, "no GPU could be initialised"),
+        ("echo 'Driver/library version mismatch'; exit 18", Code.NOT_READY, "different versions"),
+        ("exit 12", Code.NOT_READY, "exit status 12"),
+        ("exec /bin/sleep 30", Code.COMMAND_FAILED, "did not end within 1 s"),
+    ],
+)
+def test_what_nvidia_smi_means(
+    paths: Paths, runner: Runner, fake_bin: FakeBin, script: str, code: Code, said: str
+) -> None:
+    fake_bin.add("nvidia-smi", script)
+    with pytest.raises(DriverError, match=said) as failed:
+        smi.check(paths, runner, 1, GpuNeed())
+    assert failed.value.code is code
+
+
+def answers(fake_bin: FakeBin, *addresses: str) -> None:
+    """An nvidia-smi that exits 0 and lists these."""
+    rows = "\n".join(f"{index}, {address}" for index, address in enumerate(addresses))
+    fake_bin.add("nvidia-smi", f'case "$1" in --query*) /bin/cat <<"END"\n{rows}\nEND\nesac')
+
+
+@pytest.mark.parametrize(
+    ("wish", "listed", "silent", "refused"),
+    [
+        ("all", ["00000000:3B:00.0", "00000000:5E:00.0"], (), False),
+        ("all", ["00000000:3B:00.0"], (), True),
+        ("any", ["00000000:3B:00.0"], (TWO,), False),
+        ("any", [], (), True),
+        ("1", ["00000000:5E:00.0"], (ONE,), False),
+        ("2", ["00000000:5E:00.0"], (), True),
+        ("3", ["00000000:3B:00.0", "00000000:5E:00.0"], (), True),
+    ],
+)
+def test_as_many_gpus_must_answer_as_the_setting_says(
+    paths: Paths,
+    runner: Runner,
+    fake_bin: FakeBin,
+    wish: str,
+    listed: list[str],
+    silent: tuple[str, ...],
+    refused: bool,
+) -> None:
+    gpu(paths, ONE)
+    gpu(paths, TWO)
+    gpu(paths, "0000:af:00.0", "vfio-pci")
+    answers(fake_bin, *listed)
+    need = settings.load({"VERIFY_GPUS": wish}).verify_gpus
+    if not refused:
+        assert smi.check(paths, runner, 5, need) == silent
+        return
+    with pytest.raises(DriverError, match=f"lists {len(listed)} of 2 GPUs") as failed:
+        smi.check(paths, runner, 5, need)
+    assert failed.value.code is Code.GPU_INIT_FAILED
+    assert (TWO in failed.value.message) is (len(listed) < 2 and "5E" not in "".join(listed))
+
+
+def test_the_kernels_words_are_attached_to_a_failure(paths: Paths, runner: Runner, fake_bin: FakeBin) -> None:
+    make_tree(paths.root, {"dev/kmsg": "4,1,9,-;NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n"})
+    fake_bin.add("nvidia-smi", f'echo "4,2,9,-;NVRM: RmInitAdapter failed! (0x26)" >> {paths.dev}/kmsg; exit 6')
+    with pytest.raises(DriverError, match="RmInitAdapter") as failed:
+        smi.check(paths, runner, 5, GpuNeed())
+    assert "Xid" not in failed.value.message
+    fake_bin.add("nvidia-smi", "exit 6")
+    (paths.dev / "kmsg").write_text("4,1,9,-;NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n")
+    with pytest.raises(DriverError, match=r"Xid .*: 79"):
+        smi.check(paths, runner, 5, GpuNeed())
+
+
+@pytest.mark.parametrize("value", ["0", "none", "-1", "4097", "99999999", "²", "1.5"])
+def test_a_number_of_gpus_that_makes_no_sense_is_refused(value: str) -> None:
+    with pytest.raises(DriverError, match=r"VERIFY_GPUS=.* is not all, any, or a whole number from 1 to 4096"):
+        settings.load({"VERIFY_GPUS": value})
+
+
+STATE = {
+    "pci.bus_id": "00000000:3B:00.0",
+    "mig.mode.current": "Enabled",
+    "compute_mode": "Exclusive_Process",
+    "power.limit": "250.00",
+    "power.default_limit": "400.00",
+    "clocks.applications.graphics": "[N/A]",
+    "accounting.mode": "Disabled",
+}
+
+
+TELL = """import json, sys
+state = json.loads(sys.argv[1])
+if sys.argv[2].startswith("--query-gpu=index"):
+    print("0, " + state["pci.bus_id"])
+elif sys.argv[2].startswith("--query-gpu="):
+    print(", ".join(state.get(name, "[N/A]") for name in sys.argv[2].partition("=")[2].split(",")))
+else:
+    print("GPU 0: NVIDIA A100 (UUID: x)", "  MIG 3g.20gb Device 0: (y)", "  MIG 3g.20gb Device 1: (z)", sep="\\n")
+"""
+
+
+def tells_state(fake_bin: FakeBin, state: dict[str, str]) -> None:
+    fake_bin.add("nvidia-smi", f"/usr/bin/python3 -c '{TELL}' '{json.dumps(state)}' \"$1\"")
+
+
+def test_state_that_a_reload_loses_is_told_where_it_differs_from_the_defaults(
+    runner: Runner, fake_bin: FakeBin
+) -> None:
+    tells_state(fake_bin, STATE)
+    assert smi.read_state(runner) == (
+        f"GPU {ONE}: 2 MIG devices, MIG mode Enabled, compute mode Exclusive_Process, "
+        "power limit 250.00 W (default 400.00 W)",
+    )
+    usual = {**STATE, "mig.mode.current": "Disabled", "compute_mode": "Default", "power.limit": "400.00"}
+    tells_state(fake_bin, usual)
+    assert smi.read_state(runner) == ()
+
+
+@pytest.mark.parametrize("script", ["exit 18", "exec /bin/sleep 30", "echo 'Field x is not valid'; exit 2"])
+def test_state_that_nvidia_smi_cannot_tell_is_no_failure(
+    runner: Runner, fake_bin: FakeBin, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smi, "STATE_LIMIT", 0.5)
+    fake_bin.add("nvidia-smi", script)
+    assert smi.read_state(runner) == ()
+    assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]
