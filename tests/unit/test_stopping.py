@@ -15,13 +15,16 @@ from driverctr import config as settings
 from driverctr import daemons, markers, smi, status, stopping
 from driverctr.config import OnStop
 from driverctr.errors import Code, DriverError, Stopped
+from driverctr.facts.modules import LoadedModule
 from driverctr.paths import Paths
-from driverctr.plan import StepName
+from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.status import Phase
+from driverctr.steps import Gained
+from driverctr.steps.unload import Unload
 from tests.unit.conftest import FakeBin
-from tests.unit.test_lifecycle import Life, life
+from tests.unit.test_lifecycle import Life, facts, life
 from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, signals
 
 __all__ = ["life", "real_proc", "signals"]
@@ -126,6 +129,20 @@ def test_what_an_unload_loses_is_read_before_and_told_after(life: Life, monkeypa
     with pytest.raises(Stopped):
         life.start.run()
     assert "read state" not in life.told
+
+
+@pytest.mark.parametrize(("version", "known"), [("535.309.01", True), ("470.1", False)])
+def test_a_start_reads_the_state_only_of_a_driver_its_own_nvidia_smi_can_talk_to(
+    life: Life, monkeypatch: pytest.MonkeyPatch, version: str, known: bool
+) -> None:
+    monkeypatch.setattr(smi, "read_state", lambda runner: ("GPU x: MIG mode Enabled",))
+    former = LoadedModule("nvidia", version, "", "", "live", 0, ())
+    known_facts = facts(stack={"nvidia": former})
+    planned = PlannedStep(StepName.UNLOAD, "unload nvidia")
+    gained = Unload().apply(life.start.tools, planned, known_facts, Gained()).gained
+    assert gained.unloaded == (f"nvidia {version}",)
+    assert gained.lost == (("GPU x: MIG mode Enabled",) if known else ())
+    assert ("lost with the modules: GPU x: MIG mode Enabled" in life.log) is known
 
 
 def test_modules_that_do_not_go_have_lost_nothing(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

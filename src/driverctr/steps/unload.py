@@ -1,6 +1,9 @@
 """Unload what is loaded, in the order of the real holders graph."""
 
-from driverctr import daemons
+from dataclasses import replace
+
+from driverctr import daemons, smi
+from driverctr.config import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts import holders, modules
 from driverctr.plan import STOP_THE_USERS, PlannedStep, StepName
@@ -44,9 +47,23 @@ class Unload:
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Test, stop our daemons, test again, unload."""
         check_free(tools)
+        lost = self.read_state(tools, facts)
         stop_daemons(tools)
         unload_modules(tools)
-        return Outcome(None, gained)
+        for line in lost:
+            tools.runner.log.warning(f"lost with the modules: {line}")
+        unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())
+        return Outcome(None, replace(gained, unloaded=unloaded, lost=lost))
+
+    def read_state(self, tools: Tools, facts: Facts) -> tuple[str, ...]:
+        """What the unload will lose; nvidia-smi of our image can tell only with modules of its own version."""
+        core = facts.stack.get(modules.CORE)
+        if core is None or tools.config.verify_depth is not Depth.SMI:
+            return ()
+        if core.version != facts.image.driver_version.text:
+            tools.runner.log.debug(f"the GPUs' state is not known: our nvidia-smi cannot talk to {core.version}")
+            return ()
+        return smi.read_state(tools.runner)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """The old driver's userspace went with its container: there is nothing to return to."""
