@@ -16,10 +16,8 @@ from pathlib import Path
 from harness import cache, proc
 from harness.errors import HarnessError
 
-COMPONENTS = {
-    "debian": ("main", "contrib", "non-free", "non-free-firmware"),
-    "ubuntu": ("main", "restricted", "universe", "multiverse"),
-}
+SUITE = "bookworm"
+COMPONENTS = ("main", "contrib", "non-free", "non-free-firmware")
 # Lists older than this (seconds) are fetched again; a kernel that left the archive is then no longer offered.
 LISTS_MAX_AGE = 24 * 3600
 SOURCES_VARIABLE = "DRIVERCTR_APT_SOURCES"
@@ -40,44 +38,40 @@ class Source:
         return " ".join(word for word in words if word)
 
 
-def os_release(root: Path = Path("/")) -> dict[str, str]:
-    """Return the fields of os-release(5)."""
-    fields: dict[str, str] = {}
-    for line in (root / "etc/os-release").read_text().splitlines():
-        name, sep, value = line.partition("=")
-        if sep:
-            fields[name] = value.strip("\"'")
-    return fields
+def sources(extra_suites: Iterable[str] = ()) -> str:
+    """Return a sources.list of Debian 12 with all components.
 
-
-def codename(root: Path = Path("/")) -> str:
-    """Return the release's code name, such as bookworm."""
-    return os_release(root).get("VERSION_CODENAME", "")
-
-
-def sources(extra_suites: Iterable[str] = (), root: Path = Path("/")) -> str:
-    """Return a sources.list with the machine's own sources of its distribution and all their components.
-
-    `extra_suites` are suffixes of the code name, such as "backports", taken from where the main suite lies.
-    The file named by DRIVERCTR_APT_SOURCES takes the place of the machine's own. Raises HarnessError if no
-    source of the distribution itself is found.
+    From the file named by DRIVERCTR_APT_SOURCES, else from the machine's own apt configuration, else from Docker's
+    Debian image. `extra_suites` are suffixes of the suite, such as "backports", taken from where the main suite lies.
+    Raises HarnessError if there are none.
     """
-    release = os_release(root)
-    name = release.get("VERSION_CODENAME", "")
     chosen = os.environ.get(SOURCES_VARIABLE)
-    found = _one_line(Path(chosen).read_text()) if chosen else list(_configured(root))
-    # Only the distribution's own suites: another vendor's archive has nothing to do with the guest.
-    own = [s for s in found if s.suite == name or s.suite.startswith(f"{name}-")]
-    if not own:
-        raise HarnessError(
-            f"no package source for {name or 'this system'} is configured in {root / 'etc/apt'}",
-            f"Add one, or name a sources.list in {SOURCES_VARIABLE}",
-        )
-    everything = COMPONENTS.get(release.get("ID", ""), ("main",))
-    own = [replace(s, components=everything) for s in own]
-    base = [s for s in own if s.suite == name]
-    own += [replace(s, suite=f"{name}-{extra}") for s in base for extra in extra_suites]
-    return "\n".join(dict.fromkeys(s.line() for s in own)) + "\n"
+    if chosen:
+        found = of_suite(_one_line(Path(chosen).read_text()))
+        if not found:
+            raise HarnessError(f"{SOURCES_VARIABLE}={chosen} has no line for {SUITE}", "Give it Debian 12's sources")
+    else:
+        found = configured() or _of_image()
+    base = [s for s in found if s.suite == SUITE]
+    found += [replace(s, suite=f"{SUITE}-{extra}") for s in base for extra in extra_suites]
+    return "\n".join(dict.fromkeys(s.line() for s in found)) + "\n"
+
+
+def configured(root: Path = Path("/")) -> list[Source]:
+    """Return what a system's own apt configuration knows of Debian 12; empty on any other distribution."""
+    return of_suite(_configured(root))
+
+
+def of_suite(found: Iterable[Source]) -> list[Source]:
+    """Return the sources of Debian 12 itself, with all components: another vendor's archive stays out."""
+    return [replace(s, components=COMPONENTS) for s in found if s.suite == SUITE or s.suite.startswith(f"{SUITE}-")]
+
+
+def _of_image() -> list[Source]:
+    from harness import foreign
+
+    place = foreign.root()
+    return [replace(s, options=s.options.replace("=/", f"={place}/")) for s in configured(place)]
 
 
 def _configured(root: Path) -> Iterable[Source]:

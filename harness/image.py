@@ -18,18 +18,15 @@ from typing import Any
 
 from docker.errors import ContainerError, ImageNotFound
 
-from harness import apt, cache, dockerd, kernels, proc, wheels
+from harness import apt, cache, dockerd, foreign, kernels, proc, wheels
 from harness.errors import HarnessError
 from harness.wheels import REPOSITORY
 
 DOCKERFILE = "Dockerfile.debian"
-SUITE = "bookworm"
 REPOSITORY_NAME = "driverctr"
 DEFAULT_DRIVER = "535.309.01"
 WITHOUT_DRIVERCTR = "without-driverctr"
 PROPRIETARY = "proprietary"
-# Used where the machine's own archive cannot make the base: it is not Debian 12.
-FOREIGN_BASE = "debian:bookworm-slim"
 PATCHES = REPOSITORY / "src/driverctr/patches"
 # Increase it when `nvidia-driver build` writes something else for the same source.
 MODULES_FORMAT = 1
@@ -135,10 +132,10 @@ def _git(*words: str) -> str:
 
 def _base() -> Base:
     """Return a base image made from the machine's own archive where that is Debian 12's, else Docker's own."""
-    if os.environ.get(apt.SOURCES_VARIABLE) is None and apt.codename() != SUITE:
-        return Base(FOREIGN_BASE, "")
+    if os.environ.get(apt.SOURCES_VARIABLE) is None and not apt.configured():
+        return Base(foreign.IMAGE, "")
     sources = apt.sources(kernels.EXTRA_SUITES)
-    made = cache.entry("base", [SUITE, sources], lambda to: _debootstrap(to, sources))
+    made = cache.entry("base", [apt.SUITE, sources], lambda to: _debootstrap(to, sources))
     image = f"{REPOSITORY_NAME}-base:{made.name}"
     client = dockerd.client()
     with cache.lock(f"base-image-{made.name}"):
@@ -157,7 +154,7 @@ def _debootstrap(to: Path, sources: str) -> None:
     documents = ["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     mmdebstrap = proc.need("mmdebstrap", "mmdebstrap")
     options = ["--quiet", "--variant=minbase", "--aptopt=Acquire::Languages none", *left_out, *documents]
-    proc.run([mmdebstrap, *options, SUITE, to / "root.tar", listed], timeout=1800)
+    proc.run([mmdebstrap, *options, apt.SUITE, to / "root.tar", listed], timeout=1800)
 
 
 def export_rootfs(tag: str) -> Path:

@@ -10,7 +10,6 @@ from harness import apt, cache, proc
 
 IMAGES = Path(__file__).resolve().parent.parent / "images"
 VM_HOST = IMAGES / "vm-host"
-SUITE = "bookworm"
 # Nothing in the guest reads these, and each file costs time when the root is packed.
 LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*")
 
@@ -32,7 +31,7 @@ def packages() -> list[str]:
 def root() -> Root:
     """Return the root file system, made with mmdebstrap if the cache has none for these packages and sources."""
     sources = apt.sources()
-    made = cache.entry("vm-root", [SUITE, sources, *LEFT_OUT, *packages()], lambda to: _make(to, sources))
+    made = cache.entry("vm-root", [apt.SUITE, sources, *LEFT_OUT, *packages()], lambda to: _make(to, sources))
     return Root(disk=made / "root.erofs", busybox=made / "busybox")
 
 
@@ -61,7 +60,7 @@ def _make(to: Path, sources: str) -> None:
             "--aptopt=APT::Install-Recommends false",
             *(f"--dpkgopt=path-exclude=/{pattern}" for pattern in LEFT_OUT),
             f"--include={','.join(packages())}",
-            SUITE,
+            apt.SUITE,
             tree,
             listed,
         ],

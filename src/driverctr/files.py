@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+PIECE = 4 << 20
+"""Bytes."""
+
 
 def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     """Write to a temporary file in the same folder, fsync, rename.
@@ -52,9 +55,15 @@ def write_kernel(path: Path, value: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file, in hexadecimal; raises OSError.
+
+    In large pieces: between two of them the interpreter's lock is asked for, which other threads may hold for long.
+    """
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
 
 
 def tree_digest(root: Path) -> str:

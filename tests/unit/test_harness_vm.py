@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import apt, initramfs, kernels, vm
+from harness import apt, foreign, initramfs, kernels, vm
 from harness.cli import main
 from harness.errors import HarnessError
 from harness.initramfs import Entry
@@ -115,6 +115,9 @@ Components: x
 """
 
 
+EVERY = "main contrib non-free non-free-firmware"
+
+
 def test_sources_are_the_machines_own_with_all_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(apt.SOURCES_VARIABLE, raising=False)
     root = _machine(
@@ -124,20 +127,38 @@ def test_sources_are_the_machines_own_with_all_components(tmp_path: Path, monkey
             "etc/apt/sources.list.d/debian.sources": DEB822,
         },
     )
-    every = "main contrib non-free non-free-firmware"
+    found = apt.configured(root)
+    monkeypatch.setattr(apt, "configured", lambda: found)
     signed = "deb [signed-by=/keys/debian.gpg] http://mirror.example/debian"
-    assert apt.sources(["backports"], root).splitlines() == [
-        f"deb http://s.example/s bookworm-security {every}",
-        f"{signed} bookworm {every}",
-        f"{signed} bookworm-updates {every}",
-        f"{signed} bookworm-backports {every}",
+    assert apt.sources(["backports"]).splitlines() == [
+        f"deb http://s.example/s bookworm-security {EVERY}",
+        f"{signed} bookworm {EVERY}",
+        f"{signed} bookworm-updates {EVERY}",
+        f"{signed} bookworm-backports {EVERY}",
     ]
 
 
-def test_no_source_of_the_distribution_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_another_distribution_they_are_those_of_dockers_debian_with_its_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(apt.SOURCES_VARIABLE, raising=False)
+    ubuntu = _machine(tmp_path / "ubuntu", {"etc/apt/sources.list": "deb http://u.example/ noble main universe\n"})
+    debian = _machine(tmp_path / "debian", {"etc/apt/sources.list.d/debian.sources": DEB822})
+    configured = apt.configured
+    assert configured(ubuntu) == []
+    monkeypatch.setattr(apt, "configured", lambda root=ubuntu: configured(root))
+    monkeypatch.setattr(foreign, "root", lambda: debian)
+    assert apt.sources().splitlines() == [
+        f"deb [signed-by={debian}/keys/debian.gpg] http://mirror.example/debian {suite} {EVERY}"
+        for suite in ("bookworm", "bookworm-updates")
+    ]
+
+
+def test_a_chosen_file_without_debian_12_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_text("deb http://u.example/ noble main\n")
+    monkeypatch.setenv(apt.SOURCES_VARIABLE, str(tmp_path / "list"))
     with pytest.raises(HarnessError, match=apt.SOURCES_VARIABLE):
-        apt.sources(root=_machine(tmp_path, {}))
+        apt.sources()
 
 
 @pytest.mark.allow_process("cpio")

@@ -9,7 +9,6 @@ from harness.vm import VmSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
-SUITE = "bookworm"
 PACKAGES = ("mount", "python3")
 FIRMWARE = "lib/firmware/nvidia/999.99.99/gsp_test.bin"
 
@@ -28,7 +27,7 @@ def _make(to: Path, sources: str) -> None:
     options += [f"--dpkgopt=path-exclude=/{pattern}" for pattern in vmhost.LEFT_OUT]
     options += ["--aptopt=APT::Install-Recommends false", f"--include={','.join(PACKAGES)}"]
     root = to / "root"
-    proc.run(["mmdebstrap", *options, SUITE, root, to / "sources.list"], timeout=1800)
+    proc.run(["mmdebstrap", *options, apt.SUITE, root, to / "sources.list"], timeout=1800)
     for name in (FIRMWARE, "drivers/nvidia.conf", "run/secrets/token"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"of the image: {name}\n")
