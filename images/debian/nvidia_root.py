@@ -11,6 +11,7 @@ programs into /usr/bin and /usr/sbin, module sources to where NVIDIA's own conta
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ DRIVER_PACKAGES = (
     "libnvidia-pkcs11-openssl3",
     "libnvidia-ptxjitcompiler1",
     "nvidia-cuda-mps",
+    "nvidia-driver",
     "nvidia-kernel-source",
     "nvidia-opencl-common",
     "nvidia-opencl-icd",
@@ -139,6 +141,11 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
     copy(unpacked / "nvidia-smi/usr/lib/nvidia/current/nvidia-smi", root / "usr/bin/nvidia-smi")
     icd = "etc/OpenCL/vendors/nvidia.icd"
     copy(unpacked / "nvidia-opencl-common" / icd, root / icd)
+    # Which GPUs the release supports: documentation to the package, and to us what decides before a module is loaded.
+    packed = unpacked / "nvidia-driver/usr/share/doc/nvidia-driver/supported-gpus.json.gz"
+    supported = root / "usr/share/nvidia/supported-gpus.json"
+    supported.parent.mkdir(parents=True, exist_ok=True)
+    supported.write_bytes(gzip.decompress(packed.read_bytes()))
     for blob in sorted((unpacked / "firmware-nvidia-gsp/lib/firmware/nvidia" / version).glob("*.bin")):
         # /lib is a link to usr/lib in the image; a folder of that name in a copied tree would stand in its way.
         copy(blob, root / "usr/lib/firmware/nvidia" / version / blob.name)

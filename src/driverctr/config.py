@@ -46,6 +46,13 @@ class GpuNeed:
         return max(1, present) if self.least is None else self.least
 
 
+class NoGpu(StrEnum):
+    """What to do where no GPU is."""
+
+    FAIL = "fail"
+    WAIT = "wait"
+
+
 class DriverType(StrEnum):
     """What kind of driver the image carries."""
 
@@ -146,8 +153,10 @@ SETTINGS = (
         "module_type",
         parse_member(ModuleType),
         "auto",
-        "Kernel module source: open, proprietary, or auto (proprietary before branch 560, open from there on).",
+        "Kernel module source: open, proprietary, or auto (what drives the GPUs; proprietary before branch 560, open "
+        "from there on, where both do).",
     ),
+    Setting("NO_GPU", "no_gpu", parse_member(NoGpu), "fail", "Where no GPU is: fail, or wait until one is plugged in."),
     Setting(
         "VERIFY_DEPTH",
         "verify_depth",
@@ -226,6 +235,7 @@ class Config:
     driver_version: DriverVersion | None
     driver_type: DriverType
     module_type: ModuleType
+    no_gpu: NoGpu
     verify_depth: Depth
     verify_gpus: GpuNeed
     verify_timeout: float

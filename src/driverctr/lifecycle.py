@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, firmware, hints, markers, pidlock, status, survey
+from driverctr import devices, firmware, gpuwait, hints, markers, node, pidlock, status, survey
+from driverctr.config import NoGpu
 from driverctr.errors import DriverError, Stopped
-from driverctr.facts import kernel
+from driverctr.facts import gpus, kernel
 from driverctr.health import Health
 from driverctr.modules import ModuleSet, Wish
 from driverctr.mounts import driverroot, propagation
@@ -75,12 +76,13 @@ class Start:
 
     def bring_up(self) -> None:
         """Carry out the plan; a step that cannot do its part is an observation, and the plan is made again."""
-        facts = survey.survey(self.tools.paths, self.tools.config)
-        self.tell(
-            driver_version=facts.wish.driver_version,
-            module_type=facts.wish.module_type,
-            kernel_release=facts.wish.kernel_release,
-        )
+        facts = self.look()
+        if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
+            self.plan(facts)
+            self.wait_for_gpu()
+            facts = self.look()
+        for warning in self.plan(facts).warnings:
+            self.tools.runner.log.warning(warning)
         finished: set[StepName] = set()
         while planned := next((step for step in self.plan(facts).steps if step.name not in finished), None):
             try:
@@ -93,6 +95,26 @@ class Start:
                 )
                 continue
             finished.add(planned.name)
+
+    def look(self) -> Facts:
+        """Survey the node, and tell what is wanted."""
+        facts = survey.survey(self.tools.paths, self.tools.config)
+        wish = facts.wish
+        self.tell(
+            driver_version=wish.driver_version,
+            module_type=wish.module_type,
+            kernel_release=wish.kernel_release,
+        )
+        return facts
+
+    def wait_for_gpu(self) -> None:
+        """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
+        markers.withdraw(self.tools.paths.run, digest=True)
+        self.tools.runner.log.info("no NVIDIA GPU on the PCI bus: waiting for one to be plugged in (NO_GPU=wait)")
+        self.tell(phase=Phase.WAITING_FOR_GPU)
+        gpuwait.wait_for_gpu(self.tools.paths, self.tools.signals)
+        self.tools.runner.log.info("an NVIDIA GPU has come")
+        self.tell(phase=Phase.STARTING)
 
     def plan(self, facts: Facts) -> Plan:
         """The plan as things are known now; raises DriverError for its first blocker."""
@@ -182,7 +204,8 @@ def build(tools: Tools, kernel_release: str | None, output: Path | None) -> Modu
     described = image.read(tools.paths.root)
     release = KernelRelease(kernel_release or kernel.read(tools.paths.root).release).text
     version = (tools.config.driver_version or described.driver_version).text
-    wish = Wish(release, version, survey.choose_type(tools.config, version))
+    support = node.read_support(tools.paths, gpus.read(tools.paths)) if kernel_release is None else None
+    wish = Wish(release, version, survey.choose_type(tools.config, version, support))
     return builder(tools, described, output or tools.config.modules_dir).find(wish)
 
 

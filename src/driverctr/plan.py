@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from driverctr import preflight
 from driverctr.config import Config
 from driverctr.errors import Code
+from driverctr.preflight import Check, Result
 from driverctr.survey import Facts
-
-STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
 
 
 class StepName(StrEnum):
@@ -68,21 +68,33 @@ class Plan:
 
     wanted: str
     steps: tuple[PlannedStep, ...]
-    blockers: tuple[Blocker, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def blockers(self) -> tuple[Blocker, ...]:
+        """What the checks refuse, the weightiest first."""
+        return tuple(
+            Blocker(check.code, check.evidence, check.remedy) for check in self.checks if check.code is not None
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the node and yet keeps nothing from being done."""
+        return tuple(warning for check in self.checks for warning in check.warnings)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"schema": 1, **asdict(self)}
+        blockers = [asdict(blocker) for blocker in self.blockers]
+        return {"schema": 1, **asdict(self), "blockers": blockers, "warnings": list(self.warnings)}
 
 
 def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     """Decide everything that can be decided from what is known."""
     wish = facts.wish
     wanted = f"driver {wish.driver_version} ({wish.module_type} modules) for kernel {wish.kernel_release}"
-    modules_step, blockers = _plan_modules(config, facts, build_allowed)
-    if facts.in_use:
-        users = "; ".join(map(str, facts.in_use))
-        blockers += (Blocker(Code.IN_USE, f"the driver is in use: {users}", STOP_THE_USERS),)
+    modules_step, modules_check = _plan_modules(config, facts, build_allowed)
+    building = modules_step.alternative == Source.BUILD
+    checks = (*preflight.judge(config, facts, building=building), modules_check)
     steps = (
         PlannedStep(StepName.WITHDRAW, "remove the ready markers and the operator's digest"),
         modules_step,
@@ -95,7 +107,7 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
         PlannedStep(StepName.VERIFY, f"check the kernel's truth to depth {config.verify_depth.value}"),
         PlannedStep(StepName.PUBLISH, "publish the ready markers"),
     )
-    return Plan(wanted, steps, blockers)
+    return Plan(wanted, steps, checks)
 
 
 def modules_to_load(config: Config, facts: Facts) -> tuple[str, ...]:
@@ -104,7 +116,7 @@ def modules_to_load(config: Config, facts: Facts) -> tuple[str, ...]:
     return ("nvidia", "nvidia-uvm", "nvidia-modeset", *peermem)
 
 
-def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[PlannedStep, tuple[Blocker, ...]]:
+def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[PlannedStep, Check]:
     refused = facts.refusals(StepName.MODULES)
     set_aside = [SetAside(seen.alternative, seen.error.message) for seen in refused]
     left = [source.value for source in Source if source.value not in {seen.alternative for seen in refused}]
@@ -126,9 +138,10 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[Pl
         "whether headers can be had and the source compiles" if chosen == Source.BUILD else "",
     )
     if chosen:
-        return step, ()
+        result = Result.UNKNOWN if step.unknown else Result.OK
+        return step, Check("modules", result, step.what + (f"; unknown: {step.unknown}" if step.unknown else ""))
     last = refused[-1].error
-    return step, (Blocker(last.code, last.message, last.remedy),)
+    return step, Check("modules", Result.REFUSED, last.message, last.code, last.remedy)
 
 
 def _plan_unload(facts: Facts) -> PlannedStep:

@@ -1,6 +1,7 @@
 """`driverctr status` and `driverctr plan`, for people and for programs."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from driverctr import daemons, markers, pidlock, status, verify
@@ -91,6 +92,23 @@ def format_status(found: dict[str, Any]) -> str:
     return "".join(f"{name + ':':14}{text}\n" for name, text in lines)
 
 
+def collect_checks(plan: Plan) -> dict[str, Any]:
+    """The checks that were made for a plan."""
+    return {"schema": 1, "wanted": plan.wanted, "checks": [asdict(check) for check in plan.checks]}
+
+
+def format_checks(plan: Plan) -> str:
+    """One check a line, with what to do where it is refused."""
+    lines = [f"For: {plan.wanted}", ""]
+    for check in plan.checks:
+        code = f"{check.code.value}: " if check.code else ""
+        lines.append(f"{check.result.value:8} {check.name:15} {code}{check.evidence}")
+        lines += [f"{'':24} warning: {warning}" for warning in check.warnings]
+        if check.remedy:
+            lines.append(f"{'':24} remedy: {check.remedy}")
+    return "\n".join(lines) + "\n"
+
+
 def format_plan(plan: Plan) -> str:
     """What is wanted, what will be done in order, what was set aside and why, what blocks."""
     lines = [f"Wanted: {plan.wanted}", ""]
@@ -99,6 +117,7 @@ def format_plan(plan: Plan) -> str:
         lines += [f"{'':19}set aside: {other.alternative}, since {other.reason}" for other in step.set_aside]
         if step.unknown:
             lines.append(f"{'':19}unknown until then: {step.unknown}")
+    lines += [f"\nWarning: {warning}" for warning in plan.warnings]
     for blocker in plan.blockers:
         lines += ["", f"Blocked ({blocker.code.value}): {blocker.message}"]
         if blocker.remedy:

@@ -81,10 +81,14 @@ class Signals:
         finally:
             self._deaf = former
 
-    def sleep(self, seconds: float | None) -> None:
-        """Sleep, for ever with None; a stop signal ends it and raises Stopped, any other may end it early."""
+    def sleep(self, seconds: float | None, *wakers: int) -> None:
+        """Sleep, for ever with None; a stop signal ends it and raises Stopped, any other may end it early.
+
+        It ends too when one of the descriptors in `wakers` can be read.
+        """
         with selectors.DefaultSelector() as selector:
-            selector.register(self.wake_reader, selectors.EVENT_READ)
+            for descriptor in (self.wake_reader, *wakers):
+                selector.register(descriptor, selectors.EVENT_READ)
             with self.deferred():
                 selector.select(seconds)
         self.check()

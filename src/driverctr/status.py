@@ -21,6 +21,7 @@ class Phase(StrEnum):
     """Where the lifecycle is."""
 
     STARTING = "starting"
+    WAITING_FOR_GPU = "waiting-for-gpu"
     READY = "ready"
     NOT_READY = "not-ready"
     STOPPING = "stopping"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from driverctr import daemons, moduletree
+from driverctr import daemons, moduletree, node
 from driverctr.config import Config, ModuleType
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
@@ -11,10 +11,12 @@ from driverctr.facts import gpus, holders, kernel, modules
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.supported import Support
 from driverctr.modules import ModuleSet, Wish
 from driverctr.modules.ondisk import OnDisk
 from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
+from driverctr.node import Node
 from driverctr.paths import Paths
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
@@ -44,6 +46,7 @@ class Facts:
     holders: tuple[Holder, ...]
     driver_root: RootState
     host_modules: bool
+    node: Node
     observations: tuple[Observation, ...] = ()
     module_set: ModuleSet | None = None
     mellanox: bool = False
@@ -58,8 +61,10 @@ class Facts:
         return tuple(observation for observation in self.observations if observation.step == step)
 
 
-def make_wish(config: Config, described: Image, kernel_release: str) -> Wish:
-    """Which modules are wanted: version and type by setting or by the image; raises DriverError (bad-setting)."""
+def make_wish(
+    config: Config, described: Image, kernel_release: str, support: Mapping[str, Support] | None = None
+) -> Wish:
+    """Which modules are wanted: version and type by setting, GPUs or image; raises DriverError (bad-setting)."""
     version = (config.driver_version or described.driver_version).text
     if version != described.driver_version.text:
         raise DriverError(
@@ -67,38 +72,54 @@ def make_wish(config: Config, described: Image, kernel_release: str) -> Wish:
             f"DRIVER_VERSION={version}, but this image holds the userspace of {described.driver_version}",
             f"Leave DRIVER_VERSION out, or use an image built with DRIVER_VERSION={version}",
         )
-    return Wish(kernel_release, version, choose_type(config, version))
+    return Wish(kernel_release, version, choose_type(config, version, support))
 
 
-def choose_type(config: Config, version: str) -> str:
-    """The module type wanted, `auto` resolved by the driver branch."""
+def choose_type(config: Config, version: str, support: Mapping[str, Support] | None = None) -> str:
+    """The module type wanted; `auto` is the one that drives most of the GPUs, between equals that of the branch."""
     if config.module_type is not ModuleType.AUTO:
         return config.module_type.value
-    open_first = int(version.split(".")[0]) >= FIRST_OPEN_BRANCH
-    return (ModuleType.OPEN if open_first else ModuleType.PROPRIETARY).value
+    types = [ModuleType.PROPRIETARY.value, ModuleType.OPEN.value]
+    if int(version.split(".")[0]) >= FIRST_OPEN_BRANCH:
+        types.reverse()
+    return max(types, key=lambda kind: sum(seen.drives(kind) for seen in (support or {}).values()))
 
 
 def survey(paths: Paths, config: Config) -> Facts:
     """Look at the node; raises DriverError where the wish itself makes no sense here."""
     described = image.read(paths.root)
-    wish = make_wish(config, described, kernel.read(paths.root).release)
+    seen = gpus.read(paths)
+    support = node.read_support(paths, seen)
+    wish = make_wish(config, described, kernel.read(paths.root).release, support)
     running = tuple(found for daemon in daemons.DAEMONS if (found := daemons.find(paths, daemon)))
-    observations: tuple[Observation, ...] = ()
-    module_set = None
-    try:
-        module_set = OnDisk(config.modules_dir).find(wish)
-    except DriverError as error:
-        observations = (Observation("modules", "on-disk", error),)
+    stack = modules.read_stack(paths)
+    observations, module_set = look_for_modules(config, described, wish)
     return Facts(
         image=described,
         wish=wish,
-        gpus=gpus.read(paths),
-        stack=modules.read_stack(paths),
+        gpus=seen,
+        stack=stack,
         running=running,
         holders=holders.read(paths),
         driver_root=driverroot.state(paths),
         host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
+        node=node.read(paths, wish, support, stack.get(modules.CORE), module_set),
         observations=observations,
         module_set=module_set,
         mellanox=gpus.have_mellanox(paths),
     )
+
+
+def look_for_modules(config: Config, described: Image, wish: Wish) -> tuple[tuple[Observation, ...], ModuleSet | None]:
+    """The set on disk, and each way to have the modules that is closed already."""
+    observations: list[Observation] = []
+    module_set = None
+    try:
+        module_set = OnDisk(config.modules_dir).find(wish)
+    except DriverError as error:
+        observations.append(Observation("modules", "on-disk", error))
+    try:
+        described.source(wish.driver_version, wish.module_type)
+    except DriverError as error:
+        observations.append(Observation("modules", "build", error))
+    return tuple(observations), module_set

@@ -90,6 +90,18 @@ def plan(tools: Tools, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print every check that init makes before it begins; exit status 0, or that of the first refusal."""
+    from driverctr import report
+    from driverctr.plan import make
+    from driverctr.survey import survey
+
+    made = make(tools.config, survey(tools.paths, tools.config))
+    checks = report.collect_checks(made)
+    sys.stdout.write(json.dumps(checks, indent=2) + "\n" if arguments.json else report.format_checks(made))
+    return made.blockers[0].code.exit_status if made.blockers else 0
+
+
 def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what is so; exit status 0 if the driver is ready."""
     from driverctr import report
@@ -157,7 +169,11 @@ def make_parser() -> argparse.ArgumentParser:
             verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
             verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
             verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
-    for name, act, text in (("plan", plan, "print what init would do"), ("status", show_status, "print what is so")):
+    for name, act, text in (
+        ("plan", plan, "print what init would do"),
+        ("doctor", doctor, "print every check that init makes before it begins"),
+        ("status", show_status, "print what is so"),
+    ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
     asked = add("explain", explain, "print what an exit status or code means and what to do about it")
     codes = [word for code in Code for word in (code.value, str(code.exit_status))]

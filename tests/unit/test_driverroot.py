@@ -131,7 +131,7 @@ def test_a_folder_not_shared_with_the_host_is_refused_with_the_flag(paths: Paths
         kernel.add("run/nvidia", RUN)
     with pytest.raises(DriverError) as caught:
         root_of(paths, kernel).export()
-    assert caught.value.code is Code.MOUNT_FAILED
+    assert caught.value.code is Code.NOT_SHARED
     assert "-v /run/nvidia:/run/nvidia:rshared" in caught.value.remedy
     assert "mountPropagation: Bidirectional" in caught.value.remedy
     assert kernel.calls == []

@@ -3,7 +3,7 @@
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
-from driverctr.modules import Wish
-from driverctr.mounts.driverroot import RootState
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.run import Runner
@@ -25,27 +23,11 @@ from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.survey import Facts, Observation
 from driverctr.syslog import Syslog
-from driverctr.userspace.image import Image
-from driverctr.versions import DriverVersion
+from tests.unit.good_node import facts
 
 CONFIG = settings.load({})
 NOWHERE = Observation("modules", "on-disk", DriverError(Code.NO_MODULES, "nothing on disk"))
 BROKEN = Observation("modules", "build", DriverError(Code.BUILD_FAILED, "nv.c:1: no", "Fix it"))
-
-
-def facts(**changes: Any) -> Facts:
-    """A node with nothing loaded."""
-    plain = Facts(
-        image=Image(DriverVersion("535.309.01"), (), "debian", "x86_64"),
-        wish=Wish("6.1.0-56-amd64", "535.309.01", "proprietary"),
-        gpus=(),
-        stack={},
-        running=(),
-        holders=(),
-        driver_root=RootState((), False, (), True),
-        host_modules=True,
-    )
-    return replace(plain, **changes)
 
 
 def core(refcnt: int) -> LoadedModule:

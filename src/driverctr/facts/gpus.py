@@ -13,14 +13,32 @@ VFIO = "vfio-pci"
 CLASS_DISPLAY = 0x03
 """PCI base class of GPUs: 0x0300 VGA, 0x0302 3D controller (pci.ids)."""
 
+OUR_DRIVER = "nvidia"
+"""The name under which NVIDIA's core module drives PCI functions."""
+
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: PCI address, device id, and the driver bound to it or ""."""
+    """One GPU: PCI address, device id, the driver bound to it or "", and ids of its subsystem (vendor, device).
+
+    `reserved` is the driver that sysfs was told to bind in place of all others, or "" (driver_override).
+    """
 
     address: str
     device_id: int
     driver: str
+    subsystem: tuple[int, int] = (0, 0)
+    reserved: str = ""
+
+    @property
+    def taken_by(self) -> str:
+        """The other driver that keeps it from ours, or ""."""
+        claimed = self.driver or self.reserved
+        return "" if claimed == OUR_DRIVER else claimed
+
+    def __str__(self) -> str:
+        """For a sentence."""
+        return f"{self.address} ({VENDOR_NVIDIA:04x}:{self.device_id:04x})"
 
 
 def read(paths: Paths) -> tuple[Gpu, ...]:
@@ -33,7 +51,20 @@ def read(paths: Paths) -> tuple[Gpu, ...]:
         if int(vendor, 16) == VENDOR_NVIDIA and int(kind, 16) >> 16 == CLASS_DISPLAY:
             driver = folder / "driver"
             bound = driver.readlink().name if driver.is_symlink() else ""
-            found.append(Gpu(folder.name, int(read_text(folder / "device") or "0", 16), bound))
+            device, *subsystem = (
+                int(read_text(folder / name) or "0", 16) for name in ("device", "subsystem_vendor", "subsystem_device")
+            )
+            reserved = read_text(folder / "driver_override") or ""
+            none = ("", "(null)")  # how sysfs writes that nothing is set (drivers/pci/pci-sysfs.c)
+            found.append(
+                Gpu(
+                    folder.name,
+                    device,
+                    bound,
+                    (subsystem[0], subsystem[1]),
+                    "" if reserved in none else reserved,
+                )
+            )
     return tuple(found)
 
 

@@ -22,6 +22,7 @@ from driverctr.run import Runner
 from driverctr.userspace.image import Image, Source
 
 BUILD_LOG = "build.log"
+DEFAULT_SCRATCH = Path("/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Built:
     log: Log
     packages: PackageSource | None
     folder: Path = DEFAULT_FOLDER
-    scratch: Path = Path("/var/tmp")
+    scratch: Path = DEFAULT_SCRATCH
     root: Path = Path("/")
     max_jobs: int | None = None
     name: str = "build"

@@ -36,12 +36,18 @@ SHARE_IT = (
 @dataclass(frozen=True)
 class RootState:
     """What is mounted at the driver root: lowest layer first; `peers` are mounts inside the uppermost through which
-    an event at /run/nvidia comes back into the tree, as `mount --rbind /` makes them."""
+    an event at /run/nvidia comes back into the tree, as `mount --rbind /` makes them. `unshared` says why the host
+    would not see what is mounted there, "" if it would."""
 
     layers: tuple[Mount, ...]
     ours: bool
     peers: tuple[Mount, ...]
-    shared: bool
+    unshared: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the host sees what is mounted there."""
+        return not self.unshared
 
     @property
     def settled(self) -> bool:
@@ -103,14 +109,21 @@ class DriverRoot:
             layers=layers,
             ours=bool(layers) and _same_tree(layers[-1], mounttable.visible(mounts, self.paths.root)),
             peers=tuple(m for m in inside if group is not None and m.shared == group),
-            shared=mounttable.is_shared(mounts, self.paths.run),
+            unshared=self._unshared(carrier),
         )
+
+    def _unshared(self, carrier: Mount | None) -> str:
+        if carrier is None or carrier.target == str(self.paths.root):
+            return f"{self.paths.run} is not a mount of the host's folder"
+        if carrier.shared is None:
+            return f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root"
+        return ""
 
     def export(self, carry: Sequence[str] = ()) -> RootState:
         """Publish our root, in place of whatever is there; nobody finds the folder empty meanwhile.
 
         `carry` names further paths of ours that are mounts and belong into the tree. The propagation of our namespace
-        must be settled (propagation.settle). May be repeated. Raises DriverError (mount-failed).
+        must be settled (propagation.settle). May be repeated. Raises DriverError (not-shared, mount-failed).
         """
         self._require_shared()
         with self._guarded("published"), self._locked():
@@ -153,16 +166,8 @@ class DriverRoot:
             self._peel(keep=0)
 
     def _require_shared(self) -> None:
-        mounts = self.read()
-        carrier = mounttable.visible(mounts, self.paths.run)
-        if carrier is None or carrier.target == str(self.paths.root):
-            raise DriverError(Code.MOUNT_FAILED, f"{self.paths.run} is not a mount of the host's folder", SHARE_IT)
-        if carrier.shared is None:
-            raise DriverError(
-                Code.MOUNT_FAILED,
-                f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root",
-                SHARE_IT,
-            )
+        if unshared := self.state().unshared:
+            raise DriverError(Code.NOT_SHARED, unshared, SHARE_IT)
 
     def _publish(self, tree: Path) -> None:
         try:

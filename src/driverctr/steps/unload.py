@@ -6,7 +6,8 @@ from driverctr import daemons, smi
 from driverctr.config import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts import holders, modules
-from driverctr.plan import STOP_THE_USERS, PlannedStep, StepName
+from driverctr.plan import PlannedStep, StepName
+from driverctr.preflight import STOP_THE_USERS
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

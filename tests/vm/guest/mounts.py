@@ -206,7 +206,7 @@ def refusals(runtime: str) -> None:
     """Not shared with the host: said, with the flag to give."""
     private = Container(runtime, "private", (f"{RUN}:{RUN}",))
     answer = private.ask("export")
-    assert answer["code"] == "mount-failed" and "-v /run/nvidia:/run/nvidia:rshared" in answer["error"], answer
+    assert answer["code"] == "not-shared" and "-v /run/nvidia:/run/nvidia:rshared" in answer["error"], answer
     private.remove()
     assert leftovers() == []
 

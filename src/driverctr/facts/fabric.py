@@ -1,0 +1,53 @@
+"""NVLink fabrics, which need a fabric manager: NVSwitches on the PCI bus, or NVLink 5 behind InfiniBand functions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from driverctr.facts.gpus import VENDOR_NVIDIA
+from driverctr.files import read_text
+from driverctr.paths import Paths
+
+CLASS_BRIDGE_OTHER = 0x0680
+"""PCI class of an NVSwitch, and of some of NVIDIA's old chip sets too (pci.ids): the device id decides."""
+
+NVSWITCH_IDS = frozenset((0x1AC2, *range(0x1AE8, 0x1AF8), *range(0x22A0, 0x22A8)))
+"""Of the three generations: V100's (pci.ids 1ac2), A100's (1af1 and its relatives), H100's (NVIDIA's open module
+source, src/common/nvswitch)."""
+
+NVLINK5_MARK = b"SW_MNG"
+"""In the vital product data of a function that manages an NVLink 5 switch (reference C, NVIDIA's container)."""
+
+FABRIC_MANAGER = Path("usr/bin/nv-fabricmanager")
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """NVSwitches by PCI address, InfiniBand devices that manage NVLink 5, and whether the image can serve them."""
+
+    switches: tuple[str, ...]
+    nvlink5: tuple[str, ...]
+    have_manager: bool
+
+
+def read(paths: Paths) -> Fabric:
+    """Look at the buses."""
+    functions = sorted(paths.pci_devices.iterdir()) if paths.pci_devices.is_dir() else []
+    infiniband = paths.root / "sys/class/infiniband"
+    devices = sorted(infiniband.iterdir()) if infiniband.is_dir() else []
+    return Fabric(
+        switches=tuple(folder.name for folder in functions if _is_switch(folder)),
+        nvlink5=tuple(folder.name for folder in devices if _manages_nvlink5(folder)),
+        have_manager=(paths.root / FABRIC_MANAGER).exists(),
+    )
+
+
+def _is_switch(folder: Path) -> bool:
+    vendor, kind, device = (int(read_text(folder / name) or "0x0", 16) for name in ("vendor", "class", "device"))
+    return vendor == VENDOR_NVIDIA and kind >> 8 == CLASS_BRIDGE_OTHER and device in NVSWITCH_IDS
+
+
+def _manages_nvlink5(folder: Path) -> bool:
+    try:
+        return NVLINK5_MARK in (folder / "device/vpd").read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,112 @@
+"""What decides whether to begin at all: the part of the survey that preflight judges."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from driverctr.errors import DriverError
+from driverctr.facts import fabric, hostdriver, hostroot, limits, loading, privilege, supported
+from driverctr.facts.fabric import Fabric
+from driverctr.facts.gpus import Gpu
+from driverctr.facts.hostdriver import HostDriver
+from driverctr.facts.loading import Loading
+from driverctr.facts.modules import LoadedModule
+from driverctr.facts.privilege import Privilege
+from driverctr.facts.supported import Support
+from driverctr.modules import ModuleSet, Wish, elf
+from driverctr.paths import Paths
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a build would find: free bytes of disk where it works, memory in bytes, and headers of the host, or ""."""
+
+    scratch: Path
+    disk: int
+    memory: int
+    headers: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """What decides whether to begin at all.
+
+    `support` is by PCI address, None where the image has no list; `host_module_loaded` tells whether the core module
+    in the kernel is the file the host has, None where that cannot be told. `room` is None where nothing is to be
+    built.
+    """
+
+    privilege: Privilege
+    loading: Loading
+    support: Mapping[str, Support] | None
+    fabric: Fabric
+    host_driver: HostDriver
+    host_module_loaded: bool | None
+    room: Room | None
+    modules_signed: bool
+
+
+def read(
+    paths: Paths,
+    wish: Wish,
+    support: Mapping[str, Support] | None,
+    core: LoadedModule | None,
+    module_set: ModuleSet | None,
+) -> Node:
+    """Look at the node; what a build needs (and costs to import) only where no modules are at hand."""
+    host_driver = hostdriver.read(paths, wish.kernel_release)
+    files = [module.file for module in module_set.modules.values()] if module_set else []
+    return Node(
+        privilege=privilege.read(paths),
+        loading=loading.read(paths),
+        support=support,
+        fabric=fabric.read(paths),
+        host_driver=host_driver,
+        host_module_loaded=is_loaded(host_driver.module, core),
+        room=None if module_set else read_room(paths, wish),
+        modules_signed=bool(files) and all(map(loading.is_signed, files)),
+    )
+
+
+def read_support(paths: Paths, seen: tuple[Gpu, ...]) -> Mapping[str, Support] | None:
+    """What NVIDIA's list says of the GPUs that are ours to take; None where the image has no list."""
+    found = supported.read(paths.root) if seen else None
+    return {gpu.address: found.look_up(gpu) for gpu in seen if not gpu.taken_by} if found else None
+
+
+def read_room(paths: Paths, wish: Wish) -> Room:
+    """Disk and memory a build could use, and the first place where the host has headers for it."""
+    from driverctr.modules.built import DEFAULT_SCRATCH
+
+    scratch = paths.root / DEFAULT_SCRATCH.relative_to("/")
+    try:
+        status = os.statvfs(scratch)
+        disk = status.f_bavail * status.f_frsize
+    except OSError:
+        disk = 0
+    return Room(scratch, disk, limits.read(paths.root).memory, headers_place(paths, wish.kernel_release))
+
+
+def headers_place(paths: Paths, release: str) -> str:
+    """Where the host shows headers of a kernel, "" if nowhere; packages are not asked, they may need the network."""
+    from driverctr import headers
+
+    for place in hostroot.host_roots(paths.root):
+        try:
+            build = place.resolve(Path("/lib/modules") / release / "build")
+            headers.check_release(build, release)
+        except DriverError:
+            continue
+        return f"{place.reach}: {place.inside(build)}"
+    return ""
+
+
+def is_loaded(file: Path | None, module: LoadedModule | None) -> bool | None:
+    """Whether a loaded module was built as this file was; None where a compressed file does not tell."""
+    if file is None or module is None:
+        return False
+    try:
+        return elf.read_elf_build_id(file) == module.build_id
+    except (DriverError, OSError):
+        return None
