@@ -22,12 +22,12 @@ TIMEOUT_S = 900.0
 
 def module_set(release: str) -> Path:
     """Return a folder with what `nvidia-driver build` makes of the stand-in's source, built natively in a container."""
-    tag = image.build()
     key: list[cache.KeyPart] = [image.MODULES_FORMAT, image.DEFAULT_DRIVER, release, MODULES]
     return cache.entry(
         "stand-in-modules",
         key,
-        lambda to: image.build_modules(tag, to, release, image.PROPRIETARY, {MODULES: SOURCE_IN_IMAGE}),
+        # Whichever image builds it, the modules are the same: only where there are none, an image is built for them.
+        lambda to: image.build_modules(image.build(), to, release, image.PROPRIETARY, {MODULES: SOURCE_IN_IMAGE}),
     )
 
 
@@ -41,7 +41,7 @@ def _make_layer(to: Path, modules: Path) -> None:
     (to / "usr/bin").mkdir(parents=True)
     daemon = to / "usr/bin/nvidia-persistenced"
     # Static: it must run whatever libc the image brings.
-    proc.run(["gcc", "-static", "-O1", "-s", "-o", daemon, PROGRAMS / "nvidia-persistenced.c"])
+    proc.run(["gcc-12", "-static", "-O1", "-s", "-o", daemon, PROGRAMS / "nvidia-persistenced.c"])
     smi = to / "usr/bin/nvidia-smi"
     shutil.copyfile(PROGRAMS / "nvidia-smi.sh", smi)
     smi.chmod(0o755)

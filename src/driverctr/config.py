@@ -20,6 +20,13 @@ class ModuleType(StrEnum):
     PROPRIETARY = "proprietary"
 
 
+class Unknown(StrEnum):
+    """What to do about a module parameter that the module does not know."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 class Depth(StrEnum):
     """How far the check goes that ready depends on; each includes the ones before."""
 
@@ -71,13 +78,15 @@ class Setting:
 
 
 def parse_text(variable: str, value: str) -> str:
-    """Any text."""
+    """Text of one line; raises DriverError."""
+    if value and not value.isprintable():
+        raise _bad(variable, value, "text of one line")
     return value
 
 
 def parse_path(variable: str, value: str) -> Path:
     """An absolute path; raises DriverError."""
-    if not value.startswith("/"):
+    if not value.startswith("/") or not value.isprintable():
         raise _bad(variable, value, "an absolute path")
     return Path(value)
 
@@ -138,9 +147,10 @@ def parse_member(kind: type[StrEnum]) -> Callable[[str, str], StrEnum]:
 
 
 def _bad(variable: str, value: str, valid: str) -> DriverError:
+    shown = value if len(value) < 200 else f"{value[:200]}..."
     return DriverError(
         Code.BAD_SETTING,
-        f"{variable}={value!r} is not {valid}",
+        f"{variable}={shown!r} is not {valid}",
         f"Set {variable} to {valid}, or leave it out",
     )
 
@@ -185,6 +195,13 @@ SETTINGS = (
         parse_seconds,
         "25",
         "Seconds the stop may take; keep it below the grace period.",
+    ),
+    Setting(
+        "UNKNOWN_PARAMETERS",
+        "unknown_parameters",
+        parse_member(Unknown),
+        "warn",
+        "On a parameter in /drivers/<module>.conf that the module does not know: warn or refuse.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(
@@ -241,6 +258,7 @@ class Config:
     verify_timeout: float
     on_stop: OnStop
     stop_timeout: float
+    unknown_parameters: Unknown
     max_threads: int | None
     modules_dir: Path
     rdma: bool

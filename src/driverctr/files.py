@@ -1,11 +1,17 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
+
+PARTIAL = ".partial"
+"""How the name of a file ends that is still being written; it begins with a dot."""
 
 PIECE = 4 << 20
 """Bytes."""
@@ -17,11 +23,24 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     Raises OSError; then the former file is untouched and nothing is left beside it.
     """
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path, mode) as file:
+        file.write(data)
+
+
+def copy_atomic(source: Path, target: Path, mode: int = 0o644) -> None:
+    """Copy a file's content in the same way; raises OSError."""
+    with source.open("rb") as data, replacing(target, mode) as file:
+        shutil.copyfileobj(data, file, 1 << 20)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """A file to be written that takes the place of `path` at the end of the block; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
@@ -29,6 +48,35 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sweep(*folders: Path) -> None:
+    """Remove what a process killed in `replacing` left; only where no other can be writing. Raises OSError."""
+    for folder in folders:
+        remove(*folder.glob(f".*{PARTIAL}"))
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for the length of the block: `remove_abandoned` then knows that its maker lives. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove folders whose maker (`claimed`) is no more."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def remove(*paths: Path) -> None:

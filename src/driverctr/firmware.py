@@ -3,11 +3,9 @@
 import errno
 import filecmp
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,31 @@ BLANK = "\0"
 """An empty write never reaches the kernel, and a newline would be taken as a path: a lone NUL empties the string."""
 
 
+@dataclass
+class Record:
+    """What cannot be observed: whether we set the search path, and which files on others' folders are ours."""
+
+    paths: Paths
+    path_set: bool
+    placed: set[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `undo` takes it."""
+        return {"path_set": self.path_set, "placed": sorted(self.placed)}
+
+    def write(self) -> None:
+        """Keep it for the next start, should this one be killed; raises DriverError (node-file)."""
+        file = self.paths.own_run / RECORD
+        try:
+            files.write_atomic(file, json.dumps(self.as_dict()) + "\n")
+        except OSError as error:
+            raise DriverError(
+                Code.NO_SPACE if error.errno == errno.ENOSPC else Code.NODE_FILE,
+                f"{file} could not be written: {error.strerror}",
+                f"Make {file.parent} writable",
+            ) from error
+
+
 def place(
     paths: Paths, driver_version: str, *, log: Log, wanted: bool = True, calls: Syscalls | None = None
 ) -> dict[str, Any]:
@@ -45,16 +68,24 @@ def place(
         return {}
     earlier = recall(paths)
     path_set, search = _settle_path(paths, bool(earlier.get("path_set")), log)
-    placed = set(earlier.get("placed", ()))
-    _remember(paths, path_set, placed)
-    with _image_firmware(paths, driver_version, calls or Syscalls()) as (source, hidden):
+    record = Record(paths, path_set, set(earlier.get("placed", ())))
+    try:
+        record.write()
+        _place_files(record, search, driver_version, log, calls or Syscalls())
+    except DriverError:
+        undo(paths, record.as_dict())
+        raise
+    return record.as_dict()
+
+
+def _place_files(record: Record, search: str, version: str, log: Log, calls: Syscalls) -> None:
+    with _image_firmware(record.paths, version, calls) as (source, hidden):
         if not any(source.glob(PATTERN)):
-            log.warning(f"the image holds no GSP firmware for {driver_version}: a GPU that needs it will not start")
+            log.warning(f"the image holds no GSP firmware for {version}: a GPU that needs it will not start")
         if hidden:
-            placed |= _onto_the_mount(source, paths.root / FOLDER / "nvidia" / driver_version, log)
+            _onto_the_mount(record, source, record.paths.root / FOLDER / "nvidia" / version, log)
         if search != SEARCH_PATH:
-            placed |= _where_it_points(paths, source, search, driver_version, log)
-    return _remember(paths, path_set, placed)
+            _where_it_points(record, source, search, version, log)
 
 
 def undo(paths: Paths, data: Mapping[str, Any]) -> None:
@@ -85,6 +116,8 @@ def _settle_path(paths: Paths, set_earlier: bool, log: Log) -> tuple[bool, str]:
     if current:
         log.warning(f"the firmware search path is {current}, set by somebody else: kept")
         return False, current
+    # Written down before it is done: a start killed in between must not leave a path that nobody takes back.
+    Record(paths, True, set(recall(paths).get("placed", ()))).write()
     try:
         files.write_kernel(parameter, SEARCH_PATH)
     except OSError as error:
@@ -123,27 +156,26 @@ def _image_firmware(paths: Paths, version: str, kernel: Syscalls) -> Iterator[tu
         staging.clear(peek, kernel)
 
 
-def _onto_the_mount(source: Path, folder: Path, log: Log) -> set[str]:
+def _onto_the_mount(record: Record, source: Path, folder: Path, log: Log) -> None:
     """A mount that cannot be written is no failure: the kernel reads the image's own through the driver root."""
     try:
-        return _copy_missing(source, folder)
+        _copy_missing(record, source, folder)
     except OSError as error:
         log.warning(
             f"the GSP firmware could not be copied onto the mount at {folder}: {error.strerror}; "
             "the kernel reads it through the driver root"
         )
-        return set()
 
 
-def _where_it_points(paths: Paths, source: Path, search: str, version: str, log: Log) -> set[str]:
+def _where_it_points(record: Record, source: Path, search: str, version: str, log: Log) -> None:
     """Put the firmware where somebody else's search path points, on the host."""
-    host = hostroot.process_root(paths.root)
+    host = hostroot.process_root(record.paths.root)
     if host is None:
         log.warning(f"whether {search} holds the GSP firmware cannot be seen without the host's PID namespace")
-        return set()
+        return
     try:
         base = hostroot.resolve(host.path, Path(search))
-        return _copy_missing(source, base / "nvidia" / version)
+        _copy_missing(record, source, base / "nvidia" / version)
     except (OSError, DriverError) as error:
         raise DriverError(
             Code.FIRMWARE_FAILED,
@@ -153,31 +185,22 @@ def _where_it_points(paths: Paths, source: Path, search: str, version: str, log:
         ) from error
 
 
-def _copy_missing(source: Path, folder: Path) -> set[str]:
-    """Copy what is missing or different, each file whole or not at all; returns what was written. Raises OSError."""
-    written: set[str] = set()
+def _copy_missing(record: Record, source: Path, folder: Path) -> None:
+    """Copy what is missing or different, each file whole or not at all, and remembered before. Raises OSError."""
     for file in sorted(source.glob(PATTERN)):
         target = folder / file.name
         if target.is_file() and filecmp.cmp(file, target, shallow=False):
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        _copy(file, target)
-        written.add(str(target))
-    return written
-
-
-def _copy(source: Path, target: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out, source.open("rb") as data:
-            shutil.copyfileobj(data, out, 1 << 20)
-            out.flush()
-            os.fchmod(out.fileno(), 0o644)
-            os.fsync(out.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        files.sweep(folder)
+        record.placed.add(str(target))
+        record.write()
+        try:
+            files.copy_atomic(file, target)
+        except OSError:
+            if not target.exists():
+                record.placed.discard(str(target))
+                record.write()
+            raise
 
 
 def recall(paths: Paths) -> Mapping[str, Any]:
@@ -188,18 +211,6 @@ def recall(paths: Paths) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _remember(paths: Paths, path_set: bool, placed: set[str]) -> dict[str, Any]:
-    data = {"path_set": path_set, "placed": sorted(placed)}
-    record = paths.own_run / RECORD
-    try:
-        files.write_atomic(record, json.dumps(data) + "\n")
-    except OSError as error:
-        raise DriverError(
-            Code.NODE_FILE, f"{record} could not be written: {error.strerror}", f"Make {record.parent} writable"
-        ) from error
-    return data
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, firmware, gpuwait, hints, markers, node, pidlock, status, survey
+from driverctr import devices, files, firmware, gpuwait, hints, markers, node, pidlock, status, survey
 from driverctr.config import NoGpu
-from driverctr.errors import DriverError, Stopped
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
 from driverctr.health import Health
 from driverctr.modules import ModuleSet, Wish
 from driverctr.mounts import driverroot, propagation
+from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName, make
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
@@ -44,6 +45,10 @@ STEPS: tuple[Step, ...] = (
     Verify(),
     Publish(),
 )
+
+
+OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
+"""What no other source of modules can cure."""
 
 
 @dataclass
@@ -88,7 +93,7 @@ class Start:
             try:
                 self.apply(planned, facts)
             except DriverError as error:
-                if not planned.alternative:
+                if not planned.alternative or error.code in OF_THE_USER:
                     raise
                 facts = replace(
                     facts, observations=(*facts.observations, Observation(planned.name, planned.alternative, error))
@@ -194,7 +199,19 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
     tools.signals.install()
     become_subreaper()
     with pidlock.held(tools.paths.pid_file):
+        sweep(tools.paths)
         Start(tools, build_allowed).run()
+
+
+def sweep(paths: Paths) -> None:
+    """Remove half-written files that a start left which was killed; only under the lock. Raises DriverError."""
+    folders = (paths.run, paths.run / "validations", paths.own_run, paths.modprobe_d)
+    try:
+        files.sweep(*folders)
+    except OSError as error:
+        raise DriverError(
+            Code.NODE_FILE, f"{error.filename} could not be removed: {error.strerror}", f"Make {paths.run} writable"
+        ) from error
 
 
 def build(tools: Tools, kernel_release: str | None, output: Path | None) -> ModuleSet:
@@ -215,6 +232,7 @@ def unload(tools: Tools) -> None:
     Raises DriverError: already-running while a driver container lives, in-use while somebody uses the GPU.
     """
     with pidlock.held(tools.paths.pid_file):
+        sweep(tools.paths)
         check_free(tools)
         markers.withdraw(tools.paths.run, digest=True)
         stop_daemons(tools)

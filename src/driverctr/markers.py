@@ -4,6 +4,7 @@ Formats: the operator's startup probe and validator, NVIDIA's driver container, 
 Every function takes the folder shared with the host (/run/nvidia), may be repeated, and raises DriverError (node-file).
 """
 
+import errno
 from pathlib import Path
 
 from driverctr import files
@@ -74,7 +75,7 @@ def _remove(path: Path) -> None:
 
 def _failed(path: Path, what: str, error: OSError) -> DriverError:
     return DriverError(
-        Code.NODE_FILE,
+        Code.NO_SPACE if error.errno == errno.ENOSPC else Code.NODE_FILE,
         f"{path} could not be {what}: {error.strerror}",
         f"Make {path.parent} a writable folder that holds nothing else under this name",
     )

@@ -1,10 +1,11 @@
 """The tree under /lib/modules that modprobe reads, here and in a chroot to the driver root."""
 
+import errno
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot, modules, mounttable
 from driverctr.facts.hostroot import HostRoot, Reach
@@ -15,6 +16,9 @@ from driverctr.paths import Paths
 
 OURS = "updates/driverctr"
 """depmod prefers updates/ over all else (depmod.d(5), default search order)."""
+
+INDEX = "modules.dep.bin"
+"""What modprobe looks names up in (modules.dep.bin of depmod(8))."""
 
 HOST_INDEX = ("modules.builtin", "modules.builtin.modinfo", "modules.order")
 WANTED_FROM_HOST = ("i2c-core", "ipmi_msghandler", "ipmi_devintf", "video", "drm")
@@ -69,47 +73,62 @@ def assemble(
     tree = paths.modules_tree(kernel_release)
     first = [name for name in WANTED_FROM_HOST if not modules.is_available(paths, name)]
     try:
-        changed = _place_ours(paths, tree / OURS, ours)
+        _place_ours(paths, tree, ours)
         found = _place_host(tree, host, kernel_release, first, kmod) if host is not None else set()
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DriverError(
-            Code.LOAD_FAILED,
+            Code.NO_SPACE if full else Code.LOAD_FAILED,
             f"{tree} cannot be written: {error.strerror or error}",
-            "Leave /lib/modules of the container writable; the host's is read through --pid=host",
+            f"Free {space_needed(ours) >> 20} MB there"
+            if full
+            else "Leave /lib/modules of the container writable; the host's is read through --pid=host",
         ) from error
-    if changed or found or not (tree / "modules.dep.bin").is_file():
+    if found or not (tree / INDEX).is_file():
         kmod.index(kernel_release, paths.root)
     return [name for name in first if name in found]
 
 
-def _place_ours(paths: Paths, folder: Path, ours: Mapping[str, Path]) -> bool:
-    """Link our modules where the driver root shows them too, else copy; True if anything changed."""
+def space_needed(ours: Mapping[str, Path]) -> int:
+    """Bytes that copies of our modules and an index of them take."""
+    return sum(file.stat().st_size for file in ours.values()) + (8 << 20)
+
+
+def _place_ours(paths: Paths, tree: Path, ours: Mapping[str, Path]) -> None:
+    """Link our modules where the driver root shows them too, else copy.
+
+    The index goes first: a start that is killed half-way must not leave one that the next would believe.
+    """
+    folder = tree / OURS
     folder.mkdir(parents=True, exist_ok=True)
-    changed = False
-    for stale in folder.glob("*.ko*"):
-        if stale.name not in {file.name for file in ours.values()}:
-            stale.unlink()
-            changed = True
-    for file in ours.values():
-        changed |= _place(paths, file, folder / file.name)
-    return changed
+    stale = [path for path in folder.glob("*.ko*") if path.name not in {file.name for file in ours.values()}]
+    missing = [file for file in ours.values() if not _is_placed(paths, file, folder / file.name)]
+    if stale or missing:
+        files.remove(tree / INDEX, *stale)
+    for file in missing:
+        _place(paths, file, folder / file.name)
 
 
-def _place(paths: Paths, file: Path, target: Path) -> bool:
-    """A relative link on our root's own filesystem, else a copy: a mounted folder is not part of the driver root."""
-    if file.stat().st_dev == paths.root.stat().st_dev:
-        wanted = os.path.relpath(file, target.parent)
-        if target.is_symlink() and str(target.readlink()) == wanted:
-            return False
+def _links(paths: Paths, file: Path) -> bool:
+    """On our root's own filesystem a link serves; a mounted folder is not part of the driver root."""
+    return file.stat().st_dev == paths.root.stat().st_dev
+
+
+def _is_placed(paths: Paths, file: Path, target: Path) -> bool:
+    if _links(paths, file):
+        return target.is_symlink() and str(target.readlink()) == os.path.relpath(file, target.parent)
+    return target.is_file() and not target.is_symlink() and _same(file, target)
+
+
+def _place(paths: Paths, file: Path, target: Path) -> None:
+    """A relative link or a copy, with the time by which it is known again."""
+    if _links(paths, file):
         target.unlink(missing_ok=True)
-        target.symlink_to(wanted)
-        return True
-    if target.is_file() and not target.is_symlink() and _same(file, target):
-        return False
-    staged = target.with_name(f".{target.name}.new")
-    shutil.copy2(file, staged)
-    staged.replace(target)
-    return True
+        target.symlink_to(os.path.relpath(file, target.parent))
+        return
+    files.copy_atomic(file, target)
+    times = file.stat()
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -122,16 +141,16 @@ def _place_host(tree: Path, host: HostRoot, kernel_release: str, names: Sequence
     host_tree = host.path / "lib/modules" / kernel_release
     for index in HOST_INDEX:
         if (host_tree / index).is_file() and not (tree / index).is_file():
-            shutil.copyfile(host_tree / index, tree / index)
+            files.copy_atomic(host_tree / index, tree / index)
     found = set()
     for name in names:
-        files = kmod.dependencies(name, kernel_release, host.path)
-        for file in files:
+        needed = kmod.dependencies(name, kernel_release, host.path)
+        for file in needed:
             relative = str(file).split(f"/lib/modules/{kernel_release}/", 1)[-1]
             target = tree / relative
             if not target.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(host_tree / relative, target)
-        if files:
+                files.sweep(target.parent)
+                files.copy_atomic(host_tree / relative, target)
+        if needed:
             found.add(name)
     return found

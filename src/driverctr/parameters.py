@@ -1,12 +1,25 @@
 """Module parameters: the user's /drivers/<module>.conf → modprobe's configuration → what the kernel says it took."""
 
+import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
 from driverctr.files import write_atomic
+from driverctr.log import Log
 from driverctr.paths import Paths
+
+LARGEST_FILE = 64 << 10
+"""Bytes; all parameters of all modules of a driver, spelled out, take less than a tenth of it."""
+
+NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+BOOLEAN = re.compile("[yt1nf0]|on|of", re.IGNORECASE)
+"""How a boolean begins; the rest is not looked at (Linux, lib/kstrtox.c kstrtobool)."""
+
+BITS = {"byte": 8, "short": 16, "ushort": 16, "int": 32, "uint": 32, "long": 64, "ulong": 64, "ullong": 64}
+"""Types of linux/moduleparam.h whose values are whole numbers; arrays and texts are left to the kernel."""
+
 
 DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "nvidia": ("NVreg_CoherentGPUMemoryMode=driver",),
@@ -25,19 +38,81 @@ def asked(paths: Paths, module: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def user_words(paths: Paths, module: str) -> tuple[str, ...]:
-    """The lines of the user's /drivers/<module>.conf; raises DriverError (bad-setting) for a file that is not text."""
+    """The lines of the user's /drivers/<module>.conf.
+
+    Raises DriverError (bad-setting) for what is no small text file with one parameter or more a line.
+    """
     file = paths.user_settings / f"{module}.conf"
     try:
-        text = file.read_text() if file.is_file() else ""
-        if "\0" in text:
-            raise ValueError("it contains a NUL byte")
+        if not file.exists():
+            return ()
+        size = file.stat().st_size
+        if size > LARGEST_FILE:
+            raise ValueError(f"it has {size} bytes, and at most {LARGEST_FILE} are read")
+        text = file.read_text(encoding="utf-8")
+        words = tuple(line.strip() for line in text.splitlines() if line.strip())
+        for line in words:
+            _check_line(line)
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DriverError(
             Code.BAD_SETTING,
-            f"{file} cannot be read as text: {error}",
-            "Give one module parameter a line, such as NVreg_EnableGpuFirmware=0",
+            f"{file} cannot be used: {reason}",
+            "Give one module parameter a line, such as NVreg_EnableGpuFirmware=0, or take the file away",
         ) from error
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return words
+
+
+def _check_line(line: str) -> None:
+    """Raise ValueError for what modprobe or the kernel would read otherwise than it was meant."""
+    shown = repr(line if len(line) < 100 else f"{line[:100]}...")
+    if not line.isprintable():
+        raise ValueError(f"it contains a NUL or another control character: {shown}")
+    if line.count('"') % 2:
+        raise ValueError(f"a quotation mark is not closed: {shown}")
+    if line.endswith("\\"):
+        raise ValueError(f"a backslash at the end would join two lines: {shown}")
+    for name in split([line]):
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name[:100]!r} is not the name of a parameter")
+
+
+def check(module: str, words: Iterable[str], known: Mapping[str, str], *, refuse_unknown: bool, log: Log) -> None:
+    """Compare what the user asks with the module file's own list of parameters and their types.
+
+    Raises DriverError (bad-parameter) for a value that the kernel would refuse, and for a name the module does not
+    know with `refuse_unknown`; otherwise that is a warning, as the kernel ignores it (linux/moduleparam.h).
+    """
+    for name, value in split(words).items():
+        if name not in known:
+            told = f"{module} has no parameter {name} (asked {name}={value[:100]})"
+            close = difflib.get_close_matches(name, known, n=3)
+            remedy = f"Correct or remove it in /drivers/{module}.conf" + (
+                f"; near: {', '.join(close)}" if close else ""
+            )
+            if refuse_unknown:
+                raise DriverError(Code.BAD_PARAMETER, told, remedy)
+            log.warning(f"{told}: the kernel will ignore it. {remedy}")
+        elif wanted := _refusal(known[name], value):
+            raise DriverError(
+                Code.BAD_PARAMETER,
+                f"{module}: {name}={value[:100]!r} is not {wanted}",
+                f"Correct it in /drivers/{module}.conf, or leave it out",
+            )
+
+
+def _refusal(kind: str, value: str) -> str:
+    """What a value of this type must be, where it is not (Linux, kernel/params.c); empty where it may be right."""
+    if kind in ("bool", "invbool") and not BOOLEAN.match(value):
+        return "a boolean (Y or N)"
+    if kind in BITS:
+        lowest, highest = (-(2 ** (BITS[kind] - 1)), 2 ** (BITS[kind] - 1) - 1)
+        if kind[0] in "ub":
+            lowest, highest = 0, 2 ** BITS[kind] - 1
+        number = _number(value.removeprefix("+"))
+        if number is None or not lowest <= number <= highest:
+            return f"a whole number from {lowest} to {highest} ({kind})"
+    return ""
 
 
 def write(paths: Paths, module: str, words: Iterable[str]) -> None:

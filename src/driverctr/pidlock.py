@@ -1,5 +1,6 @@
 """One instance: the lock on the pid file, as NVIDIA's driver container and any shell's `flock -n` take it."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,18 @@ ATTEMPTS = 100
 def held(path: Path, locks: Path = Path("/proc/locks")) -> Iterator[None]:
     """Hold the lock for the length of the block, with our pid in the file; the file goes at the end.
 
-    Raises DriverError: already-running (the file stays as the holder wrote it), or node-file.
+    Raises DriverError: already-running (the file stays as the holder wrote it), node-file, or no-space.
     """
     try:
         descriptor = _acquire(path, locks)
     except OSError as error:
-        raise DriverError(
-            Code.NODE_FILE,
-            f"the pid file {path} cannot be used: {error.strerror}",
-            f"Remove {path} if it is not a regular file, and make {path.parent} writable",
-        ) from error
+        raise _unusable(path, error) from error
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise _unusable(path, error) from error
         yield
     finally:
         if _is(descriptor, path):
@@ -43,6 +43,18 @@ def is_held(path: Path, locks: Path = Path("/proc/locks")) -> bool:
         return bool(_lock_pids(path.stat(), locks))
     except OSError:
         return False
+
+
+def _unusable(path: Path, error: OSError) -> DriverError:
+    if error.errno == errno.ENOSPC:
+        return DriverError(
+            Code.NO_SPACE, f"the pid file {path} cannot be written: {error.strerror}", f"Free space in {path.parent}"
+        )
+    return DriverError(
+        Code.NODE_FILE,
+        f"the pid file {path} cannot be used: {error.strerror}",
+        f"Remove {path} if it is not a regular file, and make {path.parent} writable",
+    )
 
 
 def _acquire(path: Path, locks: Path) -> int:

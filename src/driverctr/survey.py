@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from driverctr import daemons, moduletree, node
+from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
@@ -23,6 +23,10 @@ from driverctr.userspace.image import Image
 
 FIRST_OPEN_BRANCH = 560
 """NVIDIA's installer prefers the open modules from this branch on (reference A.2, KERNEL_MODULE_TYPE)."""
+
+
+DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""How `dpkg --print-architecture` calls what uname(1) calls a machine."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,17 @@ def make_wish(
     return Wish(kernel_release, version, choose_type(config, version, support))
 
 
+def check_architecture(described: Image, machine: str) -> None:
+    """Refuse an image of another processor, which emulation may start; raises DriverError (wrong-architecture)."""
+    wanted = DEBIAN_NAMES.get(machine, machine)
+    if described.architecture not in (wanted, machine):
+        raise DriverError(
+            Code.WRONG_ARCHITECTURE,
+            f"this image is for {described.architecture}, the node is {machine}",
+            f"Use the image for {machine}",
+        )
+
+
 def choose_type(config: Config, version: str, support: Mapping[str, Support] | None = None) -> str:
     """The module type wanted; `auto` is the one that drives most of the GPUs, between equals that of the branch."""
     if config.module_type is not ModuleType.AUTO:
@@ -88,6 +103,9 @@ def choose_type(config: Config, version: str, support: Mapping[str, Support] | N
 def survey(paths: Paths, config: Config) -> Facts:
     """Look at the node; raises DriverError where the wish itself makes no sense here."""
     described = image.read(paths.root)
+    check_architecture(described, kernel.read(paths.root).architecture)
+    for module in ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-peermem"):
+        parameters.user_words(paths, module)
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
     wish = make_wish(config, described, kernel.read(paths.root).release, support)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from driverctr import firmware
+from driverctr import files, firmware
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.paths import Paths
@@ -115,7 +115,7 @@ def test_a_mount_that_cannot_be_written_is_told(
     def read_only(source: Path, target: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(firmware, "_copy", read_only)
+    monkeypatch.setattr(files, "copy_atomic", read_only)
     assert firmware.place(paths, VERSION, log=log, calls=kernel)["placed"] == []
     assert "Read-only file system" in said(log) and "driver root" in said(log)
 

@@ -57,4 +57,4 @@ def test_a_set_of_another_kernel_is_refused_before_any_file_is_read(made: Module
 def test_parameters_are_read_from_the_file_itself(tmp_path: Path) -> None:
     file = tmp_path / "x.ko"
     file.write_bytes(module_bytes({"version": "1"}, parameters={"NVreg_A": "int", "hidden": "charp"}))
-    assert elf.read(file).parameters == {"NVreg_A", "hidden"}
+    assert elf.read(file).parameters.keys() == {"NVreg_A", "hidden"}

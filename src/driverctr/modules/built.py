@@ -1,5 +1,6 @@
 """The provider that builds: headers, compiler, make, and a set published whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from driverctr import patches
+from driverctr import files, patches
 from driverctr.build import BuildRequest, build
 from driverctr.distros import Distro
 from driverctr.errors import Code, DriverError
@@ -23,6 +24,8 @@ from driverctr.userspace.image import Image, Source
 
 BUILD_LOG = "build.log"
 DEFAULT_SCRATCH = Path("/var/tmp")
+SCRATCH = "driverctr-build-"
+ROOM_NEEDED = "Give the container's /var/tmp 1 GB to spare"
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Built:
     def find(self, wish: Wish) -> ModuleSet:
         """Build the set and publish it in place of a former one.
 
-        Raises DriverError: no-modules (the image has no such source), headers-missing, compiler-missing, build-failed.
+        Raises DriverError: no-modules (the image has no such source), headers-missing, compiler-missing, build-failed,
+        no-space.
         """
         source = self.image.source(wish.driver_version, wish.module_type)
-        with scratch_folder(self.scratch) as scratch:
+        with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
                 search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root)
                 headers = search.find(wish.kernel_release)
@@ -99,35 +103,60 @@ def check_built(wish: Wish, modules: Mapping[str, ModuleFile]) -> None:
 
 
 @contextmanager
+def told_if_full(folder: Path) -> Iterator[None]:
+    """A full disk meets us in many places, our own writes and those of cp, make and the compiler: one error for all.
+
+    Raises DriverError (no-space, node-file, and what the block raises).
+    """
+    full = os.strerror(errno.ENOSPC)
+    try:
+        yield
+    except OSError as error:
+        code = Code.NO_SPACE if error.errno == errno.ENOSPC else Code.NODE_FILE
+        raise DriverError(code, f"the build's folder {folder} cannot be used: {error}", ROOM_NEEDED) from error
+    except DriverError as error:
+        if error.code is Code.NO_SPACE or full not in error.message:
+            raise
+        raise DriverError(Code.NO_SPACE, f"no space left for the build in {folder}: {error}", ROOM_NEEDED) from error
+
+
+@contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for one build, removed whatever happens; raises OSError."""
+    """A folder for one build, removed whatever happens; that of a build that was killed goes too. Raises OSError."""
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="driverctr-build-", dir=parent, ignore_cleanup_errors=True) as name:
-        yield Path(name)
+    files.remove_abandoned(path for path in parent.glob(f"{SCRATCH}*") if path.is_dir())
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
+    try:
+        with files.claimed(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(draft: ModuleSet, target: Path, log_path: Path) -> ModuleSet:
     """Bring a built set to its place: staged beside it, synced, renamed; a former set there is replaced.
 
-    Raises DriverError (build-failed) where the folder cannot be written; then the stage is removed.
+    Raises DriverError (build-failed, no-space) where the folder cannot be written; then the stage is removed.
     """
     stage = target.parent / f".{target.name}.stage-{os.getpid()}"
     try:
+        files.remove_abandoned(target.parent.glob(f".{target.name}.stage-*"))
         stage.mkdir(parents=True)
-        published = {name: replace(module, file=stage / f"{name}.ko") for name, module in draft.modules.items()}
-        for name, module in draft.modules.items():
-            shutil.move(module.file, published[name].file)
-        shutil.move(log_path, stage / BUILD_LOG)
-        write_manifest(replace(draft, folder=stage, modules=published))
-        for path in (*stage.iterdir(), stage):
-            sync(path)
-        if target.exists():
-            shutil.rmtree(target)
-        stage.rename(target)
+        with files.claimed(stage):
+            published = {name: replace(module, file=stage / f"{name}.ko") for name, module in draft.modules.items()}
+            for name, module in draft.modules.items():
+                shutil.move(module.file, published[name].file)
+            shutil.move(log_path, stage / BUILD_LOG)
+            write_manifest(replace(draft, folder=stage, modules=published))
+            for path in (*stage.iterdir(), stage):
+                sync(path)
+            if target.exists():
+                shutil.rmtree(target)
+            stage.rename(target)
         sync(target.parent)
     except OSError as error:
         raise DriverError(
-            Code.BUILD_FAILED,
+            Code.NO_SPACE if error.errno == errno.ENOSPC else Code.BUILD_FAILED,
             f"the built modules cannot be stored in {target}: {error.strerror or error}",
             "Give it a writable folder with 150 MB to spare (--output)",
         ) from error

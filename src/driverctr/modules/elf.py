@@ -2,7 +2,8 @@
 
 import mmap
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -14,13 +15,18 @@ SECTION = struct.Struct("<IIQQQQIIQQ")
 """Elf64_Ehdr and Elf64_Shdr of elf(5); every kernel we build for is 64-bit, little-endian."""
 
 
+MACHINES = {62: "x86_64", 183: "aarch64"}
+"""e_machine of elf.h, for the processors that NVIDIA's driver is made for."""
+
+
 @dataclass(frozen=True)
 class ModuleInfo:
-    """Fields that identify a build of a module."""
+    """Fields that identify a module's build, its parameters' types by name, and its processor as uname(1) says it."""
 
     build_id: str
     fields: dict[str, str]
-    parameters: frozenset[str] = frozenset()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
 
     def field(self, name: str) -> str:
         """A field as modinfo(8) shows it; empty where the module has none."""
@@ -28,7 +34,7 @@ class ModuleInfo:
 
 
 def read(path: Path) -> ModuleInfo:
-    """The build-id note, the .modinfo fields (the first of each name) and the parameters' names of a module file.
+    """The build-id note, the .modinfo fields (the first of each name) and the parameters of a module file.
 
     Raises DriverError (no-modules) where the file is no 64-bit ELF object or is cut short; OSError where unreadable.
     """
@@ -36,18 +42,20 @@ def read(path: Path) -> ModuleInfo:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 sections = _sections(data)
+                machine = MACHINES.get(HEADER.unpack_from(data)[1], "another processor")
         except (ValueError, struct.error) as error:
             raise DriverError(Code.NO_MODULES, f"{path} is not a whole 64-bit ELF module: {error}") from error
     fields: dict[str, str] = {}
-    parameters: set[str] = set()
+    parameters: dict[str, str] = {}
     for entry in sections.get(".modinfo", b"").split(b"\0"):
         name, separator, value = entry.decode(errors="replace").partition("=")
         if separator:
             fields.setdefault(name, value)
         if name == "parmtype":  # linux/moduleparam.h: each parameter has one, its description may be missing
-            parameters.add(value.partition(":")[0])
+            parameter, _, kind = value.partition(":")
+            parameters[parameter] = kind
     build_id = build_id_of_notes(sections.get(".note.gnu.build-id", b""))
-    return ModuleInfo(build_id, fields, frozenset(parameters))
+    return ModuleInfo(build_id, fields, parameters, machine)
 
 
 def read_elf_build_id(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The provider of sets that lie on disk, in the image or mounted: `<folder>/<kernel>/<driver>-<type>/`."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
-from driverctr.modules import ModuleFile, ModuleSet, Wish, read_manifest
+from driverctr.modules import ModuleFile, ModuleSet, Wish, elf, read_manifest
 
 DEFAULT_FOLDER = Path("/opt/driverctr/modules")
 
@@ -27,7 +28,7 @@ class OnDisk:
     def find(self, wish: Wish) -> ModuleSet:
         """The wished set, by its manifest alone.
 
-        Raises DriverError (no-modules) with the field that differs, or with what there is instead.
+        Raises DriverError (no-modules, wrong-kernel) with the field that differs, or with what there is instead.
         """
         folder = set_folder(self.folder, wish)
         if not folder.is_dir():
@@ -44,9 +45,10 @@ class OnDisk:
         for name, module in found.modules.items():
             if module.kernel_release != wish.kernel_release:
                 raise DriverError(
-                    Code.NO_MODULES,
+                    Code.WRONG_KERNEL,
                     f"{name} was built for kernel {module.kernel_release or 'unknown'} (vermagic), "
                     f"not for {wish.kernel_release}",
+                    "Give modules built for this kernel (`nvidia-driver build --kernel`), or let `init` build them",
                 )
         return found
 
@@ -68,7 +70,7 @@ def verify(found: ModuleSet, meanwhile: Callable[[], None]) -> None:
 
 
 def check_file(module: ModuleFile) -> None:
-    """Compare a file with its entry; raises DriverError (no-modules)."""
+    """Compare a file with its entry and the processor; raises DriverError (no-modules, wrong-architecture)."""
     try:
         digest = files.sha256(module.file)
     except OSError as error:
@@ -76,4 +78,11 @@ def check_file(module: ModuleFile) -> None:
     if digest != module.sha256:
         raise DriverError(
             Code.NO_MODULES, f"{module.file} is not the file its manifest describes (sha256 {digest[:12]}...)"
+        )
+    machine, here = elf.read(module.file).machine, os.uname().machine
+    if machine != here:
+        raise DriverError(
+            Code.WRONG_ARCHITECTURE,
+            f"{module.file} is for {machine}, this node is {here}",
+            f"Give modules, and an image, for {here}",
         )

@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from driverctr import parameters
+from driverctr.config import Unknown
+from driverctr.modules import ModuleSet, elf
 from driverctr.modules.ondisk import verify
-from driverctr.plan import PlannedStep, Source, StepName
+from driverctr.plan import PlannedStep, Source, StepName, modules_to_load
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 from driverctr.userspace.image import Image
@@ -42,6 +45,15 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
     )
 
 
+def check_parameters(tools: Tools, facts: Facts, found: ModuleSet) -> None:
+    """Before anything is unloaded: will the modules take what the user asks? Raises DriverError (bad-parameter)."""
+    for name in modules_to_load(tools.config, facts):
+        if words := parameters.user_words(tools.paths, name):
+            known = elf.read(found.folder / found.modules[name].file).parameters
+            refuse = tools.config.unknown_parameters is Unknown.REFUSE
+            parameters.check(name, words, known, refuse_unknown=refuse, log=tools.runner.log)
+
+
 class Modules:
     """New modules exist and are checked before old ones are unloaded."""
 
@@ -50,11 +62,13 @@ class Modules:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Take the planned alternative; its DriverError is an observation, and the plan is made again."""
-        if planned.alternative == Source.ON_DISK and facts.module_set is not None:
-            verify(facts.module_set, meanwhile=tools.kmod.prepare)
-            return Outcome(None, replace(gained, module_set=facts.module_set))
-        provider = builder(tools, facts.image, tools.config.modules_dir)
-        return Outcome(None, replace(gained, module_set=provider.find(facts.wish)))
+        found = facts.module_set
+        if planned.alternative == Source.ON_DISK and found is not None:
+            verify(found, meanwhile=tools.kmod.prepare)
+        else:
+            found = builder(tools, facts.image, tools.config.modules_dir).find(facts.wish)
+        check_parameters(tools, facts, found)
+        return Outcome(None, replace(gained, module_set=found))
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Built modules stay: they are what the next start finds on disk."""

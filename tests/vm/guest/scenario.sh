@@ -93,13 +93,16 @@ exit_of() { wait_for 240 ended "$1" && cat "/tmp/exit.$1"; }
 inside() { container "$runtime" exec "$@"; }
 ready() { test -e $validations/.driver-ctr-ready; }
 ended() { [ -e "/tmp/exit.$1" ]; }
-ready_or_ended() { ready || ended "$1"; }
+ready_or_ended() { ready_anew || ended "$1"; }
+# A marker may be there from before: that of a container which was killed goes only when the next one begins.
+ready_anew() { [ $validations/.driver-ctr-ready -nt /tmp/began ]; }
 
 # bring_up NAME [ARGUMENT...]: init, and wait until it is ready.
 bring_up() {
+    touch /tmp/began
     start "$@" -- nvidia-driver init
     wait_for 240 ready_or_ended "$1"
-    check "$1 is ready" ready
+    check "$1 is ready" ready_anew
 }
 # take_down NAME: a clean stop.
 take_down() {

@@ -1,0 +1,202 @@
+"""In a container of the driver: starts that SIGKILL ends at each step's boundary, and the starts after them.
+
+kill_at.py boundaries: before and after each step of the real plan, one killed start, then one that must end ready.
+kill_at.py before|after STEP [kill|oom]: one start that ends there, by SIGKILL or by the control group's memory limit.
+
+The product has no hook for this: its own lifecycle runs here, in a forked process, with one method wrapped.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, "/opt/driverctr/lib")
+
+import psutil
+import sh
+
+from driverctr import config, lifecycle, survey, verbs
+from driverctr.log import Log
+from driverctr.mounts.syscalls import CLONE_NEWNS, Syscalls
+from driverctr.paths import Paths
+from driverctr.plan import StepName
+
+RUN = Path("/run/nvidia")
+READY = RUN / "validations/.driver-ctr-ready"
+FIRMWARE_PATH = Path("/sys/module/firmware_class/parameters/path")
+WRITTEN = (RUN, Path("/etc/modprobe.d"), Path("/lib/modules"), Path("/opt/driverctr/modules"), Path("/var/tmp"))
+LIMIT = 60.0
+
+
+def by_kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def by_memory() -> None:
+    hoard = []
+    while True:
+        hoard.append(b"x" * (16 << 20))
+
+
+def start(when: str = "", step: str = "", end: Callable[[], None] = by_kill) -> int:
+    """One start in this process, ended at the boundary; returns its exit status if it is none."""
+    original = lifecycle.Start.apply
+
+    def apply(self: lifecycle.Start, planned: object, facts: object) -> None:
+        here = planned.name.value == step  # type: ignore[attr-defined]
+        if here and when == "before":
+            end()
+        original(self, planned, facts)  # type: ignore[arg-type]
+        if here and when == "after":
+            end()
+
+    lifecycle.Start.apply = apply  # type: ignore[method-assign]
+    return verbs.run(["init"])
+
+
+def fork(log: Path, when: str = "", step: str = "") -> int:
+    """Start in a child; a start that is to be killed gets a mount namespace of its own, which dies with it."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 99
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if when == "after":
+            Syscalls().unshare(CLONE_NEWNS)
+        status = start(when, step)
+    except BaseException:  # noqa: BLE001  # whatever it is, the child must not run on as its parent
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """The exit status, negative for a signal; a child that takes too long is killed."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def marker() -> int:
+    """What tells one ready marker from another; 0 for none."""
+    return READY.stat().st_mtime_ns if READY.exists() else 0
+
+
+def wait_ready(pid: int, former: int) -> bool:
+    """Wait for a marker that is not the former one, which a start killed after it was published has left."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if marker() not in (0, former):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def host_mounts() -> list[str]:
+    lines = Path("/proc/1/mountinfo").read_text().splitlines()
+    return [target for line in lines if (target := line.split()[4]).startswith(f"{RUN}/")]
+
+
+def loaded() -> list[str]:
+    return [line.split()[0] for line in Path("/proc/modules").read_text().splitlines() if line.startswith("nvidia")]
+
+
+def ours() -> list[str]:
+    """Processes of this container but this one, by its control group."""
+    group = Path("/proc/self/cgroup").read_text()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(f"/proc/{process.pid}/cgroup").read_text() == group and process.pid != os.getpid():
+                found.append(process.name())
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def half_written() -> list[str]:
+    """Names that are not whole files of ours: temporary ones and stages begin with a dot."""
+    markers = {".driver-ctr-ready", ".driver-daemons-status"}
+    found = [str(path) for path in Path("/var/tmp").glob("driverctr-build-*")]
+    for top in WRITTEN:
+        for folder, folders, files in os.walk(top):
+            found += [f"{folder}/{name}" for name in files if name[0] == "." and name not in markers]
+            # The driver root shows our own root again, and /proc in it.
+            folders[:] = [name for name in folders if Path(folder, name) != RUN / "driver"]
+    return found
+
+
+def differences(pid: int) -> list[str]:
+    """What is not as it must be while the second start is ready."""
+    roots = [target for target in host_mounts() if target == f"{RUN}/driver"]
+    expected = {
+        "modules": (sorted(loaded()), ["nvidia", "nvidia_modeset", "nvidia_uvm"]),
+        "driver roots": (len(roots), 1),
+        "processes": (ours(), sorted(["nvidia-persistenced", psutil.Process(pid).name()])),
+        "half-written": (half_written(), []),
+        "pid file": ((RUN / "nvidia-driver.pid").read_text().strip(), str(pid)),
+    }
+    return [f"{what}: {found}, not {wanted}" for what, (found, wanted) in expected.items() if found != wanted]
+
+
+def remains() -> list[str]:
+    """What the second start's stop left."""
+    files = [str(path) for path in RUN.rglob("*") if path.is_file()]
+    path = FIRMWARE_PATH.read_text().strip()
+    return [*loaded(), *host_mounts(), *files, *ours(), *half_written(), *([path] if path else [])]
+
+
+def one(when: str, step: str) -> list[str]:
+    log = Path(f"/tmp/{when}-{step}")
+    killed = wait(fork(log, when, step))
+    if killed != -signal.SIGKILL:
+        return [f"the first start ended with {killed}", log.read_text()]
+    second = log.with_suffix(".second")
+    former = marker()
+    pid = fork(second)
+    if not wait_ready(pid, former):
+        return [f"the second start is not ready, it ended with {wait(pid)}", second.read_text()]
+    problems = differences(pid)
+    os.kill(pid, signal.SIGTERM)
+    status = wait(pid)
+    problems += [] if status == 0 else [f"its stop ended with {status}"]
+    problems += [f"left: {name}" for name in remains()]
+    return [*problems, second.read_text()] if problems else []
+
+
+def boundaries() -> int:
+    made = lifecycle.Start(verbs.make_tools(config.load(os.environ), Log(), Paths()))
+    steps = [planned.name.value for planned in made.plan(survey.survey(Paths(), made.tools.config)).steps]
+    failures = 0 if steps == [name.value for name in StepName] else 1
+    print(f"steps of the plan: {', '.join(steps)}", flush=True)
+    for step in steps:
+        for when in ("before", "after"):
+            began = time.monotonic()
+            problems = one(when, step)
+            failures += bool(problems)
+            print("\n".join([f"{'NOT OK' if problems else 'ok'}: killed {when} {step}", *problems]), end=" ")
+            print(f"({time.monotonic() - began:.1f} s)", flush=True)
+    return 1 if failures else 0
+
+
+def main(words: list[str]) -> int:
+    assert sh
+    if words == ["boundaries"]:
+        return boundaries()
+    return start(words[0], words[1], by_memory if words[2:] == ["oom"] else by_kill)
+
+
+sys.exit(main(sys.argv[1:]))
