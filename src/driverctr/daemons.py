@@ -4,11 +4,13 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.facts import processes
+from driverctr.facts.processes import Identity, Process
 from driverctr.files import read_text
 from driverctr.paths import Paths
 from driverctr.run import Runner, wait_for_end
@@ -22,6 +24,12 @@ STOP_LIMIT = 10.0
 
 KILL_LIMIT = 5.0
 """Seconds for the kernel to end a killed daemon, whose open GPUs it closes."""
+
+COMM_LENGTH = 15
+"""Characters of a name the kernel keeps beside a command line (TASK_COMM_LEN less its end)."""
+
+CLOCK_ERROR = 1.0
+"""Seconds a file's time and a process' start may be apart for one moment: jiffies, and the boot time's whole second."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,11 @@ class Running:
     pid: int
     started: int
 
+    @property
+    def identity(self) -> Identity:
+        """As processes have it."""
+        return self.pid, self.started
+
 
 PERSISTENCED = Daemon(
     "nvidia-persistenced",
@@ -52,26 +65,50 @@ DAEMONS = (PERSISTENCED,)
 
 
 def find(paths: Paths, daemon: Daemon) -> Running | None:
-    """The living daemon its pid file names; a pid that now belongs to something else is not it."""
-    import psutil
+    """The living daemon its pid file names. A pid alone is not believed: it may belong to somebody else by now.
 
-    text = read_text(paths.root / daemon.pid_file) or ""
-    if not re.fullmatch(r"[0-9]{1,10}", text):
+    The name must be the daemon's, and it must hold the pid file open, as nvidia-persistenced does to lock it, or at
+    least have started before the file was written: who was given the pid later, started later. Only the second
+    is in doubt where the clock was set meanwhile.
+    """
+    file = paths.root / daemon.pid_file
+    text = read_text(file) or ""
+    process = processes.read(paths, int(text)) if re.fullmatch(r"[0-9]{1,10}", text) else None
+    if process is None or process.state in "XZ":
         return None
+    if Path(processes.read_words(paths, process)[0]).name not in (daemon.name, daemon.name[:COMM_LENGTH]):
+        return None
+    if not _holds(paths, process.pid, file) and not _started_before(paths, process, file):
+        return None
+    return Running(daemon, process.pid, process.started)
+
+
+def find_all(paths: Paths) -> tuple[Running, ...]:
+    """All of the table that live."""
+    return tuple(found for daemon in DAEMONS if (found := find(paths, daemon)))
+
+
+def _holds(paths: Paths, pid: int, file: Path) -> bool:
+    """Whether a process has this very file open."""
     try:
-        process = psutil.Process(int(text))
-        words = process.cmdline()
-        named = Path(words[0]).name if words else process.name()
-        alive = process.status() != psutil.STATUS_ZOMBIE
-        started = _start_ticks(paths, process.pid)
-        return Running(daemon, process.pid, started) if named == daemon.name and alive else None
-    except (psutil.Error, OSError):
-        return None
+        wanted = file.stat()
+        return any(_is_same(opened, wanted) for opened in (paths.proc / str(pid) / "fd").iterdir())
+    except OSError:
+        return False
 
 
-def _start_ticks(paths: Paths, pid: int) -> int:
-    """The 22nd field of /proc/<pid>/stat (proc(5)); the 2nd, the name, may hold anything up to the last bracket."""
-    return int((paths.proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+def _is_same(opened: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(opened.stat(), wanted)
+    except OSError:
+        return False
+
+
+def _started_before(paths: Paths, process: Process, file: Path) -> bool:
+    try:
+        return processes.started_at(paths, process) <= file.stat().st_mtime + CLOCK_ERROR
+    except OSError:
+        return False
 
 
 def start(paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
@@ -103,13 +140,23 @@ def stop(paths: Paths, running: Running, limit: float, wait: Callable[[int, floa
 
     `wait(descriptor, seconds)` may give up earlier than that.
     """
-    if find(paths, running.daemon) == running:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(running.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError), _handle_on(running.pid) as handle:
+        if find(paths, running.daemon) == running:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
             if not wait_for_end(running.pid, limit, wait):
-                os.kill(running.pid, signal.SIGKILL)
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
                 wait_for_end(running.pid, KILL_LIMIT)
     _clear_leftovers(paths, running.daemon)
+
+
+@contextlib.contextmanager
+def _handle_on(pid: int) -> Iterator[int]:
+    """A pidfd: signals sent through it reach nobody else, even if the pid is given again (pidfd_open(2))."""
+    handle = os.pidfd_open(pid)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _clear_leftovers(paths: Paths, daemon: Daemon) -> None:

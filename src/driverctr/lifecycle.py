@@ -25,7 +25,7 @@ from driverctr.steps.load import Load
 from driverctr.steps.markers import Publish, Withdraw
 from driverctr.steps.modules import Modules, builder
 from driverctr.steps.root import DriverRoot, Firmware
-from driverctr.steps.unload import Unload, check_free, stop_daemons, unload_modules
+from driverctr.steps.unload import Unload, check_free, free
 from driverctr.steps.verify import Verify
 from driverctr.stopping import Stopping
 from driverctr.supervise import Supervisor
@@ -235,8 +235,7 @@ def unload(tools: Tools) -> None:
         sweep(tools.paths)
         check_free(tools)
         markers.withdraw(tools.paths.run, digest=True)
-        stop_daemons(tools)
-        unload_modules(tools)
+        free(tools)
         devices.remove(tools.paths, devices.leftovers(tools.paths))
         propagation.settle(tools.paths)
         driverroot.clear(tools.paths, log=tools.runner.log)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
 from driverctr.errors import Code
+from driverctr.facts import holders
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.supported import Support
 from driverctr.mounts.driverroot import SHARE_IT
@@ -208,8 +209,7 @@ def check_in_use(config: Config, facts: Facts) -> Check:
     """Whether a loaded driver can be unloaded."""
     name = "in-use"
     if facts.in_use:
-        users = "; ".join(map(str, facts.in_use))
-        return _refused(name, Code.IN_USE, f"the driver is in use: {users}", STOP_THE_USERS)
+        return _refused(name, Code.IN_USE, holders.describe(facts.in_use), STOP_THE_USERS)
     return _ok(name, "nobody uses the driver" if facts.stack else "no module of the driver is loaded")
 
 

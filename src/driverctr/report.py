@@ -6,7 +6,7 @@ from typing import Any
 
 from driverctr import daemons, markers, pidlock, status, verify
 from driverctr.errors import DriverError
-from driverctr.facts import gpus, holders, modules
+from driverctr.facts import gpus, holders, modules, processes
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
@@ -16,7 +16,10 @@ from driverctr.plan import Plan
 def collect_status(paths: Paths) -> dict[str, Any]:
     """The status document beside what the kernel says at this moment."""
     stack = modules.read_stack(paths)
-    running = [found for daemon in daemons.DAEMONS if (found := daemons.find(paths, daemon))]
+    running = daemons.find_all(paths)
+    ours = [found.identity for found in running]
+    users = holders.read(paths, stack)
+    used = holders.in_use(stack, users, ours, processes.blindness(paths))
     root = driverroot.state(paths)
     words = {name: read_text(paths.run / name) for name in (markers.DAEMONS, markers.CONTAINER, markers.DIGEST)}
     document = status.read(paths)
@@ -39,7 +42,8 @@ def collect_status(paths: Paths) -> dict[str, Any]:
             {"address": gpu.address, "id": f"10de:{gpu.device_id:04x}", "driver": gpu.driver}
             for gpu in gpus.read(paths)
         ],
-        "users": [{"pid": holder.pid, "command": holder.command} for holder in holders.read(paths)],
+        "users": [{**holder.as_dict(), "ours": holder.identity in ours} for holder in users],
+        "in_use": [use.as_dict() for use in used],
         "daemons": {found.daemon.name: found.pid for found in running},
         "driver_root": {"layers": len(root.layers), "ours": root.ours},
         "markers": {name: text for name, text in words.items() if text is not None},
@@ -73,7 +77,7 @@ def format_status(found: dict[str, Any]) -> str:
     for gpu in found["gpus"]:
         lines.append(("gpu", f"{gpu['address']} {gpu['id']} bound to {gpu['driver'] or 'nothing'}"))
     lines += [("daemon", f"{name} (pid {pid})") for name, pid in found["daemons"].items()]
-    lines += [("used by", f"pid {user['pid']} ({user['command']})") for user in found["users"]]
+    lines += [("in use", use["sentence"]) for use in found["in_use"]]
     root = found["driver_root"]
     lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
     lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]

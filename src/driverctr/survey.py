@@ -7,7 +7,7 @@ from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, holders, kernel, modules
+from driverctr.facts import gpus, holders, kernel, modules, processes
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
@@ -54,11 +54,12 @@ class Facts:
     observations: tuple[Observation, ...] = ()
     module_set: ModuleSet | None = None
     mellanox: bool = False
+    blind: str = ""
 
     @property
     def in_use(self) -> tuple[InUse, ...]:
         """Loaded modules that somebody other than our own daemons uses."""
-        return holders.in_use(self.stack, self.holders, [running.pid for running in self.running])
+        return holders.in_use(self.stack, self.holders, [running.identity for running in self.running], self.blind)
 
     def refusals(self, step: str) -> tuple[Observation, ...]:
         """What was set aside for a step."""
@@ -109,7 +110,6 @@ def survey(paths: Paths, config: Config) -> Facts:
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
     wish = make_wish(config, described, kernel.read(paths.root).release, support)
-    running = tuple(found for daemon in daemons.DAEMONS if (found := daemons.find(paths, daemon)))
     stack = modules.read_stack(paths)
     observations, module_set = look_for_modules(config, described, wish)
     return Facts(
@@ -117,14 +117,15 @@ def survey(paths: Paths, config: Config) -> Facts:
         wish=wish,
         gpus=seen,
         stack=stack,
-        running=running,
-        holders=holders.read(paths),
+        running=daemons.find_all(paths),
+        holders=holders.read(paths, stack),
         driver_root=driverroot.state(paths),
         host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
         node=node.read(paths, wish, support, stack.get(modules.CORE), module_set),
         observations=observations,
         module_set=module_set,
         mellanox=gpus.have_mellanox(paths),
+        blind=processes.blindness(paths),
     )
 
 

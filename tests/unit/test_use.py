@@ -1,6 +1,5 @@
 """Who uses the driver, in which order it unloads, and what parameters and nodes it should have."""
 
-import os
 import struct
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from driverctr import devices, parameters
 from driverctr.errors import Code, DriverError
 from driverctr.facts import holders, modules
 from driverctr.facts.holders import Holder
+from driverctr.facts.processes import Identity
 from driverctr.kmod import Kmod
 from driverctr.paths import Paths
 from tests.unit.conftest import FakeBin, make_tree
@@ -45,14 +45,15 @@ def test_stack_is_the_real_holders_graph_and_unloads_holders_first(paths: Paths)
     ("refcnt", "found", "own", "said"),
     [
         (1, [], set(), None),
-        (2, [Holder(7, "nvidia-persistenced", 1, (("nvidia", 1),))], {7}, None),
-        (3, [Holder(7, "nvidia-persistenced", 1, (("nvidia", 1),))], {7}, "not visible"),
-        (2, [Holder(9, "train.py", 1, (("nvidia", 1),))], {7}, "pid 9 (train.py)"),
+        (2, [Holder(7, "nvidia-persistenced", 1, (("nvidia", 1),), 55)], {(7, 55)}, None),
+        (2, [Holder(7, "nvidia-persistenced", 1, (("nvidia", 1),), 56)], {(7, 55)}, "pid 7 (nvidia-persistenced)"),
+        (3, [Holder(7, "nvidia-persistenced", 1, (("nvidia", 1),), 55)], {(7, 55)}, "1 reference(s) by holders not"),
+        (2, [Holder(9, "train.py", 1, (("nvidia", 1),))], {(7, 55)}, "pid 9 (train.py)"),
         (1, [Holder(9, "innocent", 1, (("nvidia_uvm", 1),))], set(), None),
     ],
 )
 def test_use_is_told_from_refcnt_holders_and_our_own_daemons(
-    paths: Paths, refcnt: int, found: list[Holder], own: set[int], said: str | None
+    paths: Paths, refcnt: int, found: list[Holder], own: set[Identity], said: str | None
 ) -> None:
     loaded(paths, "nvidia", refcnt, "nvidia_uvm")
     loaded(paths, "nvidia_uvm", 0)
@@ -63,14 +64,6 @@ def test_use_is_told_from_refcnt_holders_and_our_own_daemons(
         assert (
             [use.module for use in used] == ["nvidia"] and said in str(used[0]) and f"refcnt {refcnt}" in str(used[0])
         )
-
-
-def test_a_process_is_found_by_the_device_number_whatever_the_name(paths: Paths) -> None:
-    make_tree(paths.root, {"proc/devices": "Character devices:\n  1 nvidia-frontend\n\nBlock devices:\n"})
-    make_tree(paths.root, {f"proc/{os.getpid()}/fd/3": "-> /dev/null", "proc/1/fd/0": "-> /etc/passwd"})
-    found = holders.read(paths)
-    assert [(holder.pid, holder.handles) for holder in found] == [(os.getpid(), (("nvidia", 3),))]
-    assert "python" in found[0].command
 
 
 PARAMS = 'EnableStreamMemOPs: 1\nRegistryDwords: "RMTest=1"\nDeviceFileMode: 438\n'

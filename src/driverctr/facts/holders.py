@@ -1,126 +1,198 @@
-"""Processes that have NVIDIA's device nodes open."""
+"""Who uses the driver: processes with NVIDIA's devices open or mapped, and modules that hold ours."""
 
-import contextlib
-import os
-import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
+from driverctr.facts import containers, modules, processes
+from driverctr.facts.containers import Container
+from driverctr.facts.handles import Scanner, read_majors
 from driverctr.facts.modules import LoadedModule
-from driverctr.files import read_text
+from driverctr.facts.processes import Identity
 from driverctr.paths import Paths
 
-MINOR_MODESET = 254
-"""NVIDIA's nv-chardev-numbers.h: nvidia-modeset answers under the core module's major."""
+SHORT_COMMAND = 60
+"""Characters of a command line in a sentence."""
+
+LISTED = 5
+"""Holders named in a sentence for each module: the termination message has room for 4 KB."""
+
+HandlesOf = Callable[[int], Counter[str]]
+"""References by module that one process holds in one way."""
+
+LOOKS = 3
+"""How often we look while a reference has nobody to it: a process that ended between two readings leaves one."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process with open handles: pid, command, start (seconds since the epoch), references taken by module."""
+    """A process with open handles: pid, command, start (seconds since the epoch), references taken by module.
+
+    `ticks` is its start by the kernel's clock: with the pid its identity. `closed`: it keeps mappings of files it
+    has closed, and nothing open.
+    """
 
     pid: int
     command: str
     started: float
     handles: tuple[tuple[str, int], ...]
+    ticks: int = 0
+    container: Container = field(default_factory=Container)
+    closed: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        """What tells it from a later process with the same pid."""
+        return self.pid, self.ticks
+
+    @property
+    def brief(self) -> str:
+        """Pid and a short command."""
+        words = " ".join("".join(c if c.isprintable() else " " for c in self.command).split())
+        return f"pid {self.pid} ({words if len(words) <= SHORT_COMMAND else words[: SHORT_COMMAND - 1] + '…'})"
 
     def __str__(self) -> str:
-        """For a sentence."""
-        return f"pid {self.pid} ({self.command})"
+        """For a sentence: pid, command, and in brackets container or pod and start."""
+        since = f"since {datetime.fromtimestamp(self.started, UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else ""
+        mapping = "by a mapping alone" if self.closed else ""
+        about = ", ".join(filter(None, (str(self.container), mapping, since)))
+        return f"{self.brief} [{about}]" if about else self.brief
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "handles": dict(self.handles)}
 
 
 @dataclass(frozen=True)
 class InUse:
-    """A module that cannot be unloaded now: its refcnt, the references neither modules nor we hold, and by whom."""
+    """A module that cannot be unloaded now: its refcnt, the modules that hold it, references of our own daemons,
+    the processes of others, references of nobody we see. `blind` says why somebody may not be visible."""
 
     module: str
     refcnt: int
-    handles: int
+    modules: tuple[str, ...]
+    ours: int
     by: tuple[Holder, ...]
+    unseen: int
+    blind: str = ""
 
     def __str__(self) -> str:
         """For a sentence; what cannot be seen is said."""
-        users = ", ".join(map(str, self.by)) or f"{self.handles} reference(s) by processes not visible from here"
-        return f"{self.module} has refcnt {self.refcnt}: {users}"
+        return self.sentence(())
+
+    def sentence(self, known: Collection[Identity]) -> str:
+        """The same, where holders described before are named by pid and command only."""
+        users = [holder.brief if holder.identity in known else str(holder) for holder in self.by[:LISTED]]
+        if len(self.by) > LISTED:
+            users.append(f"{len(self.by) - LISTED} more")
+        if self.unseen:
+            cure = f" ({self.blind})" if self.blind else ""
+            users.append(f"{self.unseen} reference(s) by holders not visible from here{cure}")
+        return f"{self.module} has refcnt {self.refcnt}{self._innocent()}: {', '.join(users)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        pids = [holder.pid for holder in self.by]
+        said = {"pids": pids, "unseen": self.unseen, "sentence": str(self)}
+        return {"module": self.module, "refcnt": self.refcnt, **said}
+
+    def _innocent(self) -> str:
+        """What part of the refcnt is in nobody's way."""
+        by_modules = f"{len(self.modules)} by {', '.join(self.modules)}" if self.modules else ""
+        by_daemons = f"{self.ours} by our own daemons" if self.ours else ""
+        parts = ", ".join(filter(None, (by_modules, by_daemons)))
+        return f" ({parts})" if parts else ""
 
 
-def read_majors(paths: Paths) -> dict[int, str]:
-    """NVIDIA's character majors and the first name each is registered under, from /proc/devices."""
-    majors: dict[int, str] = {}
-    for line in (read_text(paths.proc / "devices") or "").splitlines():
-        if line.startswith("Block"):
+def describe(used: Sequence[InUse]) -> str:
+    """One sentence a module, each holder described once."""
+    known: set[Identity] = set()
+    sentences = []
+    for use in used:
+        sentences.append(use.sentence(known))
+        known.update(holder.identity for holder in use.by[:LISTED])
+    return "the driver is in use: " + "; ".join(sentences)
+
+
+def look(paths: Paths, own: Collection[Identity]) -> tuple[InUse, ...]:
+    """Who but our own daemons uses the driver at this moment."""
+    used: tuple[InUse, ...] = ()
+    for _ in range(LOOKS):
+        stack = modules.read_stack(paths)
+        used = in_use(stack, read(paths, stack), own, processes.blindness(paths))
+        if not any(use.unseen for use in used):
             break
-        number, _, name = line.strip().partition(" ")
-        if name.startswith("nvidia"):
-            majors.setdefault(int(number), name)
-    return majors
+    return used
 
 
-def references(device: str, minor: int) -> Counter[str]:
-    """What one open handle adds to the refcnt of modules, by the name its major is registered under.
+def read(paths: Paths, stack: Mapping[str, LoadedModule]) -> tuple[Holder, ...]:
+    """Every process we may look into that holds one of these modules, whatever the device node's name there.
 
-    chrdev_open takes two references on the owner, for the cdev and for its operations (Linux, fs/char_dev.c);
-    nvidia-frontend, until branch 535, one more on the module behind the minor (NVIDIA, nv-frontend.c).
+    Mappings are looked at only where open files do not explain the refcnt, and single threads only where both do not:
+    a thread may have its own file table (clone(2) without CLONE_FILES), or have outlived the first one.
     """
-    behind = "nvidia_modeset" if minor == MINOR_MODESET else "nvidia"
-    match device:
-        case "nvidia-uvm":
-            return Counter({"nvidia_uvm": 2})
-        case "nvidia-frontend":
-            return Counter({"nvidia": 2}) + Counter({behind: 1})
-        case "nvidia" | "nvidiactl" | "nvidia-modeset":
-            return Counter({behind: 2})
-        case _:
-            return Counter({"nvidia": 2})
-
-
-def read(paths: Paths) -> tuple[Holder, ...]:
-    """Every process we may look into that has one of NVIDIA's device numbers open, whatever the node's name there."""
     majors = read_majors(paths)
-    if not majors:
+    if not majors or not any(module.handles for module in stack.values()):
         return ()
-    found = []
-    for folder in paths.proc.iterdir():
-        if folder.name.isdigit():
-            handles = _handles(folder / "fd", majors)
-            if handles:
-                found.append(_describe(int(folder.name), handles))
-    return tuple(sorted(found, key=lambda holder: holder.pid))
+    scanner = Scanner(paths, majors)
+    found: dict[int, Holder] = {}
+    for handles_of in (scanner.open_files, scanner.mappings, partial(_of_threads, scanner)):
+        for pid in scanner.pids():
+            if handles_of(pid):
+                _add(paths, found, pid, handles_of, closed=handles_of == scanner.mappings)
+        if not any(_unexplained(module, found.values()) for module in stack.values()):
+            break
+    return tuple(found[pid] for pid in sorted(found))
 
 
 def in_use(
-    stack: Mapping[str, LoadedModule], holders: Iterable[Holder], own_pids: Collection[int]
+    stack: Mapping[str, LoadedModule], holders: Collection[Holder], own: Collection[Identity], blind: str = ""
 ) -> tuple[InUse, ...]:
-    """The modules that somebody other than our own daemons keeps from being unloaded."""
+    """The modules that somebody other than our own daemons keeps from being unloaded; the refcnt has the last word."""
     found = []
     for module in stack.values():
-        here = [(holder, dict(holder.handles).get(module.name, 0)) for holder in holders]
-        others = tuple(holder for holder, handles in here if handles and holder.pid not in own_pids)
-        ours = sum(handles for holder, handles in here if holder.pid in own_pids)
-        if module.handles and (others or module.handles > ours):
-            found.append(InUse(module.name, module.refcnt, module.handles - ours, others))
+        here = [holder for holder in holders if dict(holder.handles).get(module.name)]
+        others = tuple(holder for holder in here if holder.identity not in own)
+        ours = sum(dict(holder.handles)[module.name] for holder in here if holder.identity in own)
+        unseen = _unexplained(module, holders)
+        if module.handles and (others or unseen):
+            found.append(InUse(module.name, module.refcnt, module.holders, ours, others, unseen, blind))
     return tuple(found)
 
 
-def _handles(folder: Path, majors: dict[int, str]) -> Counter[str]:
-    """References by module; a process that ends meanwhile, or is closed to us, counts as none."""
-    handles: Counter[str] = Counter()
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                device = majors.get(os.major(status.st_rdev)) if stat.S_ISCHR(status.st_mode) else None
-                if device is not None:
-                    handles += references(device, os.minor(status.st_rdev))
-    return handles
+def _unexplained(module: LoadedModule, holders: Iterable[Holder]) -> int:
+    """References of nobody we know. A file shared by a fork is seen twice and held once: more may be seen than held."""
+    return max(0, module.handles - sum(dict(holder.handles).get(module.name, 0) for holder in holders))
 
 
-def _describe(pid: int, handles: Counter[str]) -> Holder:
-    import psutil
+def _of_threads(scanner: Scanner, pid: int) -> Counter[str]:
+    """References through the other threads of a process; each has a folder in /proc, though it is not listed."""
+    found: Counter[str] = Counter()
+    for thread in scanner.threads(pid):
+        found |= scanner.open_files(thread) | scanner.mappings(thread)
+    return found
 
-    command, started = "ended meanwhile", 0.0
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        command, started = " ".join(process.cmdline()) or process.name(), process.create_time()
-    return Holder(pid, command, started, tuple(sorted(handles.items())))
+
+def _add(paths: Paths, found: dict[int, Holder], pid: int, handles_of: HandlesOf, *, closed: bool) -> None:
+    """Note a holder, or what a known one holds besides.
+
+    The pid may have been given to another process since it was looked at: it is looked at again between two readings
+    of its identity, and described only if both agree.
+    """
+    process = processes.read(paths, pid)
+    if process is None:
+        return
+    command, container = " ".join(processes.read_words(paths, process)), containers.read(paths, pid)
+    handles, again = handles_of(pid), processes.read(paths, pid)
+    if not handles or again is None or again.identity != process.identity:
+        return
+    known = found.get(pid)
+    if known is not None and known.identity == process.identity:
+        handles |= Counter(dict(known.handles))
+        closed = known.closed
+    taken = tuple(sorted(handles.items()))
+    started = processes.started_at(paths, process)
+    found[pid] = Holder(pid, command, started, taken, process.started, container, closed)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from driverctr import moduletree, parameters
-from driverctr.errors import DriverError
+from driverctr import devices, moduletree, parameters
+from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
 from driverctr.modules import elf
 from driverctr.plan import PlannedStep, StepName, modules_to_load
@@ -36,15 +36,20 @@ class Load:
                 tools.kmod.load(name)
         except DriverError as error:
             try:
-                self.undo(tools, {})
+                unload_modules(tools)
             except DriverError as second:
                 tools.runner.log.warning(f"what was loaded stays: {second}")
             raise DriverError(error.code, error.message, _remedy(tools, facts) or error.remedy) from error
         return Outcome({}, replace(gained, parameters=asked))
 
     def undo(self, tools: Tools, data: Undo) -> None:
-        """Unload the stack; raises DriverError (in-use) where somebody holds it."""
-        unload_modules(tools)
+        """Unload the stack; raises DriverError (in-use) where somebody holds it: then the nodes are needed again."""
+        try:
+            unload_modules(tools)
+        except DriverError as error:
+            if error.code is Code.IN_USE:
+                devices.create(tools.paths, devices.wanted(tools.paths))
+            raise
 
 
 def _remedy(tools: Tools, facts: Facts) -> str:

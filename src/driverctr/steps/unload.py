@@ -1,11 +1,15 @@
 """Unload what is loaded, in the order of the real holders graph."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from driverctr import daemons, smi
 from driverctr.config import Depth
+from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import holders, modules
+from driverctr.facts import holders, kernel, modules
+from driverctr.facts.modules import LoadedModule
+from driverctr.modules.elf import read_elf_build_id
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import STOP_THE_USERS
 from driverctr.steps import Gained, Outcome, Tools, Undo
@@ -14,29 +18,82 @@ from driverctr.survey import Facts
 
 def check_free(tools: Tools) -> None:
     """Raise DriverError (in-use) with module, refcount and process if anybody but our own daemons uses the driver."""
-    own = [found.pid for daemon in daemons.DAEMONS if (found := daemons.find(tools.paths, daemon))]
-    stack = modules.read_stack(tools.paths)
-    used = holders.in_use(stack, holders.read(tools.paths) if stack else (), own)
+    used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)])
     if used:
-        raise DriverError(Code.IN_USE, "the driver is in use: " + "; ".join(map(str, used)), STOP_THE_USERS)
+        raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
 
 
-def stop_daemons(tools: Tools) -> None:
-    """Stop our own daemons, whoever started them; they hold device nodes open."""
-    for daemon in reversed(daemons.DAEMONS):
-        running = daemons.find(tools.paths, daemon)
-        if running is not None:
-            tools.stop_daemon(running)
-            tools.runner.log.info(f"{daemon.name} (pid {running.pid}) stopped")
+def stop_daemons(tools: Tools) -> tuple[Running, ...]:
+    """Stop our own daemons, whoever started them; they hold device nodes open. Returns those that ran."""
+    stopped = daemons.find_all(tools.paths)
+    for running in reversed(stopped):
+        tools.stop_daemon(running)
+        tools.runner.log.info(f"{running.daemon.name} (pid {running.pid}) stopped")
+    return stopped
+
+
+def start_again(tools: Tools, stopped: Iterable[Running]) -> None:
+    """The driver stays: so do the daemons that were stopped for nothing. One that does not start is told."""
+    for former in stopped:
+        try:
+            running = daemons.start(tools.paths, former.daemon, tools.runner, tools.syslog)
+            tools.runner.log.info(f"{running.daemon.name} runs again (pid {running.pid}), since the driver stays")
+        except DriverError as error:
+            tools.runner.log.error(str(error), code=error.code.value)
 
 
 def unload_modules(tools: Tools) -> None:
-    """Unload the whole stack, holders first; the use is tested again right before. Raises DriverError."""
+    """Unload the whole stack, holders first; the use is tested again right before.
+
+    Raises DriverError. Somebody may come in between test and rmmod: then what went already is loaded again, and named
+    is who came.
+    """
     check_free(tools)
-    order = modules.unload_order(modules.read_stack(tools.paths))
-    if order:
+    stack = modules.read_stack(tools.paths)
+    order = modules.unload_order(stack)
+    if not order:
+        return
+    try:
         tools.kmod.unload(order, tools.budget.for_an_act())
-        tools.runner.log.info("unloaded " + ", ".join(order))
+    except DriverError as error:
+        if error.code is not Code.STUCK:
+            _load_again(tools, [stack[name] for name in reversed(order)])
+            check_free(tools)
+        raise
+    tools.runner.log.info("unloaded " + ", ".join(order))
+
+
+def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
+    """Load what is gone of a stack whose core stays, from our tree and only the same build; what cannot be is told."""
+    left = modules.read_stack(tools.paths)
+    for module in former if left else ():
+        if module.name in left:
+            continue
+        try:
+            _load_same(tools, module)
+            tools.runner.log.info(f"{module.name} loaded again, since {', '.join(left)} cannot be unloaded")
+        except (DriverError, OSError) as error:
+            tools.runner.log.error(f"{module.name} was unloaded and cannot be loaded again: {error}")
+
+
+def _load_same(tools: Tools, module: LoadedModule) -> None:
+    """Raises DriverError or OSError where our tree has no such build, or it does not load."""
+    release = kernel.read(tools.paths.root).release
+    files = tools.kmod.dependencies(module.name, release, tools.paths.root)
+    if not files or read_elf_build_id(files[-1]) != module.build_id:
+        raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
+    tools.kmod.load(module.name)
+
+
+def free(tools: Tools) -> None:
+    """Stop our daemons and unload the stack, or leave both as they were; raises DriverError."""
+    stopped = stop_daemons(tools)
+    try:
+        unload_modules(tools)
+    except DriverError as error:
+        if error.code is not Code.STUCK:
+            start_again(tools, stopped)
+        raise
 
 
 class Unload:
@@ -46,11 +103,10 @@ class Unload:
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Test, stop our daemons, test again, unload."""
+        """Test, stop our daemons, test again, unload; if that is refused, our daemons run again."""
         check_free(tools)
         lost = self.read_state(tools, facts)
-        stop_daemons(tools)
-        unload_modules(tools)
+        free(tools)
         for line in lost:
             tools.runner.log.warning(f"lost with the modules: {line}")
         unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())

@@ -1,0 +1,180 @@
+"""What processes keep open or mapped of NVIDIA's devices, whatever the nodes' names, read cheaply from procfs."""
+# A Path for each of thousands of files costs more than reading them.
+# ruff: noqa: PTH115, PTH116, PTH123, PTH208
+
+import contextlib
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from driverctr.files import read_text
+from driverctr.paths import Paths
+
+MINOR_MODESET = 254
+"""NVIDIA's nv-chardev-numbers.h: nvidia-modeset answers under the core module's major."""
+
+OTHERS = {"nvidia-uvm": "nvidia_uvm", "nvidia-fs": "nvidia_fs", "gdrdrv": "gdrdrv"}
+"""Character devices that are not the core module's, by the name they are registered under."""
+
+DRM = "drm"
+
+LOCAL = frozenset(
+    b"devtmpfs tmpfs ramfs rootfs overlay aufs ext2 ext3 ext4 xfs btrfs f2fs bcachefs zfs erofs squashfs 9p".split()
+)
+"""File systems that answer stat(2) without asking anybody: a dead NFS server would keep us waiting for ever. 9p is what
+virtual machines have as their root."""
+
+_MOUNT = re.compile(rb"^(\d+) \d+ (\d+:\d+) .* - (\S+) ", re.MULTILINE)
+_MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
+_FLAGS = re.compile(rb"^flags:\s*([0-7]+)$", re.MULTILINE)
+_MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ((\S+) [1-9]\d* +(\S.*))$", re.MULTILINE)
+
+
+def read_majors(paths: Paths) -> dict[int, str]:
+    """NVIDIA's character majors and the first name each is registered under, from /proc/devices; drm's too."""
+    majors: dict[int, str] = {}
+    for line in (read_text(paths.proc / "devices") or "").splitlines():
+        if line.startswith("Block"):
+            break
+        number, _, name = line.strip().partition(" ")
+        if name.startswith("nvidia") or name in OTHERS or name == DRM:
+            majors.setdefault(int(number), name)
+    return majors
+
+
+def references(device: str, minor: int) -> Counter[str]:
+    """What one open handle adds to the refcnt of modules, by the name its major is registered under.
+
+    chrdev_open takes two references on the owner, for the cdev and for its operations (Linux, fs/char_dev.c);
+    nvidia-frontend, until branch 535, one more on the module behind the minor (NVIDIA, nv-frontend.c); drm puts the
+    card's operations in place of its own (drm_stub_open).
+    """
+    behind = "nvidia_modeset" if minor == MINOR_MODESET else "nvidia"
+    match device:
+        case "nvidia-frontend":
+            return Counter({"nvidia": 2}) + Counter({behind: 1})
+        case "nvidia" | "nvidiactl" | "nvidia-modeset":
+            return Counter({behind: 2})
+        case "drm":
+            return Counter({"nvidia_drm": 1})
+        case _:
+            return Counter({OTHERS.get(device, "nvidia"): 2})
+
+
+@dataclass
+class Scanner:
+    """Looks into one process after the other and remembers what it learned of mounts and mapped files."""
+
+    paths: Paths
+    majors: dict[int, str]
+    kinds: dict[bytes, bytes] = field(default_factory=dict)
+    """File system types by mount id (unique on a node) and by device, as far as they were needed."""
+    namespaces: set[str] = field(default_factory=set)
+    mapped: dict[bytes, Counter[str]] = field(default_factory=dict)
+    """References by device, inode and path of a mapping: a library is looked at once, not once a process."""
+
+    def pids(self) -> list[int]:
+        """Every process we see."""
+        return sorted(int(name) for name in os.listdir(self.paths.proc) if name.isdigit())
+
+    def threads(self, pid: int) -> list[int]:
+        """Its other threads: one may have a file table of its own, or have outlived the first."""
+        try:
+            return [tid for name in os.listdir(f"{self.paths.proc}/{pid}/task") if (tid := int(name)) != pid]
+        except OSError:
+            return []
+
+    def open_files(self, pid: int) -> Counter[str]:
+        """References by module through open files; a process that ends meanwhile, or is closed to us, has none."""
+        found: Counter[str] = Counter()
+        with contextlib.suppress(OSError), os.scandir(f"{self.paths.proc}/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if self._may_stat(pid, entry.name, os.readlink(entry.path).encode(errors="surrogateescape")):
+                        taken = self._taken(os.stat(entry.path))
+                        found += taken if taken and not self._is_path_only(pid, entry.name) else Counter()
+        return found
+
+    def mappings(self, pid: int) -> Counter[str]:
+        """References by module through mappings, each file counted once, closed or not.
+
+        maps shows the device the node lies on, not the one it stands for; map_files leads to the node itself (proc(5)).
+        """
+        found: Counter[str] = Counter()
+        for start, end, key, device, name in self._read_maps(pid):
+            if key not in self.mapped:
+                self.mapped[key] = self._mapping(pid, f"{int(start, 16):x}-{int(end, 16):x}", device, name)
+            found += self.mapped[key]
+        return found
+
+    def _read_maps(self, pid: int) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
+        """One mapping a file: start, end, key (device, inode, name), device, name."""
+        with contextlib.suppress(OSError), open(f"{self.paths.proc}/{pid}/maps", "rb") as file:
+            seen = set()
+            for start, end, key, device, name in _MAPPING.findall(file.read()):
+                if key not in seen:
+                    seen.add(key)
+                    yield start, end, key, device, name
+
+    def _mapping(self, pid: int, area: str, device: bytes, name: bytes) -> Counter[str]:
+        major, _, minor = device.partition(b":")
+        if _is_device_name(name) or self._is_local(pid, b"%d:%d" % (int(major, 16), int(minor, 16))):
+            with contextlib.suppress(OSError):
+                return self._taken(os.stat(f"{self.paths.proc}/{pid}/map_files/{area}"))
+        return Counter()
+
+    def _may_stat(self, pid: int, descriptor: str, target: bytes) -> bool:
+        """Whether a descriptor may be a device's, told without asking its file system, which may be dead."""
+        if _is_device_name(target):
+            return True
+        if not target.startswith(b"/") or target.startswith(b"/memfd:"):
+            return False
+        mount = _MOUNT_ID.search(self._fdinfo(pid, descriptor))
+        return mount is not None and self._is_local(pid, mount[1])
+
+    def _is_local(self, pid: int, mount: bytes) -> bool:
+        """By mount id or device; a mount that no namespace shows any more was detached, maybe for being dead."""
+        if mount not in self.kinds:
+            self._learn_mounts(pid)
+        return self.kinds.get(mount, b"") in LOCAL
+
+    def _learn_mounts(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            namespace = os.readlink(f"{self.paths.proc}/{pid}/ns/mnt")
+            if namespace not in self.namespaces:
+                self.namespaces.add(namespace)
+                with open(f"{self.paths.proc}/{pid}/mountinfo", "rb") as file:
+                    for mount, device, kind in _MOUNT.findall(file.read()):
+                        self.kinds[mount] = self.kinds[device] = kind
+
+    def _taken(self, status: os.stat_result) -> Counter[str]:
+        if not stat.S_ISCHR(status.st_mode):
+            return Counter()
+        major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        device = self.majors.get(major)
+        if device is None or (device == DRM and not self._is_our_card(major, minor)):
+            return Counter()
+        return references(device, minor)
+
+    def _is_our_card(self, major: int, minor: int) -> bool:
+        """Whether a drm node is a GPU of ours; all vendors share the major."""
+        driver = self.paths.root / f"sys/dev/char/{major}:{minor}/device/driver"
+        return driver.is_symlink() and driver.readlink().name == "nvidia"
+
+    def _is_path_only(self, pid: int, descriptor: str) -> bool:
+        """Whether it was opened with O_PATH: such a descriptor names the node and holds nothing (open(2))."""
+        flags = _FLAGS.search(self._fdinfo(pid, descriptor))
+        return flags is not None and bool(int(flags[1], 8) & os.O_PATH)
+
+    def _fdinfo(self, pid: int, descriptor: str) -> bytes:
+        with contextlib.suppress(OSError), open(f"{self.paths.proc}/{pid}/fdinfo/{descriptor}", "rb") as file:
+            return file.read()
+        return b""
+
+
+def _is_device_name(name: bytes) -> bool:
+    """A usual name of a device node: below /dev, or NVIDIA's name wherever a detached mount shows it."""
+    return name.startswith(b"/dev/") or name.rpartition(b"/")[2].startswith(b"nvidia")
