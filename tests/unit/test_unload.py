@@ -1,0 +1,212 @@
+"""Our daemons by identity, and an unload that is whole or changes nothing."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driverctr import config as settings
+from driverctr import daemons
+from driverctr.daemons import Daemon, Running
+from driverctr.errors import Code, DriverError
+from driverctr.kmod import Kmod
+from driverctr.log import Log
+from driverctr.paths import Paths
+from driverctr.run import Runner
+from driverctr.signals import Signals
+from driverctr.steps import Tools, unload
+from driverctr.steps.load import Load
+from driverctr.syslog import Syslog
+from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.module_files import write_module
+from tests.unit.test_use import loaded
+
+DAEMON = Daemon("nvidia-fake", ("nvidia-fake",), "var/run/fake/fake.pid")
+BOOT = 1_000_000
+
+
+def daemon_in(paths: Paths, pid: int, *, name: str = "nvidia-fake", started: int = 5000, state: str = "S") -> Path:
+    """A process in a tree, started 50 s after the boot, and a pid file that names it, written 2 s later."""
+    make_tree(
+        paths.root,
+        {
+            "proc/stat": f"btime {BOOT}\n",
+            f"proc/{pid}/stat": f"{pid} ({name[:15]}) {state} {' 0' * 18} {started} 0\n",
+            f"proc/{pid}/cmdline": f"/usr/bin/{name}\0--persistence-mode\0",
+            f"proc/{pid}/fd": None,
+            DAEMON.pid_file: f"{pid}\n",
+        },
+    )
+    file = paths.root / DAEMON.pid_file
+    os.utime(file, (BOOT + 52, BOOT + 52))
+    return file
+
+
+def test_a_daemon_is_believed_by_name_and_a_start_before_its_pid_file(paths: Paths) -> None:
+    daemon_in(paths, 77)
+    assert daemons.find(paths, DAEMON) == Running(DAEMON, 77, 5000)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "postgres"}, {"name": "nvidia-fake2"}, {"state": "Z"}, {"started": 5400}],
+    ids=["an innocent", "another name", "dead", "another container's, which was given the pid later"],
+)
+def test_a_pid_file_alone_is_not_believed(paths: Paths, other: dict[str, str]) -> None:
+    daemon_in(paths, 77, **other)  # type: ignore[arg-type]
+    assert daemons.find(paths, DAEMON) is None
+
+
+def test_who_holds_the_pid_file_open_is_believed_though_the_clock_was_set(paths: Paths) -> None:
+    file = daemon_in(paths, 77, started=500_000)
+    assert daemons.find(paths, DAEMON) is None
+    (paths.proc / "77/fd/3").symlink_to(file)
+    (paths.proc / "77/fd/4").symlink_to("/nowhere")
+    assert daemons.find(paths, DAEMON) == Running(DAEMON, 77, 500_000)
+
+
+def test_a_pid_file_that_is_no_file_is_nobody(paths: Paths) -> None:
+    (paths.root / DAEMON.pid_file).mkdir(parents=True)
+    assert daemons.find(paths, DAEMON) is None
+
+
+@pytest.mark.allow_process("sleep")
+def test_an_innocent_named_by_the_pid_file_is_not_killed(paths: Paths) -> None:
+    (paths.root / "proc").symlink_to("/proc")
+    innocent = subprocess.Popen(["sleep", "60"])
+    try:
+        make_tree(paths.root, {DAEMON.pid_file: f"{innocent.pid}\n"})
+        daemons.stop(paths, Running(DAEMON, innocent.pid, 0), 0.2)
+        assert innocent.poll() is None and not (paths.root / DAEMON.pid_file).exists()
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+class FakeDaemons:
+    """Daemons that run, are stopped and are started, noted in one list."""
+
+    def __init__(self) -> None:
+        """One runs."""
+        self.running = [Running(DAEMON, 7, 1)]
+        self.told: list[str] = []
+
+    def find_all(self, paths: Paths) -> tuple[Running, ...]:
+        return tuple(self.running)
+
+    def stop(self, paths: Paths, running: Running, limit: float) -> None:
+        self.running.remove(running)
+        self.told.append(f"stop {running.pid}")
+
+    def start(self, paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
+        self.running.append(Running(daemon, 8, 2))
+        self.told.append("start")
+        return self.running[-1]
+
+
+@pytest.fixture
+def fake_daemons(monkeypatch: pytest.MonkeyPatch) -> FakeDaemons:
+    fake = FakeDaemons()
+    for name in ("find_all", "stop", "start"):
+        monkeypatch.setattr(daemons, name, getattr(fake, name))
+    return fake
+
+
+@pytest.fixture
+def tools(paths: Paths, fake_bin: FakeBin, runner: Runner, log: Log) -> Tools:
+    """A node with nvidia and nvidia_uvm loaded, our tree of modules, and fakes that unload and load them."""
+    release = "6.1.0-1-amd64"
+    loaded(paths, "nvidia", 1, "nvidia_uvm")
+    loaded(paths, "nvidia_uvm", 0)
+    make_tree(paths.root, {"proc/sys/kernel/osrelease": f"{release}\n", "proc/devices": "Character devices:\n"})
+    file = paths.modules_tree(release) / "updates/driverctr/nvidia-uvm.ko"
+    file.parent.mkdir(parents=True)
+    write_module(file, release, build_id=bytes.fromhex("c0ffee11"))
+    sysfs = paths.sys_modules
+    fake_bin.add("rmmod", f"/bin/rm -r {sysfs}/$1 {sysfs}/*/holders/$1 2>/dev/null; test ! -e {sysfs}/$1")
+    words = f'case "$*" in *--show-depends*) echo "insmod {file}";; *) /bin/mkdir -p {sysfs}/$1;'
+    fake_bin.add("modprobe", f"{words} echo 0 > {sysfs}/$1/refcnt; /bin/mkdir -p {sysfs}/nvidia/holders/$1;; esac")
+    kmod = Kmod(fake_bin.environment, log)
+    return Tools(paths, settings.load({}), runner, kmod, Signals(), Syslog(Path("/nowhere"), paths.own_run))
+
+
+def somebody_comes(fake_bin: FakeBin, paths: Paths, *, stays: bool) -> None:
+    """A process opens the device right before `rmmod nvidia`, which refuses; it may have left when we look again."""
+    sysfs = paths.sys_modules
+    left = f"echo 2 > {sysfs}/nvidia/refcnt" if stays else f"echo 0 > {sysfs}/nvidia/refcnt"
+    refuse = f'case $1 in nvidia) {left}; echo "rmmod: ERROR: Module nvidia is in use" >&2; exit 1;; esac'
+    fake_bin.add("rmmod", f"{refuse}; /bin/rm -r {sysfs}/$1 {sysfs}/*/holders/$1")
+
+
+def test_a_free_driver_goes_with_its_daemons(tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin) -> None:
+    unload.free(tools)
+    assert fake_daemons.told == ["stop 7"] and fake_bin.calls == ["rmmod nvidia_uvm", "rmmod nvidia"]
+
+
+def test_in_use_nothing_is_stopped(tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin) -> None:
+    (tools.paths.sys_modules / "nvidia/refcnt").write_text("3\n")
+    with pytest.raises(DriverError, match=r"nvidia has refcnt 3 \(1 by nvidia_uvm\): 2 reference") as refused:
+        unload.free(tools)
+    assert refused.value.code is Code.IN_USE and fake_daemons.told == [] and fake_bin.calls == []
+
+
+@pytest.mark.parametrize(("stays", "code"), [(True, Code.IN_USE), (False, Code.UNLOAD_FAILED)])
+def test_somebody_comes_between_test_and_rmmod_and_all_is_as_it_was(
+    tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin, stays: bool, code: Code
+) -> None:
+    somebody_comes(fake_bin, tools.paths, stays=stays)
+    with pytest.raises(DriverError) as refused:
+        unload.free(tools)
+    assert refused.value.code is code
+    assert fake_daemons.told == ["stop 7", "start"]
+    assert "modprobe nvidia_uvm" in fake_bin.calls and (tools.paths.sys_modules / "nvidia_uvm/refcnt").exists()
+
+
+def test_another_build_is_not_loaded_in_place_of_the_one_that_went(
+    tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin, log: Log
+) -> None:
+    somebody_comes(fake_bin, tools.paths, stays=True)
+    file = next(tools.paths.root.rglob("nvidia-uvm.ko"))
+    write_module(file, "6.1.0-1-amd64", build_id=b"\x01" * 20)
+    with pytest.raises(DriverError):
+        unload.free(tools)
+    assert "modprobe nvidia_uvm" not in fake_bin.calls
+    assert "nvidia_uvm was unloaded and cannot be loaded again: that build" in log.stream.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_kernel_that_is_stuck_is_left_alone(
+    tools: Tools, fake_daemons: FakeDaemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(self: Kmod, names: list[str], limit: float) -> None:
+        raise DriverError(Code.STUCK, "rmmod hangs")
+
+    monkeypatch.setattr(Kmod, "unload", hangs)
+    with pytest.raises(DriverError, match="rmmod hangs"):
+        unload.free(tools)
+    assert fake_daemons.told == ["stop 7"]
+
+
+def test_a_daemon_that_does_not_start_again_is_told_and_the_cause_stays_the_first(
+    tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Running:
+        raise DriverError(Code.DAEMON_FAILED, "no socket")
+
+    monkeypatch.setattr(daemons, "start", fails)
+    somebody_comes(fake_bin, tools.paths, stays=True)
+    with pytest.raises(DriverError) as refused:
+        unload.free(tools)
+    assert refused.value.code is Code.IN_USE and "no socket" in log.stream.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_nodes_come_back_with_the_modules_at_a_stop_that_is_refused(
+    tools: Tools, fake_daemons: FakeDaemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Iterator[object]] = []
+    monkeypatch.setattr("driverctr.devices.create", lambda paths, nodes: made.append(nodes))
+    (tools.paths.sys_modules / "nvidia/refcnt").write_text("3\n")
+    with pytest.raises(DriverError):
+        Load().undo(tools, {})
+    assert len(made) == 1
