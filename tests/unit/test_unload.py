@@ -15,7 +15,7 @@ from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
-from driverctr.signals import Signals
+from driverctr.signals import Budget, Signals
 from driverctr.steps import Tools, unload
 from driverctr.steps.load import Load
 from driverctr.syslog import Syslog
@@ -96,7 +96,7 @@ class FakeDaemons:
     def find_all(self, paths: Paths) -> tuple[Running, ...]:
         return tuple(self.running)
 
-    def stop(self, paths: Paths, running: Running, limit: float) -> None:
+    def stop(self, paths: Paths, running: Running, limit: float, wait: object = None) -> None:
         self.running.remove(running)
         self.told.append(f"stop {running.pid}")
 
@@ -125,24 +125,26 @@ def tools(paths: Paths, fake_bin: FakeBin, runner: Runner, log: Log) -> Tools:
     file.parent.mkdir(parents=True)
     write_module(file, release, build_id=bytes.fromhex("c0ffee11"))
     sysfs = paths.sys_modules
-    fake_bin.add("rmmod", f"/bin/rm -r {sysfs}/$1 {sysfs}/*/holders/$1 2>/dev/null; test ! -e {sysfs}/$1")
+    fake_bin.add("rmmod", f"for name; do /bin/rm -r {sysfs}/$name {sysfs}/*/holders/$name; done 2>/dev/null; true")
     words = f'case "$*" in *--show-depends*) echo "insmod {file}";; *) /bin/mkdir -p {sysfs}/$1;'
     fake_bin.add("modprobe", f"{words} echo 0 > {sysfs}/$1/refcnt; /bin/mkdir -p {sysfs}/nvidia/holders/$1;; esac")
     kmod = Kmod(fake_bin.environment, log)
-    return Tools(paths, settings.load({}), runner, kmod, Signals(), Syslog(Path("/nowhere"), paths.own_run))
+    syslog = Syslog(Path("/nowhere"), paths.own_run)
+    signals = Signals()
+    return Tools(paths, settings.load({}), runner, kmod, signals, syslog, Budget(signals, 20))
 
 
 def somebody_comes(fake_bin: FakeBin, paths: Paths, *, stays: bool) -> None:
     """A process opens the device right before `rmmod nvidia`, which refuses; it may have left when we look again."""
     sysfs = paths.sys_modules
     left = f"echo 2 > {sysfs}/nvidia/refcnt" if stays else f"echo 0 > {sysfs}/nvidia/refcnt"
-    refuse = f'case $1 in nvidia) {left}; echo "rmmod: ERROR: Module nvidia is in use" >&2; exit 1;; esac'
-    fake_bin.add("rmmod", f"{refuse}; /bin/rm -r {sysfs}/$1 {sysfs}/*/holders/$1")
+    goes = f"/bin/rm -r {sysfs}/nvidia_uvm {sysfs}/*/holders/nvidia_uvm; {left}"
+    fake_bin.add("rmmod", f'{goes}; echo "rmmod: ERROR: Module nvidia is in use" >&2; exit 1')
 
 
 def test_a_free_driver_goes_with_its_daemons(tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin) -> None:
     unload.free(tools)
-    assert fake_daemons.told == ["stop 7"] and fake_bin.calls == ["rmmod nvidia_uvm", "rmmod nvidia"]
+    assert fake_daemons.told == ["stop 7"] and fake_bin.calls == ["rmmod nvidia_uvm nvidia"]
 
 
 def test_in_use_nothing_is_stopped(tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin) -> None:

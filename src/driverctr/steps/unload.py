@@ -87,6 +87,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
 
 def free(tools: Tools) -> None:
     """Stop our daemons and unload the stack, or leave both as they were; raises DriverError."""
+    check_free(tools)
     stopped = stop_daemons(tools)
     try:
         unload_modules(tools)
