@@ -17,12 +17,16 @@
 #include <linux/string.h>
 #include <asm/pci.h>
 
+#define CLASS_3D	0x030200
+#define CLASS_BRIDGE	0x068000
+
 struct chip {
 	const char *name;
 	u16 device;		/* PCI device id */
 	u16 subdevice;
 	u16 id;			/* architecture and implementation as the chip's own registers tell */
 	u8 revision;
+	u32 class;		/* PCI class; 0: that of a GPU */
 };
 
 /* PCI ids as in the pci.ids database; chip ids as the driver's PMC_BOOT registers name them. */
@@ -34,11 +38,12 @@ static const struct chip chips[] = {
 	{ "a40",  0x2235, 0x145a, 0x172, 0xa1 },
 	{ "h100", 0x2330, 0x16c1, 0x180, 0xa1 },
 	{ "b200", 0x2901, 0x1999, 0x1a0, 0xa1 },
+	{ "nvswitch", 0x22a3, 0x1796, 0x0, 0xa1, CLASS_BRIDGE },
 };
 
 static char *chip = "a100";
 module_param(chip, charp, 0444);
-MODULE_PARM_DESC(chip, "k80, v100, t4, a100, a40, h100 or b200");
+MODULE_PARM_DESC(chip, "k80, v100, t4, a100, a40, h100, b200 or nvswitch");
 static ushort device;
 module_param(device, ushort, 0444);
 MODULE_PARM_DESC(device, "PCI device id, in place of the chip's");
@@ -70,7 +75,6 @@ MODULE_PARM_DESC(base, "start of the reserved memory: 512 MiB, aligned to 256 Mi
 #define CONFIG_SIZE	256
 #define CAP_PM		0x60
 #define CAP_EXP		0x78
-#define CLASS_3D	0x030200
 
 /* NV_PMC_BOOT_0 and NV_PMC_BOOT_42: where the chip id and the revision stand in each. */
 #define BOOT0_OFFSET	0x0
@@ -125,7 +129,7 @@ static void fill_config(const struct chip *c)
 	put(PCI_COMMAND, 2, PCI_COMMAND_MEMORY,
 	    PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE);
 	put(PCI_STATUS, 2, PCI_STATUS_CAP_LIST, 0);
-	put(PCI_CLASS_REVISION, 4, (CLASS_3D << 8) | c->revision, 0);
+	put(PCI_CLASS_REVISION, 4, (c->class ?: CLASS_3D) << 8 | c->revision, 0);
 	put(PCI_CACHE_LINE_SIZE, 1, 0, 0xff);
 	put(PCI_SUBSYSTEM_VENDOR_ID, 2, PCI_VENDOR_ID_NVIDIA, 0);
 	put(PCI_SUBSYSTEM_ID, 2, c->subdevice, 0);

@@ -67,11 +67,27 @@ def test_unknown_flag_is_refused(run: Run) -> None:
     assert "Traceback" not in ran.stderr
 
 
+def test_the_kernels_events_can_be_heard(run: Run) -> None:
+    program = "from driverctr.facts.events import listening\nwith listening() as heard: print(heard.read())"
+    ran = run("env", "PYTHONPATH=/opt/driverctr/lib", "python3", "-c", program)
+    assert (ran.exit_status, ran.stdout.strip()) == (0, "()"), ran.stderr
+
+
 def test_plan_without_privilege(run: Run) -> None:
     ran = run("driverctr", "plan", "--json", user="65534:65534")
     assert "Traceback" not in ran.stderr
     assert ran.exit_status == 0, ran.stderr
-    assert json.loads(ran.stdout)
+    shown = json.loads(ran.stdout)
+    assert shown["steps"] and shown["blockers"][0]["code"] == "no-privilege"
+
+
+def test_dropping_what_we_do_not_need_is_no_lack_of_privilege(client: docker.DockerClient, tag: str) -> None:
+    command = ["driverctr", "plan", "--json"]
+    shown = client.containers.run(
+        tag, command, entrypoint="", cap_add=["ALL"], cap_drop=["SYS_RESOURCE"], network_mode="host", remove=True
+    )
+    checks = {check["name"]: check for check in json.loads(shown)["checks"]}
+    assert checks["privilege"]["result"] == "ok"
 
 
 def test_probe_runs_from_bytecode(run: Run) -> None:

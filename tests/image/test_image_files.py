@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from driverctr.facts import supported
+from driverctr.facts.gpus import Gpu
 from harness import image
 
 pytestmark = pytest.mark.image
@@ -107,6 +109,14 @@ def test_firmware_of_the_drivers_version(rootfs: Path, record: dict[str, Any]) -
     folder = rootfs / "lib/firmware/nvidia" / record["driver_version"]
     assert {p.name for p in folder.iterdir()} == {"gsp_tu10x.bin", "gsp_ga10x.bin"}
     assert all(p.stat().st_size > 10_000_000 for p in folder.iterdir())
+
+
+def test_nvidias_list_of_gpus_is_there_and_understood(rootfs: Path) -> None:
+    found = supported.read(rootfs)
+    assert found is not None
+    a100, k80, b200 = (found.look_up(Gpu("0000:01:00.0", device, "")) for device in (0x20B0, 0x102D, 0x2901))
+    assert a100.drives("proprietary") and a100.drives("open")
+    assert k80.legacy == "470.xx" and b200.too_new
 
 
 def test_description(record: dict[str, Any]) -> None:
