@@ -61,5 +61,11 @@ def detect(root: Path = Path("/")) -> Distro:
     """
     text = read_text(root / "etc/os-release") or read_text(root / "usr/lib/os-release") or ""
     fields = dict(re.findall(r"^(ID|ID_LIKE)=\"?([^\"\n]*)\"?$", text, re.MULTILINE))
+    if not fields:
+        raise DriverError(
+            Code.BAD_SETTING,
+            f"{root / 'etc/os-release'} is missing or names no distribution (ID)",
+            "Use the project's own image, whose description names it",
+        )
     names = [fields.get("ID", ""), *fields.get("ID_LIKE", "").split()]
     return by_name(next((name for name in names if name in KNOWN), names[0]))

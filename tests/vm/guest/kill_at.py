@@ -1,6 +1,7 @@
 """In a container of the driver: starts that SIGKILL ends at each step's boundary, and the starts after them.
 
 kill_at.py boundaries: before and after each step of the real plan, one killed start, then one that must end ready.
+kill_at.py cycles COUNT: so many starts and clean stops, and what they leave of fds, mounts, memory and modules.
 kill_at.py before|after STEP [kill|oom]: one start that ends there, by SIGKILL or by the control group's memory limit.
 
 The product has no hook for this: its own lifecycle runs here, in a forked process, with one method wrapped.
@@ -192,8 +193,47 @@ def boundaries() -> int:
     return 1 if failures else 0
 
 
+def held() -> dict[str, int]:
+    """What a start and its stop must leave as they were: of this process, of both mount tables, and of the kernel."""
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return {
+        "fds": sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        "our mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "host's mounts": len(Path("/proc/1/mountinfo").read_text().splitlines()),
+        "open files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0]) // 512,
+        "modules": len(Path("/proc/modules").read_text().splitlines()),
+        "unreclaimable kB": int(memory["SUnreclaim"].split()[0]),
+    }
+
+
+def cycles(count: int) -> int:
+    """So many starts and stops; what is held after the first ones must be what is held at the end."""
+    log = Path("/tmp/cycle")
+    before: dict[str, int] = {}
+    began = time.monotonic()
+    for number in range(count):
+        former = marker()
+        pid = fork(log)
+        if not wait_ready(pid, former):
+            print(f"cycle {number} is not ready, it ended with {wait(pid)}", log.read_text(), sep="\n")
+            return 1
+        os.kill(pid, signal.SIGTERM)
+        if (status := wait(pid)) or remains():
+            print(f"cycle {number} ended with {status}, left: {remains()}", log.read_text(), sep="\n")
+            return 1
+        # The first ones fill caches.
+        before = held() if number == min(4, count // 2) else before
+    after = held()
+    print(f"{count} cycles in {time.monotonic() - began:.0f} s; early: {before}; at the end: {after}")
+    # A leaked page a cycle would be 4 kB: half of that is more than what caches come and go by.
+    slack = {"unreclaimable kB": 2048 + 2 * count, "open files": 1}
+    return int(any(after[what] > before[what] + slack.get(what, 0) for what in after))
+
+
 def main(words: list[str]) -> int:
     assert sh
+    if words[0] == "cycles":
+        return cycles(int(words[1]))
     if words == ["boundaries"]:
         return boundaries()
     return start(words[0], words[1], by_memory if words[2:] == ["oom"] else by_kill)

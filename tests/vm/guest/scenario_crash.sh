@@ -24,6 +24,12 @@ if scenario "SIGKILL before and after each step"; then
     logs boundaries
 fi
 
+if scenario "start and stop, again and again"; then
+    start cycles -- python3 /test/kill_at.py cycles "${CYCLES:-8}"
+    check "fds, mounts, memory and modules are as they were" is "$(exit_of cycles)" 0
+    logs cycles
+fi
+
 if scenario "out of memory, by the container's own limit"; then
     start oom --memory 160m -- python3 /test/kill_at.py after load oom
     check "the kernel ended it" is "$(exit_of oom)" 137
@@ -38,6 +44,7 @@ if scenario "killed in the middle of a build"; then
     check "it is dead" is "$(exit_of building)" 137
     check "its compiler with it" wait_for 5 fails pgrep 'cc1|make'
     # A restart keeps the container's files, and with them what the build left.
+    rm /run/nvidia/driverctr/status.json
     container "$runtime" start building >/dev/null
     check "it begins to build anew" wait_for 60 phase_is modules
     check "in the only folder" wait_for 20 one_build_folder
