@@ -78,6 +78,11 @@ def scenario_spec(
     return VmSpec(kernel=kernel, shares={**shares, **more}, images={"driver": rootfs}, timeout=TIMEOUT_S)
 
 
-def run_scenario(name: str, spec: VmSpec, runtime: str = "docker", cases: str = "") -> VmResult:
-    """Run tests/vm/guest/scenario_NAME.sh; `cases` is a pattern of the titles of those wanted, empty for all."""
-    return vm.run(spec, ["env", f"CASES={cases}", "bash", f"/mnt/guest/scenario_{name}.sh", runtime], live=True)
+def run_scenario(name: str, spec: VmSpec, runtime: str = "docker", cases: str = "", cycles: int = 0) -> VmResult:
+    """Run tests/vm/guest/scenario_NAME.sh.
+
+    `cases` is a pattern of the titles of those wanted, empty for all; `cycles` how often one that repeats does so, 0
+    for its own number.
+    """
+    settings = [f"CASES={cases}", *([f"CYCLES={cycles}"] if cycles else [])]
+    return vm.run(spec, ["env", *settings, "bash", f"/mnt/guest/scenario_{name}.sh", runtime], live=True)
