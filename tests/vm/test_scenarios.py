@@ -8,7 +8,7 @@ from harness import image, standin
 
 pytestmark = pytest.mark.vm
 
-DOCKER = ("life", "crash", "preflight")
+DOCKER = ("life", "crash", "preflight", "waiting")
 """Scripts that run under docker with runc."""
 
 PODMAN: tuple[str, ...] = ()
