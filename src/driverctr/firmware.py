@@ -129,6 +129,21 @@ def _settle_path(paths: Paths, set_earlier: bool, log: Log) -> tuple[bool, str]:
     return True, SEARCH_PATH
 
 
+def read_path(paths: Paths) -> str:
+    """The kernel's search path for firmware; empty where it is blank."""
+    return files.read_text(paths.sys_modules.parent / PARAMETER) or ""
+
+
+def restore_path(paths: Paths, search: str) -> None:
+    """Set a search path again that was blanked; raises DriverError (firmware-failed)."""
+    try:
+        files.write_kernel(paths.sys_modules.parent / PARAMETER, search)
+    except OSError as error:
+        raise DriverError(
+            Code.FIRMWARE_FAILED, f"the firmware search path could not be set to {search} again: {error.strerror}"
+        ) from error
+
+
 @contextmanager
 def _image_firmware(paths: Paths, version: str, kernel: Syscalls) -> Iterator[tuple[Path, bool]]:
     """The image's own folder for the version, and whether a mount hides it; below mounts we look through a bind."""

@@ -38,7 +38,7 @@ class Health:
 
     def __post_init__(self) -> None:
         """The mender loads in the order in which the modules were loaded first."""
-        self.mender = Mender(self.tools, tuple(self.expected.build_ids))
+        self.mender = Mender(self.tools, tuple(self.expected.build_ids), self.expected.firmware_path)
 
     def look(self) -> float:
         """Look, mend, look again; returns the seconds until the next look at most."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from driverctr import daemons, devices
+from driverctr import daemons, devices, firmware
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
 from driverctr.mounts import driverroot
@@ -22,6 +22,7 @@ class Mender:
 
     tools: Tools
     modules: Sequence[str]
+    firmware_path: str = ""
     pause: float = FIRST_PAUSE
     due: float = 0.0
 
@@ -39,6 +40,7 @@ class Mender:
         self.pause = min(LONGEST_PAUSE, self.pause * 2)
         acts: Mapping[Part, Callable[[Sequence[str]], None]] = {
             Part.ROOT: self._export,
+            Part.FIRMWARE: self._restore_path,
             Part.MODULE: self._load,
             Part.NODE: self._make_nodes,
         }
@@ -58,6 +60,9 @@ class Mender:
 
     def _export(self, where: Sequence[str]) -> None:
         driverroot.export(self.tools.paths, log=self.tools.runner.log)
+
+    def _restore_path(self, parameter: Sequence[str]) -> None:
+        firmware.restore_path(self.tools.paths, self.firmware_path)
 
     def _load(self, names: Sequence[str]) -> None:
         """Load what is gone; after the core, which takes its state with it, daemons begin anew (they are watched)."""

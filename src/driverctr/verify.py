@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from driverctr import daemons, devices, parameters
+from driverctr import daemons, devices, firmware, parameters
 from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
@@ -23,6 +23,7 @@ class Part(StrEnum):
     DAEMON = "daemon"
     GPU = "gpu"
     ROOT = "root"
+    FIRMWARE = "firmware"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Finding:
 @dataclass(frozen=True)
 class Expected:
     """What must be so: version, per module the build-id of our file and the parameters asked, daemons that live,
-    the GPUs that were bound to the driver when it became ready, how many of them must stay, the driver root."""
+    the GPUs that were bound to the driver when it became ready, how many of them must stay, the driver root, and the
+    kernel's search path for firmware."""
 
     driver_version: str
     build_ids: Mapping[str, str]
@@ -52,6 +54,7 @@ class Expected:
     gpus: tuple[str, ...] = ()
     least_gpus: int | None = None
     root: bool = False
+    firmware_path: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
@@ -71,7 +74,8 @@ def look(paths: Paths, expected: Expected, depth: Depth = Depth.DEVICES) -> list
     found = check_modules(paths, expected)
     if depth is not Depth.MODULES:
         found += check_devices(paths, expected)
-    return found + check_gpus(paths, expected) + (check_root(paths) if expected.root else [])
+    found += check_gpus(paths, expected) + (check_root(paths) if expected.root else [])
+    return found + check_firmware(paths, expected)
 
 
 def refuse(found: Sequence[Finding]) -> None:
@@ -142,6 +146,15 @@ def check_gpus(paths: Paths, expected: Expected) -> list[Finding]:
             text = f"GPU {address} is bound to {now[address] or 'no driver'}"
             found.append(Finding(Part.GPU, address, text, serves=enough, code=Code.GPU_LOST))
     return found
+
+
+def check_firmware(paths: Paths, expected: Expected) -> list[Finding]:
+    """The search path is as it was: GPUs that run go on without it, the next one to be opened may not start."""
+    path = firmware.read_path(paths)
+    if not expected.firmware_path or path == expected.firmware_path:
+        return []
+    text = f"the firmware search path is {path or 'blank'}, not {expected.firmware_path}"
+    return [Finding(Part.FIRMWARE, firmware.PARAMETER, text, serves=True, gone=not path)]
 
 
 def check_root(paths: Paths) -> list[Finding]:

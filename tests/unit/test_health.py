@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from driverctr import config as settings
-from driverctr import daemons, devices, hints, markers, verify
+from driverctr import daemons, devices, firmware, hints, markers, verify
 from driverctr.devices import Node
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import events
@@ -36,6 +36,7 @@ __all__ = ["signals"]
 NODE = Finding(Part.NODE, "nvidia0", "/dev/nvidia0 is missing", gone=True)
 UVM = Finding(Part.MODULE, "nvidia-uvm", "nvidia-uvm is not loaded", gone=True)
 CORE = Finding(Part.MODULE, "nvidia", "nvidia is not loaded", gone=True)
+PATH = Finding(Part.FIRMWARE, "path", "the firmware search path is blank", serves=True, gone=True)
 ROOT = Finding(Part.ROOT, "/run/nvidia/driver", "nothing is mounted there", gone=True)
 OTHER = Finding(Part.MODULE, "nvidia", "nvidia is version 470.9", code=Code.OTHER_VERSION)
 LOST = Finding(Part.GPU, ONE, f"GPU {ONE} has vanished from the bus", code=Code.GPU_LOST)
@@ -59,6 +60,7 @@ class Host:
         monkeypatch.setattr(verify, "look", lambda *_: list(self.wrong))
         monkeypatch.setattr(Kmod, "load", lambda kmod, name, *_: self.act(name))
         monkeypatch.setattr(driverroot, "export", lambda paths, log: self.act("/run/nvidia/driver"))
+        monkeypatch.setattr(firmware, "restore_path", lambda paths, search: self.act("path"))
         monkeypatch.setattr(devices, "wanted", lambda paths: (Node("nvidia0", 195, 0, 0o666),))
         monkeypatch.setattr(devices, "create", lambda paths, nodes: self.made())
         monkeypatch.setattr(daemons, "find", lambda paths, daemon: None)
@@ -105,6 +107,7 @@ def test_where_all_is_well_a_look_changes_nothing_and_the_next_comes_in_a_minute
     ("wrong", "acts"),
     [
         ([NODE], ["nvidia0"]),
+        ([PATH], ["path"]),
         ([UVM], ["nvidia-uvm", "nvidia0"]),
         ([ROOT], ["/run/nvidia/driver"]),
         ([NODE, UVM, CORE, ROOT], ["/run/nvidia/driver", "nvidia", "nvidia-uvm", "nvidia0", "nvidia0"]),

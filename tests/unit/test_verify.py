@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, pidlock, report, smi, status, verify
+from driverctr import firmware, markers, pidlock, report, smi, status, verify
 from driverctr.config import Depth, GpuNeed
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
@@ -118,6 +118,23 @@ def test_a_gpu_that_served_is_missed_unless_given_away_or_enough_are_left(
 def test_a_gpu_is_not_called_lost_when_it_is_the_module_that_went(paths: Paths) -> None:
     gpu(paths, ONE, "")
     assert verify.check_gpus(paths, expected(gpus=(ONE,))) == []
+
+
+@pytest.mark.parametrize(("now", "gone"), [("", True), ("/somebody/elses", False)])
+def test_a_firmware_path_that_changed_is_degraded_and_a_blank_one_is_set_again(
+    node: Paths, now: str, gone: bool
+) -> None:
+    parameter = "sys/module/firmware_class/parameters/path"
+    make_tree(node.root, {parameter: "/ours\n"})
+    assert verify.look(node, expected(firmware_path="/ours")) == []
+    (node.root / parameter).write_text(now)
+    found = verify.look(node, expected(firmware_path="/ours"))
+    assert [(finding.part, finding.serves, finding.gone) for finding in found] == [(Part.FIRMWARE, True, gone)]
+    if gone:
+        firmware.restore_path(node, "/ours")
+        assert verify.look(node, expected(firmware_path="/ours")) == []
+    with pytest.raises(DriverError):
+        firmware.restore_path(Paths(node.root / "none"), "/ours")
 
 
 def test_what_is_expected_survives_the_status_document(paths: Paths) -> None:

@@ -51,6 +51,7 @@ class Gained:
     running: tuple[Running, ...] = ()
     gpus: tuple[str, ...] = ()
     silent_gpus: tuple[str, ...] = ()
+    firmware_path: str = ""
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
@@ -66,6 +67,7 @@ class Gained:
             self.gpus,
             need.least,
             root=True,
+            firmware_path=self.firmware_path,
         )
 
 

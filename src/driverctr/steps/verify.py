@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from driverctr import smi, verify
+from driverctr import firmware, smi, verify
 from driverctr.config import Depth
 from driverctr.facts import gpus, modules
 from driverctr.plan import PlannedStep, StepName
@@ -20,7 +20,7 @@ class Verify:
         """Check to the depth set; raises DriverError that names everything that differs."""
         config, paths = tools.config, tools.paths
         bound = tuple(gpu.address for gpu in gpus.read(paths) if gpu.driver == modules.CORE)
-        gained = replace(gained, gpus=bound)
+        gained = replace(gained, gpus=bound, firmware_path=firmware.read_path(paths))
         verify.refuse(verify.look(paths, gained.expected(config.verify_gpus), config.verify_depth))
         if config.verify_depth is Depth.SMI:
             silent = smi.check(paths, tools.runner, config.verify_timeout, config.verify_gpus)
