@@ -212,7 +212,7 @@ def markdown() -> str:
         lines.append(f"| {code.exit_status} | `{code.value}` | {row.meaning} | {row.remedy} | {again} |")
     lines += [
         f"| {BUG_EXIT_STATUS} | | A bug in driverctr, with its traceback in the log. | Report it. | no |",
-        "| 128 + n | | Signal n before the driver was ready; all is undone. At the third signal: nothing more is. | | |",
+        "| 128 + n | | Signal n before the driver was ready; all is undone. A third signal: nothing more is. | | |",
         "",
     ]
     return "\n".join(lines)

@@ -1,16 +1,17 @@
 """`driverctr status` and `driverctr plan`, for people and for programs."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from driverctr import daemons, markers, pidlock, status, verify
-from driverctr.errors import DriverError
 from driverctr.facts import gpus, holders, modules, processes
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
 from driverctr.plan import Plan
+from driverctr.verify import Finding
 
 
 def collect_status(paths: Paths) -> dict[str, Any]:
@@ -23,10 +24,13 @@ def collect_status(paths: Paths) -> dict[str, Any]:
     root = driverroot.state(paths)
     words = {name: read_text(paths.run / name) for name in (markers.DAEMONS, markers.CONTAINER, markers.DIGEST)}
     document = status.read(paths)
+    differences = look(paths, document)
     return {
         "schema": status.SCHEMA,
         "phase": document["phase"] if document else "not running",
-        "ready": is_ready(paths, document),
+        "ready": document is not None and is_ready(paths, document, differences),
+        "problems": [{"code": one.code.value, "message": one.text} for one in differences if not one.serves],
+        "degraded": [one.text for one in differences if one.serves],
         "start": document,
         "modules": {
             module.name: {
@@ -50,18 +54,21 @@ def collect_status(paths: Paths) -> dict[str, Any]:
     }
 
 
-def is_ready(paths: Paths, document: dict[str, Any] | None) -> bool:
-    """The kernel's truth at this moment: a start that became ready lives, and everything it checked still holds.
+def look(paths: Paths, document: dict[str, Any] | None) -> list[Finding]:
+    """What differs at this moment from what the start found when it became ready; nothing where it did not."""
+    try:
+        return verify.look(paths, verify.recall(document["expected"])) if document and document["expected"] else []
+    except (KeyError, TypeError):
+        return []
+
+
+def is_ready(paths: Paths, document: dict[str, Any], found: Sequence[Finding]) -> bool:
+    """The kernel's truth at this moment: a start that became ready lives, and what it checked still holds.
 
     The markers are no proof: a crash leaves them, and the operator's preStop takes them from a driver that serves.
     """
-    if not document or document["phase"] != status.Phase.READY or not pidlock.is_held(paths.pid_file):
-        return False
-    try:
-        verify.refuse(verify.look(paths, verify.recall(document["expected"])))
-    except (DriverError, TypeError):
-        return False
-    return True
+    was_ready = document["phase"] in (status.Phase.READY, status.Phase.NOT_READY) and bool(document.get("expected"))
+    return was_ready and pidlock.is_held(paths.pid_file) and all(finding.serves for finding in found)
 
 
 def format_status(found: dict[str, Any]) -> str:
@@ -81,8 +88,8 @@ def format_status(found: dict[str, Any]) -> str:
     root = found["driver_root"]
     lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
     lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]
-    lines += [("problem", f"{problem['code']}: {problem['message']}") for problem in start.get("problems", ())]
-    lines += [("degraded", reason) for reason in start.get("degraded", ())]
+    lines += [("problem", f"{problem['code']}: {problem['message']}") for problem in found["problems"]]
+    lines += [("degraded", reason) for reason in dict.fromkeys([*found["degraded"], *start.get("degraded", ())])]
     lines += [("lost", state) for state in start.get("lost", ())]
     if start.get("kept"):
         lines.append(("kept", ", ".join(start["kept"])))
