@@ -146,7 +146,7 @@ if scenario "keep: what runs goes on, and the next start takes over"; then
     check "status tells what was kept" status_has 'd["phase"] == "stopped" and "load" in d["kept"]'
     check "no daemon stays" is "$(persistenced)" ""
     kill $user
-    remove kept
+    remove kept 2>/dev/null
     bring_up after
     check "one root" is "$(layers)" 1
     check "it answers" inside after nvidia-smi
@@ -202,7 +202,7 @@ if scenario "a second signal hurries, a third leaves"; then
     check "the third leaves at once" ends_within third 8
     check "with the signal's status, unless all was done by then" grep -qE '^(130|0)$' /tmp/exit.third
     rm $orders/persistenced
-    remove third
+    remove third 2>/dev/null
     start cleaner -- driverctr unload
     check "unload takes the rest" is "$(exit_of cleaner)" 0
     nothing_left
