@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 from docker.errors import DockerException, ImageNotFound
 
-from harness import cache, dockerd
+from harness import cache, dockerd, proc
 from harness.errors import HarnessError
 
 IMAGE = "debian:bookworm-slim"
@@ -40,7 +38,10 @@ def _fetch(to: Path) -> None:
     try:
         for part in PARTS:
             chunks, _ = container.get_archive(f"/{part}")
-            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
-                archive.extractall(to / Path(part).parent, filter="data")
+            packed, folder = to / "part.tar", to / Path(part).parent
+            packed.write_bytes(b"".join(chunks))
+            folder.mkdir(parents=True, exist_ok=True)
+            proc.run(["tar", "--extract", "--no-same-owner", "--file", packed, "--directory", folder])
+            packed.unlink()
     finally:
         container.remove()

@@ -21,7 +21,7 @@ def rootfs() -> Path:
 
 @pytest.mark.parametrize(
     ("kernel", "runtime"),
-    [("6.1", "podman-crun"), ("6.1", "docker"), ("6.12", "podman-crun")],
+    [("6.1", "podman-crun"), ("6.1", "podman-runc"), ("6.1", "docker"), ("6.12", "podman-crun")],
 )
 def test_full_cycle_with_real_modules(kernel: str, runtime: str, rootfs: Path) -> None:
     release = kernels.get(kernel).release
