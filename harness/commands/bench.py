@@ -79,6 +79,21 @@ def measure_probe(tag: str) -> list[Row]:
     return [Row("probe_nvidia_peermem : python3 -I -c pass (CPU s)", found["ours"], found["bare"], 1.6)]
 
 
+def measure_holders(tag: str) -> list[Row]:
+    """Wall seconds of who-uses-it among a thousand processes, natively in a container."""
+    said = dockerd.client().containers.run(
+        tag,
+        ["/bench/bench_holders.py"],
+        entrypoint="python3",
+        volumes={str(GUEST): {"bind": "/bench", "mode": "ro"}},
+        network_mode="none",
+        pid_mode="host",
+        privileged=True,
+        remove=True,
+    )
+    return [Row("who uses it, among 1000 processes (s)", json.loads(said)["seconds"], None, 0.5)]
+
+
 def measure_build(tag: str) -> list[Row]:
     """CPU seconds of a native build against plain make, in one container with the kernel's headers."""
     kernel = kernels.get(kernels.DEFAULT)
@@ -135,4 +150,10 @@ def measure_cycles(tag: str) -> list[Row]:
     return [Row(f"one of {CYCLES} starts and stops that leave nothing (s)", each, None, 10)]
 
 
-PARTS = {"probe": measure_probe, "build": measure_build, "life": measure_life, "cycles": measure_cycles}
+PARTS = {
+    "probe": measure_probe,
+    "holders": measure_holders,
+    "build": measure_build,
+    "life": measure_life,
+    "cycles": measure_cycles,
+}

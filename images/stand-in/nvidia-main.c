@@ -3,6 +3,7 @@
 #define pr_fmt(fmt) "NVRM: " fmt
 
 #include <linux/firmware.h>
+#include <linux/mm.h>
 #include <linux/mutex.h>
 #include "nvidia-proc.h"
 #include "stand-in.h"
@@ -75,15 +76,20 @@ static void request_gsp(struct pci_dev *gpu)
 	release_firmware(firmware);
 }
 
-/* A control open always works; another minor needs a GPU or a module behind it. The opened one holds its module. */
+/*
+ * A control open always works; another minor needs a GPU or a module behind it. The opened one holds its module: as in
+ * the real driver a third time, beside the two references of the kernel's chrdev_open.
+ */
 static int frontend_open(struct inode *inode, struct file *file)
 {
 	unsigned int minor = iminor(inode);
 	const struct file_operations *fops;
 	struct pci_dev *gpu = NULL;
 
-	if (minor == NVIDIA_CTL_MINOR)
+	if (minor == NVIDIA_CTL_MINOR) {
+		__module_get(THIS_MODULE);
 		return 0;
+	}
 	mutex_lock(&lock);
 	fops = fops_get(registered[minor]);
 	if (minor < MAX_GPUS && gpus[minor])
@@ -97,12 +103,30 @@ static int frontend_open(struct inode *inode, struct file *file)
 		return -ENODEV;
 	request_gsp(gpu);
 	pci_dev_put(gpu);
+	__module_get(THIS_MODULE);
+	return 0;
+}
+
+static int frontend_release(struct inode *inode, struct file *file)
+{
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+/* A mapping of nothing: it keeps the file, and so the module, when the descriptor is closed. */
+static int frontend_mmap(struct file *file, struct vm_area_struct *area)
+{
+	static const struct vm_operations_struct nothing;
+
+	area->vm_ops = &nothing;
 	return 0;
 }
 
 static const struct file_operations frontend_fops = {
 	.owner = THIS_MODULE,
 	.open = frontend_open,
+	.release = frontend_release,
+	.mmap = frontend_mmap,
 };
 
 static int probe(struct pci_dev *gpu, const struct pci_device_id *id)
