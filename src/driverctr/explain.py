@@ -1,18 +1,34 @@
-"""What each code means and what to do about it: one table, shown by `driverctr explain` and in docs/errors.md."""
+"""What each code means, by which words it is known, what to do about it: one table.
+
+`driverctr explain` and docs/errors.md show it; diagnose.py reads the kernel's and the tools' words by it, from the
+first row to the last: the more telling ones come first.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from driverctr.errors import BUG_EXIT_STATUS, Code
 
+OF_NVIDIA = r"nv(?:idia_|[A-Z_])"
+"""How the symbols begin that NVIDIA's modules offer each other (nvUvmInterface..., nvidia_register_module)."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Words of the kernel or of a tool that mean a code, and what to tell: `says`, with the pattern's named groups."""
+
+    pattern: str
+    says: str
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """One row: what a code means, whether trying again can help, and the remedy."""
+    """One row: what a code means, whether trying again can help, the remedy, and the signs of it."""
 
     meaning: str
     remedy: str
     retryable: bool = False
+    signs: tuple[Sign, ...] = ()
 
 
 EXPLANATIONS: Mapping[Code, Explanation] = {
@@ -32,11 +48,17 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     Code.NO_PRIVILEGE: Explanation(
         "A capability is missing; the message names it.",
         "Run the container with --privileged (Kubernetes: securityContext.privileged).",
+        signs=(Sign(r"Operation not permitted", "it is not permitted"),),
     ),
     Code.IN_USE: Explanation(
         "The driver is in use; the message names module, refcnt and process. At the stop: the driver stays.",
         "Stop what uses the GPU (on Kubernetes: drain the node), then start again.",
         retryable=True,
+        signs=(
+            Sign(r"Module (?P<module>\S+) is in use by: (?P<holders>.+)", "{module} is held by {holders}"),
+            Sign(r"Module (?P<module>\S+) is in use\b", "{module} is in use"),
+            Sign(r"Resource temporarily unavailable", "it is in use"),
+        ),
     ),
     Code.NOT_SHARED: Explanation(
         "/run/nvidia is not a folder shared with the host, so nobody would see the driver root.",
@@ -76,28 +98,43 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "A file system is full, or would be before the build ends.",
         "Free the space the message asks for.",
         retryable=True,
+        signs=(Sign(r"No space left on device", "no space is left on the device"),),
     ),
     Code.NO_MEMORY: Explanation(
         "Memory is too little for a build, or a module found none.",
         "Raise the container's memory limit, or lower --max-threads.",
         retryable=True,
-    ),
-    Code.NO_GPU: Explanation(
-        "The node has no NVIDIA GPU.",
-        "Set NO_GPU=wait to wait for one, or do not schedule the container here.",
+        signs=(
+            Sign(r"vmap allocation for size (?P<size>\d+) failed", "the kernel found no {size} bytes for the module"),
+            Sign(r"Cannot allocate memory|virtual memory exhausted", "out of memory"),
+        ),
     ),
     Code.GPU_LEGACY: Explanation(
         "The GPU needs an older driver branch, which the message names.",
         "Use an image of that branch.",
+        signs=(
+            Sign(
+                r"The (?:NVIDIA )?(?P<gpu>.+?) GPU installed in this system is supported through the "
+                r"NVIDIA (?P<branch>\S+) Legacy drivers",
+                "{gpu} is supported by the legacy driver branch {branch} only",
+            ),
+            Sign(
+                r"The Unknown NVIDIA (?P<gpu>.+?) Series GPU installed in this system is not supported through the \S+ "
+                r"NVIDIA driver\. You can try the NVIDIA (?P<branch>\S+) Legacy drivers",
+                "a GPU of the {gpu} series may be supported by the legacy driver branch {branch}",
+            ),
+        ),
     ),
     Code.GPU_TOO_NEW: Explanation(
         "This driver release does not know the GPU yet.",
         "Use an image with a newer driver.",
-    ),
-    Code.LOAD_FAILED: Explanation(
-        "A module could not be loaded, for a reason without a code of its own.",
-        "See the kernel's words in the message.",
-        retryable=True,
+        signs=(
+            Sign(
+                r"The NVIDIA GPU (?P<address>\S+) \(PCI ID: (?P<id>\S+)\) installed in this system is not supported by "
+                r"the NVIDIA (?P<version>\S+) driver release",
+                "GPU {address} ({id}) is not supported by driver {version}",
+            ),
+        ),
     ),
     Code.UNLOAD_FAILED: Explanation(
         "A module could not be unloaded.",
@@ -125,10 +162,30 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     Code.WRONG_MODULE_TYPE: Explanation(
         "The GPU works with the other module type only.",
         "Set KERNEL_MODULE_TYPE as the message says.",
+        signs=(
+            Sign(
+                r"The NVIDIA GPU (?P<address>\S+) \(PCI ID: (?P<id>\S+)\) installed in this system is not supported by "
+                r"open nvidia\.ko because it does not include the required GPU System Processor",
+                "GPU {address} ({id}) has no GPU System Processor and needs the proprietary modules",
+            ),
+            Sign(
+                r"The NVIDIA GPU (?P<address>\S+) \(PCI ID: (?P<id>\S+)\) installed in this system (?:is self-hosted, "
+                r"and )?requires use of the NVIDIA open kernel modules",
+                "GPU {address} ({id}) needs the open modules",
+            ),
+        ),
     ),
     Code.GPU_TAKEN: Explanation(
         "Every GPU is bound to another driver (vfio-pci, nouveau).",
         "Unbind it, or keep nouveau from loading (modprobe.blacklist=nouveau), then start again.",
+        signs=(
+            Sign(r"GPU (?P<address>\S+) is already bound to (?P<driver>[\w-]+)", "GPU {address} is bound to {driver}"),
+            Sign(
+                r"The NVIDIA probe routine was not called for (?P<count>\d+) device",
+                "{count} GPU(s) are bound to another driver",
+            ),
+            Sign(r"request_mem_region failed for (?P<what>\S+ @ \w+)", "another driver claims the GPU's memory {what}"),
+        ),
     ),
     Code.HOST_DRIVER: Explanation(
         "A driver is installed on the host itself.",
@@ -137,6 +194,11 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     Code.FABRIC_MANAGER_MISSING: Explanation(
         "The node has NVSwitches or NVLink 5, and the image has no fabric manager.",
         "Use an image with the fabric manager.",
+    ),
+    Code.NO_GPU: Explanation(
+        "The node has no NVIDIA GPU.",
+        "Set NO_GPU=wait to wait for one, or do not schedule the container here.",
+        signs=(Sign(r"No NVIDIA (?:GPU|PCI devices) found", "the kernel shows it no NVIDIA GPU"),),
     ),
     Code.NOT_READY: Explanation(
         "The kernel's truth differs from what was placed; everything that differs is named.",
@@ -147,6 +209,12 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "The driver is loaded, but GPUs that were asked for do not answer nvidia-smi.",
         "Look for the NVRM and Xid lines in the message: the GPU, its power, its firmware or its slot.",
         retryable=True,
+        signs=(
+            Sign(
+                r"GPU (?P<address>[\w:.]+): RmInitAdapter failed! \((?P<status>[^)]+)\)",
+                "GPU {address} could not be initialised (RmInitAdapter {status})",
+            ),
+        ),
     ),
     Code.NODE_FILE: Explanation(
         "A file of the node cannot be read or written.",
@@ -161,6 +229,13 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "A GPU that served has vanished from the bus.",
         "Look at the GPU, its power and its slot; restart the container when it is back.",
         retryable=True,
+        signs=(
+            Sign(r"GPU (?P<address>[\w:.]+): GPU has fallen off the bus", "GPU {address} has fallen off the bus"),
+            Sign(
+                r"The NVIDIA GPU (?P<address>\S+) \(PCI ID: \S+\) installed in this system has fallen off the bus",
+                "GPU {address} has fallen off the bus",
+            ),
+        ),
     ),
     Code.STUCK: Explanation(
         "A module's load or unload hangs in the kernel, where nothing can end it.",
@@ -169,30 +244,112 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     Code.NO_DEVICE: Explanation(
         "The module found no device that it drives.",
         "See the kernel's words in the message.",
-    ),
-    Code.UNKNOWN_SYMBOL: Explanation(
-        "The module needs a symbol that the kernel, or a module it depends on, does not have.",
-        "Build the modules for this kernel, and with the headers of the MOFED in use.",
-    ),
-    Code.WRONG_KERNEL: Explanation(
-        "The module was built for another kernel.",
-        "Build it for the running one.",
-    ),
-    Code.KEY_REJECTED: Explanation(
-        "The kernel does not trust the module's signature.",
-        "Sign the modules with a key enrolled on the host (MOK), or switch Secure Boot off.",
-    ),
-    Code.BAD_PARAMETER: Explanation(
-        "A module parameter is unknown, or has a value the module refuses.",
-        "Correct /drivers/<module>.conf as the message says.",
+        signs=(
+            Sign(r"The NVIDIA probe routine failed for (?P<count>\d+) device", "{count} GPU(s) did not start"),
+            Sign(r"No such device", "it found no device that it drives"),
+        ),
     ),
     Code.OTHER_VERSION: Explanation(
         "Modules of another driver version are loaded, and userspace does not match them.",
         "Unload them, or use an image of their version.",
+        signs=(
+            Sign(
+                r"API mismatch: the client has the version (?P<client>[\d.]*\d)\D.*?this kernel module has the version "
+                r"(?P<kernel>[\d.]*\d)",
+                "userspace is of version {client}, the loaded modules of {kernel}",
+            ),
+            Sign(r"Driver/library version mismatch", "userspace and the loaded modules are of different versions"),
+            Sign(
+                rf"^[\w-]+: (?:disagrees about version of symbol|no symbol version for) (?P<symbol>{OF_NVIDIA}\w*)",
+                "the nvidia module that is loaded is of another build ({symbol} differs)",
+            ),
+            Sign(
+                rf"^[\w-]+: Unknown symbol (?P<symbol>{OF_NVIDIA}\w*) \(err -2\)",
+                "the nvidia module that is loaded is of another version ({symbol} is not in it)",
+            ),
+        ),
+    ),
+    Code.WRONG_KERNEL: Explanation(
+        "The module was built for another kernel.",
+        "Build it for the running one.",
+        signs=(
+            Sign(
+                r"^[\w-]+: version magic '(?P<built>.*?) ?' should be '(?P<runs>.*?) ?'",
+                "it was built for a kernel `{built}`, this one is `{runs}`",
+            ),
+            Sign(
+                rf"^[\w-]+: disagrees about version of symbol (?!{OF_NVIDIA}|ib_)(?P<symbol>\S+)",
+                "it was built for a kernel whose {symbol} differs",
+            ),
+            Sign(
+                rf"^[\w-]+: no symbol version for (?!{OF_NVIDIA}|ib_)(?P<symbol>\S+)",
+                "its file has no version of {symbol}",
+            ),
+        ),
+    ),
+    Code.UNKNOWN_SYMBOL: Explanation(
+        "The module needs a symbol that the kernel, or a module it depends on, does not have.",
+        "Build the modules for this kernel, and with the headers of the MOFED in use.",
+        signs=(
+            Sign(
+                r"^[\w-]+: Unknown symbol (?P<symbol>\S+) \(err -2\)",
+                "it needs {symbol}, which the kernel does not have",
+            ),
+            Sign(
+                r"module compiled without IB peer memory symbols present",
+                "it was built without the symbols of MOFED's ib_core",
+            ),
+            Sign(
+                r"^[\w-]+: (?:disagrees about version of symbol|no symbol version for) (?P<symbol>ib_\w+)",
+                "it was built with another MOFED ({symbol} differs)",
+            ),
+            Sign(r"Unknown symbol in module", "it needs a symbol that the kernel does not have"),
+        ),
+    ),
+    Code.KEY_REJECTED: Explanation(
+        "The kernel does not trust the module's signature.",
+        "Sign the modules with a key enrolled on the host (MOK), or switch Secure Boot off.",
+        signs=(
+            Sign(r"Loading of (?P<what>.+) is rejected", "the kernel rejects it: {what}"),
+            Sign(
+                r"Lockdown: \S+: (?P<what>.+) is restricted; see man kernel_lockdown",
+                "the kernel is locked down: {what} is restricted",
+            ),
+            Sign(r"Key was rejected by service", "the kernel rejects its signature"),
+            Sign(
+                r"Required key not available", "the kernel does not have the key it is signed with, or it is unsigned"
+            ),
+        ),
+    ),
+    Code.BAD_PARAMETER: Explanation(
+        "A module parameter is unknown, or has a value the module refuses.",
+        "Correct /drivers/<module>.conf as the message says.",
+        signs=(
+            Sign(
+                r"^[\w-]+: [`'](?P<value>.*)' (?:invalid|too large) for parameter [`'](?P<name>[^']+)'",
+                "parameter {name} cannot be `{value}`",
+            ),
+        ),
     ),
     Code.WRONG_ARCHITECTURE: Explanation(
         "A file is for another processor architecture.",
         "Use an image for the node's architecture.",
+        signs=(
+            Sign(
+                r"Invalid architecture in ELF header: (?P<machine>\d+)",
+                "its file is for another processor architecture (ELF machine {machine})",
+            ),
+        ),
+    ),
+    Code.LOAD_FAILED: Explanation(
+        "A module could not be loaded, for a reason without a code of its own.",
+        "See the kernel's words in the message.",
+        retryable=True,
+        signs=(
+            Sign(r"Invalid ELF|invalid ELF structures", "its file is cut short or damaged"),
+            Sign(r"Module (?P<module>\S+) not found", "there is no file of it in the module tree"),
+            Sign(r"Exec format error|Invalid module format", "the kernel does not accept its file"),
+        ),
     ),
 }
 
@@ -207,7 +364,8 @@ def markdown() -> str:
         "| status | code | meaning | remedy | again |",
         "|---|---|---|---|---|",
     ]
-    for code, row in EXPLANATIONS.items():
+    for code in Code:
+        row = EXPLANATIONS[code]
         again = "may help" if row.retryable else "no"
         lines.append(f"| {code.exit_status} | `{code.value}` | {row.meaning} | {row.remedy} | {again} |")
     lines += [

@@ -1,0 +1,57 @@
+"""What the kernel's and the tools' words mean, by the signs of the table in explain.py."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from driverctr.errors import Code
+from driverctr.explain import EXPLANATIONS
+
+NVRM = "NVRM: "
+SHOWN = 3
+"""Findings of one kind told in a message: a module of another kernel lacks symbols by the hundred."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What words were found to mean."""
+
+    code: Code
+    says: str
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return EXPLANATIONS[self.code].remedy
+
+
+def recognise(kernel: Iterable[str], tool: str = "") -> Recognised | None:
+    """What the kernel's lines mean, or, where they tell nothing, a tool's words; None where neither is known."""
+    return _search(_paragraphs(kernel)) or _search(tool.splitlines())
+
+
+def _search(lines: list[str]) -> Recognised | None:
+    """The first sign of the table that is among the lines; what several lines say of one kind is told together."""
+    for code, row in EXPLANATIONS.items():
+        for sign in row.signs:
+            matches = (match for line in lines for match in re.finditer(sign.pattern, line))
+            told = list(dict.fromkeys(sign.says.format(**match.groupdict()) for match in matches))
+            if told:
+                more = f" (and {len(told) - SHOWN} more)" if len(told) > SHOWN else ""
+                return Recognised(code, "; ".join(told[:SHOWN]) + more)
+    return None
+
+
+def _paragraphs(lines: Iterable[str]) -> list[str]:
+    """NVRM breaks its sentences into lines of its own prefix: those that follow one another become one line."""
+    found: list[str] = []
+    former = False
+    for line in lines:
+        of_nvrm = line.startswith(NVRM)
+        text = " ".join(line.removeprefix(NVRM).split())
+        if of_nvrm and former:
+            found[-1] += f" {text}"
+        else:
+            found.append(text)
+        former = of_nvrm
+    return found
