@@ -183,6 +183,13 @@ SETTINGS = (
     ),
     Setting("VERIFY_TIMEOUT", "verify_timeout", parse_seconds, "120", "Seconds nvidia-smi may take."),
     Setting(
+        "LOAD_TIMEOUT",
+        "load_timeout",
+        parse_seconds,
+        "300",
+        "Seconds one modprobe may take; a large node brings up its GPUs one after the other.",
+    ),
+    Setting(
         "ON_STOP",
         "on_stop",
         parse_member(OnStop),
@@ -257,6 +264,7 @@ class Config:
     verify_gpus: GpuNeed
     verify_timeout: float
     on_stop: OnStop
+    load_timeout: float
     stop_timeout: float
     unknown_parameters: Unknown
     max_threads: int | None

@@ -1,16 +1,24 @@
-"""The kmod tools: modprobe, rmmod, depmod, modinfo, called through `sh`."""
+"""The kmod tools: modprobe, rmmod, depmod, called through `sh`; what fails is told in the kernel's words."""
 
+import contextlib
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from driverctr.diagnose import recognise
 from driverctr.errors import Code, DriverError
+from driverctr.explain import EXPLANATIONS
+from driverctr.facts import kernellog, tasks
+from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
-from driverctr.run import DEFAULT_PATH
+from driverctr.paths import Paths
+from driverctr.run import DEFAULT_PATH, wait_for_end
 
-LOAD_LIMIT = 300.0
-"""Seconds a module's init may take: a large node brings up its GPUs one after the other."""
+KILL_LIMIT = 2.0
+"""Seconds a tool has after SIGKILL: what lives on then sleeps in the kernel, where no signal reaches it."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Answer:
     status: int
     stdout: str
     stderr: str
+    command: str = ""
 
     @property
     def words(self) -> str:
@@ -33,18 +42,18 @@ class Kmod:
 
     environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": DEFAULT_PATH})
     log: Log = field(default_factory=Log)
+    paths: Paths = field(default_factory=Paths)
 
-    def load(self, name: str, limit: float = LOAD_LIMIT) -> None:
-        """Load a module and what it depends on with modprobe; raises DriverError (load-failed)."""
-        answer = self._call("modprobe", name, limit=limit)
-        if answer.status != 0:
-            raise DriverError(Code.LOAD_FAILED, f"modprobe {name} failed: {answer.words}", "See the kernel log (dmesg)")
+    def load(self, name: str, limit: float) -> None:
+        """Load a module and what it depends on with modprobe.
+
+        Raises DriverError: stuck where it hangs in the kernel, else what the kernel's words mean, or load-failed.
+        """
+        self._act(Code.LOAD_FAILED, "modprobe", (name,), limit)
 
     def unload(self, names: Sequence[str], limit: float) -> None:
-        """Unload modules in this order with one rmmod; raises DriverError (unload-failed)."""
-        answer = self._call("rmmod", *names, limit=limit)
-        if answer.status != 0:
-            raise DriverError(Code.UNLOAD_FAILED, f"rmmod {' '.join(names)} failed: {answer.words}")
+        """Unload modules in this order with one rmmod; raises DriverError (stuck, in-use, unload-failed)."""
+        self._act(Code.UNLOAD_FAILED, "rmmod", tuple(names), limit)
 
     def index(self, kernel_release: str, base: Path) -> None:
         """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod; raises DriverError."""
@@ -62,21 +71,45 @@ class Kmod:
         """Import `sh` ahead of the first call, for whoever waits for something else anyway."""
         import sh  # noqa: F401
 
+    def _act(self, code: Code, tool: str, names: tuple[str, ...], limit: float) -> None:
+        """Call a tool that acts on the kernel; raises DriverError with the kernel's words, `code` if they say nothing.
+
+        rmmod says itself all that is to be known; what the kernel says beside it is of other things.
+        """
+        position = kernellog.mark(self.paths)
+        answer = self._call(tool, *names, limit=limit)
+        if answer.status == 0:
+            return
+        said = kernellog.since(self.paths, position)
+        meant = recognise(() if tool == "rmmod" else said.texts, answer.stderr)
+        if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
+            raise DriverError(
+                code, f"{answer.command} failed: {_words(answer, said, names)}", EXPLANATIONS[code].remedy
+            )
+        raise DriverError(
+            meant.code, f"{answer.command} failed: {meant.says} ({_words(answer, said, names)})", meant.remedy
+        )
+
     def _call(self, tool: str, *words: str, limit: float = 60.0) -> Answer:
-        """Run one tool in a session of its own; `sh` gives a terminal as stdout unless told otherwise."""
+        """Run one tool in a session of its own; `sh` gives a terminal as stdout unless told otherwise.
+
+        It is waited for by its pidfd: `sh` itself waits for ever for a child that no signal can end.
+        """
         import sh
 
-        self.log.debug("+ " + " ".join((tool, *words)))
+        line = " ".join((tool, *words))
+        self.log.debug(f"+ {line}")
         try:
             command: Any = sh.Command(tool, search_paths=self.environment["PATH"].split(":"))
-            done = command(
+            running = command(
                 *words,
                 _env={**self.environment, "LC_ALL": "C.UTF-8"},
                 _tty_out=False,
                 _new_session=True,
                 _return_cmd=True,
+                _bg=True,
+                _bg_exc=False,
                 _ok_code=range(-64, 256),
-                _timeout=limit,
             )
         except sh.CommandNotFound as error:
             raise DriverError(
@@ -84,7 +117,29 @@ class Kmod:
                 f"`{tool}` was not found on PATH={self.environment['PATH']}",
                 "Install kmod",
             ) from error
-        except sh.TimeoutException as error:
-            code = Code.UNLOAD_FAILED if tool == "rmmod" else Code.LOAD_FAILED
-            raise DriverError(code, f"`{tool} {' '.join(words)}` did not end within {limit:.0f} s") from error
-        return Answer(done.exit_code, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        if not wait_for_end(running.pid, limit):
+            raise self._give_up(line, running.pid, limit)
+        running.wait()
+        stdout, stderr = (text.decode(errors="replace") for text in (running.stdout, running.stderr))
+        return Answer(running.exit_code, stdout, stderr, line)
+
+    def _give_up(self, line: str, pid: int, limit: float) -> DriverError:
+        """End a tool that takes too long; where not even SIGKILL ends it, it is left, with all it has of the kernel."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        late = f"`{line}` did not end within {limit:.0f} s"
+        if wait_for_end(pid, KILL_LIMIT):
+            code = Code.UNLOAD_FAILED if line.startswith("rmmod") else Code.LOAD_FAILED
+            return DriverError(code, f"{late} and was stopped", EXPLANATIONS[code].remedy)
+        task = tasks.read(self.paths, pid)
+        return DriverError(
+            Code.STUCK, f"{late}, and no signal ends it: {task or f'pid {pid}'}", EXPLANATIONS[Code.STUCK].remedy
+        )
+
+
+def _words(answer: Answer, said: Extract, names: Sequence[str]) -> str:
+    """The tool's own words and the kernel's last lines about the driver, one of these modules, or a known failure."""
+    about = {*said.of_nvidia(), *(text for name in names for text in said.of_module(name))}
+    kernel = kernellog.last(text for text in said.texts if text in about or recognise([text]))
+    heard = f"kernel: {kernel}" if kernel else said.unknown
+    return "; ".join(filter(None, (answer.words, heard)))

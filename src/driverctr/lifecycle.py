@@ -27,7 +27,7 @@ from driverctr.steps.modules import Modules, builder
 from driverctr.steps.root import DriverRoot, Firmware
 from driverctr.steps.unload import Unload, check_free, free
 from driverctr.steps.verify import Verify
-from driverctr.stopping import Stopping
+from driverctr.stopping import Stopping, abandon
 from driverctr.supervise import Supervisor
 from driverctr.survey import Facts, Observation
 from driverctr.userspace import image
@@ -45,7 +45,6 @@ STEPS: tuple[Step, ...] = (
     Verify(),
     Publish(),
 )
-
 
 OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
 """What no other source of modules can cure."""
@@ -172,10 +171,16 @@ class Start:
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
         self.tools.signals.deafen()
+        if isinstance(error, DriverError) and error.code is Code.STUCK:
+            self.tools.runner.log.error(f"{error}; nothing more is touched", code=error.code.value)
+            abandon(self.tools, self.tell, error)
+            return
         self.tools.runner.log.error(f"{error}; undoing what was done")
         try:
             self.take_down()
         except DriverError as second:
+            if second.code is Code.STUCK:
+                raise second from error
             self.tools.runner.log.error(f"not all could be undone: {second}")
         if self.gained.unloaded:
             self.tools.runner.log.error(

@@ -70,7 +70,7 @@ class Mender:
             raise DriverError(Code.NO_GPU, "no GPU is free for the driver", "Give one back to it")
         for name in self.modules:
             if name in names:
-                self.tools.kmod.load(name)
+                self.tools.kmod.load(name, self.tools.config.load_timeout)
                 self.tools.runner.log.info(f"{name} was loaded again")
         self._make_nodes(())
         if modules.CORE in names:

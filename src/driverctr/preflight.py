@@ -6,9 +6,11 @@ from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
 from driverctr.errors import Code
+from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.supported import Support
+from driverctr.facts.tasks import describe_stuck
 from driverctr.mounts.driverroot import SHARE_IT
 from driverctr.survey import Facts
 
@@ -75,6 +77,15 @@ def check_run_folder(config: Config, facts: Facts) -> Check:
     """Whether the host will see the driver root."""
     name, unshared = "run-folder", facts.driver_root.unshared
     return _refused(name, Code.NOT_SHARED, unshared, SHARE_IT) if unshared else _ok(name, "shared with the host")
+
+
+def check_settled(config: Config, facts: Facts) -> Check:
+    """Whether a module hangs between loaded and not: nothing can be done with it, nor beside it."""
+    name = "settled"
+    if facts.unsettled:
+        stuck = describe_stuck(facts.unsettled, facts.hanging)
+        return _refused(name, Code.STUCK, stuck, EXPLANATIONS[Code.STUCK].remedy)
+    return _ok(name, "no load or unload of the driver hangs")
 
 
 def check_module_support(config: Config, facts: Facts) -> Check:
@@ -255,6 +266,7 @@ def check_headers(facts: Facts) -> Check:
 
 CHECKS: tuple[Callable[[Config, Facts], Check], ...] = (
     check_privilege,
+    check_settled,
     check_run_folder,
     check_module_support,
     check_signatures,

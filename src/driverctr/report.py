@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from driverctr import daemons, markers, pidlock, status, verify
-from driverctr.facts import gpus, holders, modules, processes
+from driverctr.facts import gpus, holders, modules, processes, tasks
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
@@ -22,6 +22,7 @@ def collect_status(paths: Paths) -> dict[str, Any]:
     users = holders.read(paths, stack)
     used = holders.in_use(stack, users, ours, processes.blindness(paths))
     root = driverroot.state(paths)
+    unsettled = modules.unsettled(stack)
     words = {name: read_text(paths.run / name) for name in (markers.DAEMONS, markers.CONTAINER, markers.DIGEST)}
     document = status.read(paths)
     differences = look(paths, document)
@@ -42,6 +43,7 @@ def collect_status(paths: Paths) -> dict[str, Any]:
             }
             for module in stack.values()
         },
+        "stuck": tasks.describe_stuck(unsettled, tasks.hanging_module_tools(paths)) if unsettled else "",
         "gpus": [
             {"address": gpu.address, "id": f"10de:{gpu.device_id:04x}", "driver": gpu.driver}
             for gpu in gpus.read(paths)
@@ -81,6 +83,8 @@ def format_status(found: dict[str, Any]) -> str:
     for name, module in found["modules"].items():
         by = f", held by {' '.join(module['holders'])}" if module["holders"] else ""
         lines.append(("module", f"{name} {module['version']} {module['state']}, refcnt {module['refcnt']}{by}"))
+    if found["stuck"]:
+        lines.append(("stuck", found["stuck"]))
     for gpu in found["gpus"]:
         lines.append(("gpu", f"{gpu['address']} {gpu['id']} bound to {gpu['driver'] or 'nothing'}"))
     lines += [("daemon", f"{name} (pid {pid})") for name, pid in found["daemons"].items()]

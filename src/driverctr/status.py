@@ -27,6 +27,7 @@ class Phase(StrEnum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
+    STUCK = "stuck"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,12 @@ BUSY_PAUSE = 0.3
 """Seconds between two looks at who uses it."""
 
 
+def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None:
+    """Leave everything as it is but for the markers, which would lie; the lock ends with us, sysfs warns who comes."""
+    markers.withdraw(tools.paths.run, digest=True)
+    tell(phase=Phase.STUCK, failure=status.describe_failure(stuck))
+
+
 @dataclass
 class Stopping:
     """One stop: takes back what is in `done`, and tells by `tell(field=value, ...)`."""
@@ -41,6 +47,7 @@ class Stopping:
         failures = self.undo_last() if self.done and self.done[-1][0].name is StepName.PUBLISH else []
         keep = was_ready and self.tools.config.on_stop is OnStop.KEEP
         busy = [] if keep else self.find_users()
+        self.stop_at_a_hang(busy)
         lost = self.read_state() if was_ready and not (keep or busy) else ()
         while self.done:
             if (busy or keep) and self.done[-1][0].name in STAYS_WHILE_IN_USE:
@@ -48,6 +55,7 @@ class Stopping:
                 continue
             name = self.done[-1][0].name
             failed = self.undo_last()
+            self.stop_at_a_hang(failed)
             failures += failed
             if name is StepName.LOAD:
                 busy += failed
@@ -60,6 +68,15 @@ class Stopping:
         if not keep:
             status.remove(self.tools.paths)
 
+    def stop_at_a_hang(self, failures: list[DriverError]) -> None:
+        """Where the kernel hangs nothing more is touched; raises its DriverError (stuck)."""
+        for failure in failures:
+            if failure.code is Code.STUCK:
+                self.kept += [step.name for step, _ in reversed(self.done)]
+                self.done.clear()
+                abandon(self.tools, self.tell, failure)
+                raise failure
+
     def find_users(self) -> list[DriverError]:
         """Test the use before anything is stopped; a load that failed half-way may have left modules too."""
         if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
@@ -69,7 +86,7 @@ class Stopping:
             try:
                 check_free(self.tools)
             except DriverError as error:
-                if patience <= 0 or self.tools.signals.hurried:
+                if error.code is Code.STUCK or patience <= 0 or self.tools.signals.hurried:
                     self.tools.runner.log.warning(f"the driver stays: {error}")
                     return [error]
                 self.tools.signals.wait_readable(None, BUSY_PAUSE)

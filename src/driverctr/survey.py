@@ -7,11 +7,12 @@ from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, holders, kernel, modules, processes
+from driverctr.facts import gpus, holders, kernel, modules, processes, tasks
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
+from driverctr.facts.tasks import Task
 from driverctr.modules import ModuleSet, Wish
 from driverctr.modules.ondisk import OnDisk
 from driverctr.mounts import driverroot
@@ -55,6 +56,12 @@ class Facts:
     module_set: ModuleSet | None = None
     mellanox: bool = False
     blind: str = ""
+    hanging: tuple[Task, ...] = ()
+
+    @property
+    def unsettled(self) -> tuple[LoadedModule, ...]:
+        """Modules whose load or unload has not ended: nothing can be done with them, nor beside them."""
+        return modules.unsettled(self.stack)
 
     @property
     def in_use(self) -> tuple[InUse, ...]:
@@ -126,6 +133,7 @@ def survey(paths: Paths, config: Config) -> Facts:
         module_set=module_set,
         mellanox=gpus.have_mellanox(paths),
         blind=processes.blindness(paths),
+        hanging=tasks.hanging_module_tools(paths) if modules.unsettled(stack) else (),
     )
 
 

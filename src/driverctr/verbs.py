@@ -53,7 +53,7 @@ def make_tools(config: Config, log: Log, paths: Paths) -> Tools:
     syslog = Syslog(paths.dev / "log", paths.own_run)
     signals = Signals()
     budget = Budget(signals, config.stop_timeout)
-    return Tools(paths, config, runner, Kmod(config.child_environment, log), signals, syslog, budget)
+    return Tools(paths, config, runner, Kmod(config.child_environment, log, paths), signals, syslog, budget)
 
 
 def flags_of(arguments: argparse.Namespace) -> Mapping[str, str]:

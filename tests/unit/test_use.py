@@ -129,14 +129,14 @@ def test_device_nodes_have_the_kernels_numbers_and_wrong_ones_are_replaced(paths
 
 
 @pytest.fixture
-def kmod(fake_bin: FakeBin) -> Kmod:
-    return Kmod(fake_bin.environment)
+def kmod(fake_bin: FakeBin, paths: Paths) -> Kmod:
+    return Kmod(fake_bin.environment, paths=paths)
 
 
 def test_kmod_tools_are_called_as_documented(kmod: Kmod, fake_bin: FakeBin) -> None:
     for name in ("modprobe", "rmmod", "depmod"):
         fake_bin.add(name)
-    kmod.load("nvidia")
+    kmod.load("nvidia", 5)
     kmod.unload(["nvidia_uvm", "nvidia"], 5)
     kmod.index("6.1.0", Path("/"))
     assert fake_bin.calls == [
@@ -149,8 +149,8 @@ def test_kmod_tools_are_called_as_documented(kmod: Kmod, fake_bin: FakeBin) -> N
 def test_a_failing_tool_is_told_in_its_own_words(kmod: Kmod, fake_bin: FakeBin) -> None:
     fake_bin.add("modprobe", 'echo "modprobe: ERROR: could not insert: No such device" >&2; exit 1')
     with pytest.raises(DriverError, match="No such device") as failed:
-        kmod.load("nvidia")
-    assert failed.value.code is Code.LOAD_FAILED
+        kmod.load("nvidia", 5)
+    assert failed.value.code is Code.NO_DEVICE
     with pytest.raises(DriverError, match="rmmod"):
         kmod.unload(["nvidia"], 5)
 
@@ -159,3 +159,13 @@ def test_a_tool_that_hangs_is_given_up(kmod: Kmod, fake_bin: FakeBin) -> None:
     fake_bin.add("rmmod", "exec /bin/sleep 30")
     with pytest.raises(DriverError, match="did not end within 1 s"):
         kmod.unload(["nvidia"], 1)
+
+
+def test_a_node_that_cannot_be_made_is_told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "mknod", refuse)
+    with pytest.raises(DriverError, match=r"nvidiactl.*Operation not permitted") as failed:
+        devices.create(paths, [devices.Node("nvidiactl", 195, 255, 0o666, (0, 0))])
+    assert failed.value.code is Code.DEVICE_NODES_FAILED

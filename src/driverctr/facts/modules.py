@@ -65,6 +65,11 @@ def read_stack(paths: Paths, core: str = CORE) -> dict[str, LoadedModule]:
     return found
 
 
+def unsettled(stack: Mapping[str, LoadedModule]) -> tuple[LoadedModule, ...]:
+    """The modules whose load or unload has not ended: initstate `coming` or `going` (Linux, show_initstate)."""
+    return tuple(module for module in stack.values() if module.state in ("coming", "going"))
+
+
 def unload_order(stack: Mapping[str, LoadedModule]) -> list[str]:
     """Holders before what they hold."""
     graph = {name: [holder for holder in module.holders if holder in stack] for name, module in stack.items()}

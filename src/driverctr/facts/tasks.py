@@ -1,8 +1,10 @@
 """A task that does not end: its state and where in the kernel it sleeps, from /proc/PID."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from driverctr.facts.modules import LoadedModule
 from driverctr.files import read_text
 from driverctr.paths import Paths
 
@@ -42,6 +44,13 @@ def hanging_module_tools(paths: Paths) -> tuple[Task, ...]:
             if task is not None and task.state == UNINTERRUPTIBLE:
                 found.append(task)
     return tuple(sorted(found, key=lambda task: task.pid))
+
+
+def describe_stuck(unsettled: Iterable[LoadedModule], hanging: Iterable[Task]) -> str:
+    """For a sentence: which modules neither came nor went, and who hangs with them, as far as it can be seen."""
+    ways = {"coming": "load", "going": "unload"}
+    what = ", ".join(f"the {ways[module.state]} of {module.name} has not ended" for module in unsettled)
+    return "; ".join((f"{what} (initstate)", *map(str, hanging)))
 
 
 def _read(folder: Path, pid: int) -> Task | None:

@@ -33,8 +33,10 @@ class Load:
         first = moduletree.assemble(tools.paths, release, files, host, tools.kmod)
         try:
             for name in (*first, *names):
-                tools.kmod.load(name)
+                tools.kmod.load(name, tools.config.load_timeout)
         except DriverError as error:
+            if error.code is Code.STUCK:
+                raise
             try:
                 unload_modules(tools)
             except DriverError as second:

@@ -7,7 +7,8 @@ from driverctr import daemons, smi
 from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import holders, kernel, modules
+from driverctr.explain import EXPLANATIONS
+from driverctr.facts import holders, kernel, modules, tasks
 from driverctr.facts.modules import LoadedModule
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.plan import PlannedStep, StepName
@@ -17,7 +18,13 @@ from driverctr.survey import Facts
 
 
 def check_free(tools: Tools) -> None:
-    """Raise DriverError (in-use) with module, refcount and process if anybody but our own daemons uses the driver."""
+    """Raise DriverError (in-use) with module, refcount and process if anybody but our own daemons uses the driver.
+
+    A module whose load or unload has not ended is neither free nor used: DriverError (stuck).
+    """
+    if unsettled := modules.unsettled(modules.read_stack(tools.paths)):
+        hanging = tasks.hanging_module_tools(tools.paths)
+        raise DriverError(Code.STUCK, tasks.describe_stuck(unsettled, hanging), EXPLANATIONS[Code.STUCK].remedy)
     used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)])
     if used:
         raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
@@ -82,7 +89,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
         raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
-    tools.kmod.load(module.name)
+    tools.kmod.load(module.name, tools.config.load_timeout)
 
 
 def free(tools: Tools) -> None:
