@@ -1,5 +1,6 @@
 """Who uses the driver, in which order it unloads, and what parameters and nodes it should have."""
 
+import os
 import struct
 from pathlib import Path
 
