@@ -27,9 +27,23 @@ PROGRESS_PAUSE = 2.0
 COMPILED = re.compile(r"^  CC \[M\]  ")
 """A line Kbuild prints for each object it compiles (scripts/Makefile.build, quiet_cmd_cc_o_c)."""
 
-COMPILER_ERROR = re.compile(r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<text>.*)$")
-OUT_OF_MEMORY = re.compile(r"Killed signal terminated program|signal 9|Cannot allocate memory|virtual memory exhausted")
-TOOL_ERROR = re.compile(r"^(?:ERROR: modpost: |error: |make\[\d+\]: \*\*\* No rule|/bin/sh: .*: not found|.*\bld: )")
+COMPILER_ERROR = re.compile(
+    r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?P<text>(?:fatal error|error|internal compiler error): .*)$"
+)
+"""A compiler's word for an error; "error: " alone says nothing and is left out of what we tell."""
+
+OUT_OF_MEMORY = re.compile(
+    r"Killed signal terminated program|signal 9\b|\bKilled\b|\bError 137$"
+    r"|Cannot allocate memory|virtual memory exhausted|out of memory allocating"
+)
+DISK_FULL = re.compile(r"No space left on device")
+SANITY = re.compile(r"^(?P<text>The kernel you are installing for is .*|\*\*\* Failed .* sanity check)")
+"""NVIDIA's conftest.sh refuses the kernel or the compiler as a whole."""
+
+TOOL_ERROR = re.compile(
+    r"^(?:(?:ERROR|FATAL): modpost: |error: |Error: unknown conftest|make(?:\[\d+\])?: \*\*\* No rule"
+    r"|/bin/sh: .*: not found|\S*\bld(?:\.\w+)?: |\S+: internal compiler error: |\S+: fatal error: )"
+)
 
 
 @dataclass(frozen=True)
@@ -73,23 +87,32 @@ class FirstError:
     tree: Path
     compiler: str = ""
     tool: str = ""
+    sanity: str = ""
     out_of_memory: bool = False
+    disk_full: bool = False
 
     def see(self, line: str) -> None:
         """Look at a line of make's output."""
         if not self.compiler and (found := COMPILER_ERROR.match(line)):
             file = found.group("file").removeprefix(f"{self.tree}/")
-            self.compiler = f"{file}:{found.group('line')}: {found.group('text')}"
+            self.compiler = f"{file}:{found.group('line')}: {found.group('text').removeprefix('error: ')}"
+        if not self.sanity and (found := SANITY.match(line)):
+            self.sanity = found.group("text").rstrip("!")
         if not self.tool and TOOL_ERROR.match(line):
             self.tool = line.strip()
-        if OUT_OF_MEMORY.search(line):
-            self.out_of_memory = True
+        self.out_of_memory = self.out_of_memory or bool(OUT_OF_MEMORY.search(line))
+        self.disk_full = self.disk_full or bool(DISK_FULL.search(line))
+
+    @property
+    def text(self) -> str:
+        """The reason, from the one that knows most."""
+        return self.sanity or self.compiler or self.tool
 
 
 def build(request: BuildRequest, runner: Runner, log: Log) -> dict[str, Path]:
     """Build the modules and return their files, stripped of debug info, by name; they lie in `scratch`.
 
-    Raises DriverError (build-failed) with the first error, its file and line, and the log's path.
+    Raises DriverError (build-failed, no-memory, no-space) with the first error, its file and line, and the log's path.
     """
     tree = request.scratch / "source"
     with log.step("build", f"{request.source.type} {request.source.version} for {request.headers.release}"):
@@ -183,13 +206,19 @@ def total_objects(request: BuildRequest, tree: Path, runner: Runner) -> int:
 def failure(request: BuildRequest, first: FirstError, status: int) -> DriverError:
     """The error a user can act upon."""
     what = f"the {request.source.type} modules {request.source.version} did not build for {request.headers.release}"
+    if first.disk_full:
+        return DriverError(
+            Code.NO_SPACE,
+            f"{what}: no space left on device in {request.scratch} or in /tmp; log in {request.log_path}",
+            "Give the container's /var/tmp and /tmp 1 GB to spare",
+        )
     if first.out_of_memory:
         return DriverError(
-            Code.BUILD_FAILED,
+            Code.NO_MEMORY,
             f"{what}: out of memory with {request.jobs} jobs; log in {request.log_path}",
             "Give the container more memory or fewer jobs (--max-threads)",
         )
-    reason = first.compiler or first.tool or f"make ended with status {status}"
+    reason = first.text or f"make ended with status {status}"
     return DriverError(
         Code.BUILD_FAILED,
         f"{what}: {reason}; log in {request.log_path}",

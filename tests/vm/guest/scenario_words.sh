@@ -1,0 +1,102 @@
+# Failed loads in the kernel's words, and hangs in the kernel, which are left alone.
+. /mnt/guest/scenario.sh
+set_up "$1"
+mkdir -p /tmp/drivers
+common+=(-v /tmp/drivers:/drivers:ro)
+orders_to() { echo "$2" >"/tmp/drivers/$1.conf"; }
+no_orders() { rm -f /tmp/drivers/*; }
+phase_is() { grep -q "\"phase\": \"$1\"" /run/nvidia/driverctr/status.json; }
+state_is() { [ "$(cat "/sys/module/$1/initstate" 2>/dev/null)" = "$2" ]; }
+
+# altered FILE PYTHON: our module set with one file changed (`data` is its bytes), and a manifest that knows.
+altered() {
+    rm -rf /tmp/set && cp -r /images/stand-in/opt/driverctr/modules /tmp/set
+    python3 - "$1" "$2" <<'PYTHON'
+import glob, hashlib, json, sys
+name, change = sys.argv[1:]
+[path] = glob.glob(f"/tmp/set/*/*/{name}.ko")
+scope = {"data": bytearray(open(path, "rb").read())}
+before = bytes(scope["data"])
+exec(change, scope)
+assert bytes(scope["data"]) != before, "nothing was changed"
+open(path, "wb").write(scope["data"])
+manifest = path.rsplit("/", 1)[0] + "/manifest.json"
+known = json.load(open(manifest))
+known["modules"][name]["sha256"] = hashlib.sha256(scope["data"]).hexdigest()
+json.dump(known, open(manifest, "w"))
+PYTHON
+}
+# ends_with STATUS FILE PYTHON TEXT...: a start with such a set.
+ends_with() {
+    altered "$2" "$3"
+    start altered -v /tmp/set:/opt/driverctr/modules:ro -- nvidia-driver load
+    refused altered "$1" "${@:4}"
+    remove altered
+    nothing_left
+}
+
+if scenario "init fails with an errno"; then
+    for case in "12 16 out of memory" "19 36 it found no device" "5 20 Input/output error"; do
+        read -r errno status text <<<"$case"
+        orders_to nvidia "fail_init=$errno"
+        start failing -- nvidia-driver init
+        refused failing "$status" "$text"
+        remove failing
+        nothing_left
+    done
+    no_orders
+fi
+
+if scenario "a module for another kernel"; then
+    ends_with 38 nvidia 'data = data.replace(b"mod_unload modversions", b"mod_unloaX modversions")' "mod_unloaX"
+    ends_with 38 nvidia 'data[data.find(b"module_layout\0") - 8] ^= 255' "module_layout differs"
+fi
+
+if scenario "a symbol that the kernel does not have"; then
+    ends_with 37 nvidia-uvm 'data = data.replace(b"param_ops_uint\0", b"param_ops_uinX\0")' "param_ops_uinX"
+fi
+
+if scenario "a module of another build of the driver"; then
+    ends_with 41 nvidia-uvm 'data[data.find(b"nvUvmInterfaceSessionCreate\0") - 8] ^= 255' "another build"
+fi
+
+if scenario "a module for another processor"; then
+    ends_with 42 nvidia 'data[18] = 183' "ELF machine 183"
+fi
+
+if scenario "a load that hangs in the kernel"; then
+    orders_to nvidia "hang_init=100"
+    start hanging -e LOAD_TIMEOUT=5 -- nvidia-driver init
+    refused hanging 35 "no signal ends it" "state D" "nvidia_init"
+    check "it did not wait for the kernel" state_is nvidia coming
+    check "the status says so" phase_is stuck
+    check "nothing is undone: the driver root stays" test -n "$(driver_mounts)"
+    check "never said to be ready" fails ready
+    no_orders
+    start next -- nvidia-driver init
+    refused next 35 "the load of nvidia has not ended" "modprobe"
+    check "nothing more was touched" state_is nvidia coming
+    wait_for 200 state_is nvidia live
+    start cleaner -- driverctr unload
+    check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
+    nothing_left
+fi
+
+if scenario "an unload that hangs in the kernel"; then
+    bring_up leaving -e STOP_TIMEOUT=8
+    echo 100 >/sys/module/nvidia/parameters/hang_exit
+    container "$runtime" stop --time 90 leaving >/dev/null
+    refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
+    check "it did not wait for the kernel" state_is nvidia going
+    check "the status says so" phase_is stuck
+    check "the driver root stays" test -n "$(driver_mounts)"
+    check "no marker stays" is "$(find $validations -type f)" ""
+    start next -- nvidia-driver init
+    refused next 35 "the unload of nvidia has not ended" "rmmod"
+    wait_for 200 absent /sys/module/nvidia
+    start cleaner -- driverctr unload
+    check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
+    nothing_left
+fi
+
+finish
