@@ -8,12 +8,13 @@ from driverctr.build import BuildRequest, FirstError, failure
 from driverctr.errors import Code
 from driverctr.facts.compiler import Compiler
 from driverctr.headers import Headers, Origin
-from driverctr.userspace.image import Source
+from driverctr.userspace.image import ModuleType, Source
+from driverctr.versions import DriverVersion
 
 SCRATCH = Path("/var/tmp/b")
 TREE = SCRATCH / "source"
 REQUEST = BuildRequest(
-    source=Source("proprietary", "535.309.01", Path("/usr/src/nvidia"), ""),
+    source=Source(ModuleType.PROPRIETARY, DriverVersion("535.309.01"), Path("/usr/src/nvidia"), ""),
     headers=Headers("6.1.0", Path("/h"), Path("/h"), Origin.HOST, "/h", "", (6, 1, 0), ""),
     compiler=Compiler("gcc-12", 12),
     jobs=3,
