@@ -8,7 +8,7 @@ from harness import image, standin
 
 pytestmark = pytest.mark.vm
 
-DOCKER = ("life", "crash", "preflight", "waiting", "holders")
+DOCKER = ("life", "crash", "input", "preflight", "waiting", "holders")
 """Scripts that run under docker with runc."""
 
 PODMAN: tuple[str, ...] = ()

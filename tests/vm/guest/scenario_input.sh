@@ -1,4 +1,4 @@
-# Bad input that only a kernel shows: full disks, read-only folders, parameters the module refuses. The host is as found.
+# Bad input that only a kernel shows: a full or read-only /run/nvidia, parameters refused. The host is as found.
 . /mnt/guest/scenario.sh
 set_up "$1"
 mkdir -p /tmp/drivers
@@ -45,39 +45,6 @@ if scenario "/run/nvidia is full, or read-only"; then
     start readonly -- nvidia-driver init
     refused readonly 32 "Read-only file system"
     umount -l /run/nvidia
-    nothing_left
-fi
-
-if scenario "the container's /lib/modules is full, or its build folder"; then
-    small /tmp/modules 16k
-    start tree -v /tmp/modules:/lib/modules -e MODULES_DIR=/sets -v /mnt/layer/opt/driverctr/modules:/sets:ro -- nvidia-driver init
-    refused tree 15 "No space left on device" "Free "
-    small /tmp/scratch 64k
-    start build -v /tmp/scratch:/var/tmp -e MODULES_DIR=/none -- nvidia-driver init
-    refused build 15 "No space left on device"
-    check "nothing stays in the build's folder" is "$(find /tmp/scratch -mindepth 1 -type d)" ""
-    umount /tmp/modules /tmp/scratch
-    nothing_left
-fi
-
-if scenario "a firmware path of somebody else's, read-only /lib/firmware, the pid file a folder"; then
-    mkdir -p /run/nvidia/nvidia-driver.pid
-    start folder -- nvidia-driver init
-    refused folder 32 "nvidia-driver.pid cannot be used: Is a directory"
-    rmdir /run/nvidia/nvidia-driver.pid
-    mkdir -p /tmp/theirs
-    printf /tmp/theirs >/sys/module/firmware_class/parameters/path
-    small /tmp/firmware 16k
-    mount -o remount,ro /tmp/firmware
-    bring_up firmware -v /tmp/firmware:/lib/firmware
-    check "theirs is kept" grep -x /tmp/theirs /sys/module/firmware_class/parameters/path
-    check "and holds the firmware" test -e /tmp/theirs/nvidia/$driver/gsp_tu10x.bin
-    check "the read-only folder is told" said firmware "could not be copied onto the mount"
-    take_down firmware
-    check "the firmware went again" is "$(find /tmp/theirs -type f)" ""
-    check "their path did not" grep -x /tmp/theirs /sys/module/firmware_class/parameters/path
-    printf '\0' >/sys/module/firmware_class/parameters/path
-    umount /tmp/firmware
     nothing_left
 fi
 
