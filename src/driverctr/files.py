@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import mmap
 import os
 import shutil
 import tempfile
@@ -106,9 +107,10 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal; raises OSError.
 
     In large pieces: between two of them the interpreter's lock is asked for, which other threads may hold for long.
+    The buffer is a mapping of its own, since the heap of a thread keeps what was freed.
     """
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE))
-    with path.open("rb", buffering=0) as file:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file, mmap.mmap(-1, PIECE) as area, memoryview(area) as buffer:
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
     return digest.hexdigest()
