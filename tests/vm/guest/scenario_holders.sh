@@ -13,10 +13,10 @@ host() {
     others+=($!)
 }
 others_end() {
-    kill -KILL "${others[@]}" 2>/dev/null
+    [ ${#others[@]} = 0 ] || kill -KILL "${others[@]}"
     # The first process of a namespace hears no weaker signal.
     pkill -KILL -f -x 'sleep 75[0-9][0-9]'
-    wait "${others[@]}" 2>/dev/null
+    [ ${#others[@]} = 0 ] || wait "${others[@]}" 2>/dev/null
     others=()
 }
 sleep_on() { exec sleep "$1" <"$2"; }
@@ -49,8 +49,10 @@ cleaned() {
 # In place of rmmod: somebody opens the device after the last test, before the module goes.
 cat >/tmp/rmmod <<'END'
 #!/bin/sh
-[ ! -e /run/stand-in/come ] || (setsid sleep 7541 </run/nvidia/driver/dev/nvidiactl >/dev/null 2>&1 &)
-[ ! -e /run/stand-in/come ] || while ! pgrep -f -x 'sleep 7541' >/dev/null; do :; done
+if [ -e /run/stand-in/come ]; then
+    (setsid sleep 7541 </run/nvidia/driver/dev/nvidiactl >/dev/null 2>&1 &)
+    until [ "$(cat /sys/module/nvidia/refcnt)" -gt 2 ]; do :; done
+fi
 exec /sbin/rmmod "$@"
 END
 chmod +x /tmp/rmmod
