@@ -45,11 +45,11 @@ class Load:
         return Outcome({}, replace(gained, parameters=asked))
 
     def undo(self, tools: Tools, data: Undo) -> None:
-        """Unload the stack; raises DriverError (in-use) where somebody holds it: then the nodes are needed again."""
+        """Unload the stack; raises DriverError where it stays, maybe held: then the nodes are needed again."""
         try:
             unload_modules(tools)
         except DriverError as error:
-            if error.code is Code.IN_USE:
+            if error.code is not Code.STUCK:
                 devices.create(tools.paths, devices.wanted(tools.paths))
             raise
 
