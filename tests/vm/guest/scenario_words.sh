@@ -61,11 +61,11 @@ if scenario "a module of another build of the driver"; then
 fi
 
 if scenario "a module for another processor"; then
-    ends_with 42 nvidia 'data[18] = 183' "ELF machine 183"
+    ends_with 42 nvidia 'data[18] = 183' "is for aarch64"
 fi
 
 if scenario "a load that hangs in the kernel"; then
-    orders_to nvidia "hang_init=100"
+    orders_to nvidia "hang_init=60"
     start hanging -e LOAD_TIMEOUT=5 -- nvidia-driver init
     refused hanging 35 "no signal ends it" "state D" "nvidia_init"
     check "it did not wait for the kernel" state_is nvidia coming
@@ -84,7 +84,7 @@ fi
 
 if scenario "an unload that hangs in the kernel"; then
     bring_up leaving -e STOP_TIMEOUT=8
-    echo 100 >/sys/module/nvidia/parameters/hang_exit
+    echo 60 >/sys/module/nvidia/parameters/hang_exit
     container "$runtime" stop --time 90 leaving >/dev/null
     refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
     check "it did not wait for the kernel" state_is nvidia going
