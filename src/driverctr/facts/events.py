@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -81,7 +81,8 @@ def listening() -> Iterator[Events]:
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         for subsystem in Subsystem:
             monitor.filter_by(subsystem.value)
-        monitor.set_receive_buffer_size(RECEIVE_BUFFER)
+        with suppress(PermissionError):  # wants CAP_NET_ADMIN; a small buffer loses more, and says LOST
+            monitor.set_receive_buffer_size(RECEIVE_BUFFER)
         monitor.start()
     except (ImportError, OSError) as error:
         raise DriverError(Code.NODE_FILE, f"the kernel's device events cannot be heard: {error}") from error
