@@ -175,9 +175,13 @@ class Start:
             self.tools.runner.log.error(f"{error}; nothing more is touched", code=error.code.value)
             abandon(self.tools, self.tell, error)
             return
-        self.tools.runner.log.error(f"{error}; undoing what was done")
+        begun = bool(self.told.steps)
+        self.tools.runner.log.error(f"{error}; {'undoing what was done' if begun else 'nothing was touched'}")
         try:
-            self.take_down()
+            if begun:
+                self.take_down()
+            else:  # who died before us may have left the markers; what is installed is still so, and its digest true
+                markers.withdraw(self.tools.paths.run, digest=False)
         except DriverError as second:
             if second.code is Code.STUCK:
                 raise second from error

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from driverctr import config as settings
-from driverctr import lifecycle, status, stopping, survey
+from driverctr import lifecycle, markers, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -156,6 +156,20 @@ def test_a_step_that_fails_takes_back_what_was_done_before_it(life: Life) -> Non
         "undo modules",
         "undo withdraw",
     ]
+
+
+def test_a_start_refused_before_its_first_step_touches_nothing_but_markers_that_lie(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    markers.write_ready(paths.run, gds=False, gdrcopy=False, rdma=False)
+    markers.write_digest(paths.run, "1234")
+    holder = Holder(42, "train.py", 0.0, (("nvidia", 2),))
+    monkeypatch.setattr(survey, "survey", lambda *_: facts(stack={"nvidia": core(2)}, holders=(holder,)))
+    with pytest.raises(DriverError) as refused:
+        life.start.run()
+    assert refused.value.code is Code.IN_USE and life.told == []
+    assert not (paths.run / markers.CONTAINER).exists()
+    assert (paths.run / markers.DIGEST).read_text() == "1234\n"
 
 
 def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
