@@ -192,8 +192,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "Remove it from the host, or do not run a driver container here.",
     ),
     Code.FABRIC_MANAGER_MISSING: Explanation(
-        "The node has NVSwitches or NVLink 5, and the image has no fabric manager.",
-        "Use an image with the fabric manager.",
+        "The node has NVSwitches or NVLink 5, and no fabric manager is started.",
+        "Use a driver container that runs the fabric manager on this node: driverctr does not yet.",
     ),
     Code.NO_GPU: Explanation(
         "The node has no NVIDIA GPU.",

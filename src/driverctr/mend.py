@@ -80,7 +80,7 @@ class Mender:
                     self.tools.stop_daemon(running)
 
     def _have_gpu(self) -> bool:
-        return any(gpu.driver in ("", modules.CORE) for gpu in gpus.read(self.tools.paths))
+        return any(not gpu.taken_by for gpu in gpus.read(self.tools.paths))
 
     def _make_nodes(self, names: Sequence[str]) -> None:
         made = devices.create(self.tools.paths, devices.wanted(self.tools.paths))

@@ -38,7 +38,7 @@ def asked(paths: Paths, module: str, known: Collection[str]) -> tuple[str, ...]:
 
 
 def user_words(paths: Paths, module: str) -> tuple[str, ...]:
-    """The lines of the user's /drivers/<module>.conf.
+    """The lines of the user's /drivers/<module>.conf, without those that begin with #.
 
     Raises DriverError (bad-setting) for what is no small text file with one parameter or more a line.
     """
@@ -50,7 +50,8 @@ def user_words(paths: Paths, module: str) -> tuple[str, ...]:
         if size > LARGEST_FILE:
             raise ValueError(f"it has {size} bytes, and at most {LARGEST_FILE} are read")
         text = file.read_text(encoding="utf-8")
-        words = tuple(line.strip() for line in text.splitlines() if line.strip())
+        lines = (line.strip() for line in text.splitlines())
+        words = tuple(line for line in lines if line and not line.startswith("#"))
         for line in words:
             _check_line(line)
     except (OSError, ValueError) as error:
@@ -66,7 +67,7 @@ def user_words(paths: Paths, module: str) -> tuple[str, ...]:
 def _check_line(line: str) -> None:
     """Raise ValueError for what modprobe or the kernel would read otherwise than it was meant."""
     shown = repr(line if len(line) < 100 else f"{line[:100]}...")
-    if not line.isprintable():
+    if not line.replace("\t", " ").isprintable():
         raise ValueError(f"it contains a NUL or another control character: {shown}")
     if line.count('"') % 2:
         raise ValueError(f"a quotation mark is not closed: {shown}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
+from driverctr.daemons import DAEMONS
 from driverctr.errors import Code
 from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders
@@ -16,6 +17,9 @@ from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
 BE_PRIVILEGED = "Run the container with --privileged (Kubernetes: securityContext.privileged)"
+
+FABRIC_MANAGER = "nv-fabricmanager"
+"""Its program; a program that lies in the image and is not started by us makes no fabric."""
 
 BUILD_DISK = 1_000_000_000
 """Bytes a build takes for headers, a copy of the source, and objects (measured with 535: 0.9 GB)."""
@@ -206,12 +210,12 @@ def check_fabric(config: Config, facts: Facts) -> Check:
     name, found = "fabric", facts.node.fabric
     parts = [f"NVSwitch at {address}" for address in found.switches]
     parts += [f"NVLink 5 managed through {device}" for device in found.nvlink5]
-    if parts and not found.have_manager:
+    if parts and FABRIC_MANAGER not in {daemon.name for daemon in DAEMONS}:
         return _refused(
             name,
             Code.FABRIC_MANAGER_MISSING,
-            f"{', '.join(parts)}, and the image has no fabric manager, without which no GPU here can be used",
-            "Use an image with the fabric manager",
+            f"{', '.join(parts)}, and we start no fabric manager, without which no GPU here can be used",
+            "Use a driver container that runs the fabric manager on this node: driverctr does not yet",
         )
     return _ok(name, ", ".join(parts) if parts else "no NVSwitch and no NVLink 5")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from driverctr.config import GpuNeed
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, kernellog
+from driverctr.facts import kernellog
 from driverctr.paths import Paths
 from driverctr.run import Result, Runner
 
@@ -21,19 +21,19 @@ STATE_LIMIT = 5.0
 """Seconds the state may take to read: it is only told, and a stop waits for it."""
 
 
-def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed) -> tuple[str, ...]:
+def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:
     """nvidia-smi exits 0, as the operator's probe demands, and lists as many GPUs as must answer.
 
-    Returns the PCI addresses of those that do not answer, where enough others do. Raises DriverError
-    (gpu-init-failed, not-ready) that names the silent GPUs, with the kernel's words about them.
+    `ours` are the PCI addresses of the GPUs that the driver should serve. Returns those that do not answer, where
+    enough others do. Raises DriverError (gpu-init-failed, not-ready) that names the silent GPUs, with the kernel's
+    words about them.
     """
     mark = kernellog.mark(paths)
     result = runner.run([SMI], limit=limit, check=False)
     try:
         _judge(result)
         answering = list_answering(runner, limit)
-        present = [gpu.address for gpu in gpus.read(paths) if gpu.driver != gpus.VFIO]
-        return _judge_number(present, answering, need)
+        return _judge_number(ours, answering, need)
     except DriverError as error:
         raise DriverError(error.code, error.message + _kernel_words(paths, mark), error.remedy) from error
 

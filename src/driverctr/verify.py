@@ -126,24 +126,27 @@ def check_devices(paths: Paths, expected: Expected) -> list[Finding]:
 
 
 def check_gpus(paths: Paths, expected: Expected) -> list[Finding]:
-    """Every GPU that served is still on the bus and bound to the driver; one given to vfio-pci is not missed.
+    """Every GPU that served is still on the bus and bound to the driver; one given to a virtual machine is not missed.
 
     The driver serves all the same while enough are left. While the core module is gone nothing can be bound to it.
     """
     if modules.read(paths, modules.CORE) is None:
         return []
-    now = {gpu.address: gpu.driver for gpu in gpus.read(paths)}
-    given = [address for address in expected.gpus if now.get(address) == gpus.VFIO]
-    serving = [address for address in expected.gpus if now.get(address) == modules.CORE]
+    now = {gpu.address: gpu for gpu in gpus.read(paths)}
+    given = [address for address in expected.gpus if address in now and now[address].taken_by not in ("", gpus.NOUVEAU)]
+    serving = [address for address in expected.gpus if address in now and now[address].driver == modules.CORE]
     least = len(expected.gpus) - len(given) if expected.least_gpus is None else expected.least_gpus
     enough = len(serving) >= least
-    found = [Finding(Part.GPU, address, f"GPU {address} was given to {gpus.VFIO}", serves=enough) for address in given]
+    found = [
+        Finding(Part.GPU, address, f"GPU {address} was given to {now[address].taken_by}", serves=enough)
+        for address in given
+    ]
     for address in expected.gpus:
         if address not in now:
             text = f"GPU {address} has vanished from the bus"
             found.append(Finding(Part.GPU, address, text, serves=enough, code=Code.GPU_LOST))
-        elif now[address] not in (gpus.VFIO, modules.CORE):
-            text = f"GPU {address} is bound to {now[address] or 'no driver'}"
+        elif address not in given and address not in serving:
+            text = f"GPU {address} is bound to {now[address].driver or 'no driver'}"
             found.append(Finding(Part.GPU, address, text, serves=enough, code=Code.GPU_LOST))
     return found
 

@@ -24,7 +24,7 @@ GOOD_NODE = Node(
     privilege=Privilege(missing=(), in_user_namespace=False),
     loading=Loading(supported=True, disabled=False, enforced=False, lockdown="none"),
     support={A100.address: Support("NVIDIA A100-SXM4-40GB", types=BOTH)},
-    fabric=Fabric((), (), have_manager=False),
+    fabric=Fabric((), ()),
     host_driver=HostDriver(visible=True),
     host_module_loaded=False,
     room=Room(Path("/var/tmp"), disk=9 * 10**9, memory=4 * 10**9, headers="process 1's root: /usr/src/linux"),

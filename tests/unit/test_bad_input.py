@@ -232,3 +232,9 @@ def test_a_missing_os_release_is_told_where_it_is_asked(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="os-release") as raised:
         distros.detect(tmp_path)
     assert raised.value.code is Code.BAD_SETTING
+
+
+def test_comments_and_tabs_in_a_file_of_parameters_are_taken_as_meant(paths: Paths) -> None:
+    make_tree(paths.root, {"drivers/nvidia.conf": "# why\nNVreg_A=1\tNVreg_B=2\n\n  # more\n"})
+    words = parameters.user_words(paths, "nvidia")
+    assert parameters.split(words) == {"NVreg_A": "1", "NVreg_B": "2"}

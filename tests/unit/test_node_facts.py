@@ -177,9 +177,7 @@ def test_switches_and_nvlink5_are_found_and_old_chip_sets_are_not(paths: Paths) 
             "sys/class/infiniband/mlx5_4/device/vpd": "PN SW_MNG SN",
         },
     )
-    assert fabric.read(paths) == fabric.Fabric(("0000:85:00.0", "0000:86:00.0"), ("mlx5_4",), False)
-    make_tree(paths.root, {"usr/bin/nv-fabricmanager": ""})
-    assert fabric.read(paths).have_manager
+    assert fabric.read(paths) == fabric.Fabric(("0000:85:00.0", "0000:86:00.0"), ("mlx5_4",))
 
 
 def test_without_the_hosts_root_nothing_is_said_of_its_driver(paths: Paths) -> None:
@@ -197,6 +195,13 @@ def test_only_a_whole_nvidia_smi_of_the_host_counts(paths: Paths, content: str, 
     (paths.root / "proc/1/root/opt/smi").chmod(mode)
     read = hostdriver.read(paths, RELEASE)
     assert read.visible and (read.smi == paths.root / "proc/1/root/opt/smi") is found
+
+
+def test_a_link_on_the_host_into_our_driver_root_is_no_driver_of_the_hosts(paths: Paths) -> None:
+    root = "run/nvidia/driver/usr/bin/nvidia-smi"
+    make_tree(paths.root, {**HOST, "proc/1/root/usr/bin/nvidia-smi": f"-> /{root}", f"proc/1/root/{root}": "ELF"})
+    (paths.root / "proc/1/root" / root).chmod(0o755)
+    assert hostdriver.read(paths, RELEASE).smi is None
 
 
 @pytest.mark.parametrize("name", ["updates/dkms/nvidia.ko", "updates/dkms/nvidia-current.ko.xz"])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from driverctr import config as settings
-from driverctr import report
+from driverctr import preflight, report
+from driverctr.daemons import Daemon
 from driverctr.errors import Code
 from driverctr.facts.fabric import Fabric
 from driverctr.facts.gpus import Gpu
@@ -84,8 +85,8 @@ REFUSED = [
         Code.WRONG_MODULE_TYPE,
         "open",
     ),
-    ("fabric", node(fabric=Fabric(("0000:85:00.0",), (), False)), Code.FABRIC_MANAGER_MISSING, "0000:85:00.0"),
-    ("fabric", node(fabric=Fabric((), ("mlx5_4",), False)), Code.FABRIC_MANAGER_MISSING, "mlx5_4"),
+    ("fabric", node(fabric=Fabric(("0000:85:00.0",), ())), Code.FABRIC_MANAGER_MISSING, "0000:85:00.0"),
+    ("fabric", node(fabric=Fabric((), ("mlx5_4",))), Code.FABRIC_MANAGER_MISSING, "mlx5_4"),
     ("in-use", facts(stack=LOADED), Code.IN_USE, "refcnt 3"),
     ("build-disk", node(room=replace(ROOM, disk=900_000_000)), Code.NO_SPACE, "0.9 GB free"),
     ("build-memory", node(room=replace(ROOM, memory=300_000_000)), Code.NO_MEMORY, "300 MB"),
@@ -150,8 +151,9 @@ def test_signed_modules_with_a_signature_forced_are_left_to_the_kernel() -> None
     assert not make(CONFIG, known).blockers
 
 
-def test_a_fabric_manager_in_the_image_serves_a_fabric() -> None:
-    assert check("fabric", node(fabric=Fabric(("0000:85:00.0",), (), True))).result is Result.OK
+def test_a_fabric_manager_that_is_started_serves_a_fabric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "DAEMONS", (Daemon(preflight.FABRIC_MANAGER, (), ""),))
+    assert check("fabric", node(fabric=Fabric(("0000:85:00.0",), ()))).result is Result.OK
 
 
 def test_the_room_for_a_build_is_asked_only_where_one_is_planned() -> None:

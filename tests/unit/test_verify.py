@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,11 +12,14 @@ from driverctr import firmware, markers, pidlock, report, smi, status, verify
 from driverctr.config import Depth, GpuNeed
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
+from driverctr.facts.supported import Support
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.status import Phase, Status
+from driverctr.steps.verify import to_serve
 from driverctr.verify import Expected, Part
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.good_node import facts
 from tests.unit.test_processes import DAEMON
 from tests.unit.test_use import loaded
 
@@ -212,7 +216,7 @@ def test_what_nvidia_smi_means(
 ) -> None:
     fake_bin.add("nvidia-smi", script)
     with pytest.raises(DriverError, match=said) as failed:
-        smi.check(paths, runner, 1, GpuNeed())
+        smi.check(paths, runner, 1, GpuNeed(), ())
     assert failed.value.code is code
 
 
@@ -243,16 +247,13 @@ def test_as_many_gpus_must_answer_as_the_setting_says(
     silent: tuple[str, ...],
     refused: bool,
 ) -> None:
-    gpu(paths, ONE)
-    gpu(paths, TWO)
-    gpu(paths, "0000:af:00.0", "vfio-pci")
     answers(fake_bin, *listed)
     need = settings.load({"VERIFY_GPUS": wish}).verify_gpus
     if not refused:
-        assert smi.check(paths, runner, 5, need) == silent
+        assert smi.check(paths, runner, 5, need, (ONE, TWO)) == silent
         return
     with pytest.raises(DriverError, match=f"lists {len(listed)} of 2 GPUs") as failed:
-        smi.check(paths, runner, 5, need)
+        smi.check(paths, runner, 5, need, (ONE, TWO))
     assert failed.value.code is Code.GPU_INIT_FAILED
     assert (TWO in failed.value.message) is (len(listed) < 2 and "5E" not in "".join(listed))
 
@@ -261,12 +262,12 @@ def test_the_kernels_words_are_attached_to_a_failure(paths: Paths, runner: Runne
     make_tree(paths.root, {"dev/kmsg": "4,1,9,-;NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n"})
     fake_bin.add("nvidia-smi", f'echo "4,2,9,-;NVRM: RmInitAdapter failed! (0x26)" >> {paths.dev}/kmsg; exit 6')
     with pytest.raises(DriverError, match="RmInitAdapter") as failed:
-        smi.check(paths, runner, 5, GpuNeed())
+        smi.check(paths, runner, 5, GpuNeed(), ())
     assert "Xid" not in failed.value.message
     fake_bin.add("nvidia-smi", "exit 6")
     (paths.dev / "kmsg").write_text("4,1,9,-;NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus.\n")
     with pytest.raises(DriverError, match=r"Xid .*: 79"):
-        smi.check(paths, runner, 5, GpuNeed())
+        smi.check(paths, runner, 5, GpuNeed(), ())
 
 
 @pytest.mark.parametrize("value", ["0", "none", "-1", "4097", "99999999", "²", "1.5"])
@@ -322,3 +323,14 @@ def test_state_that_nvidia_smi_cannot_tell_is_no_failure(
     fake_bin.add("nvidia-smi", script)
     assert smi.read_state(runner) == ()
     assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]
+
+
+def test_only_gpus_that_are_ours_and_can_be_driven_must_answer(
+    paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address, driver in ((ONE, "nvidia"), (TWO, ""), ("0000:af:00.0", "vfio-pci"), ("0000:d8:00.0", "")):
+        gpu(paths, address, driver)
+    support = {ONE: Support(), TWO: Support(legacy="470"), "0000:d8:00.0": Support(types=frozenset(("proprietary",)))}
+    known = facts(node=replace(facts().node, support=support))
+    tools = SimpleNamespace(paths=paths)
+    assert to_serve(tools, known) == [ONE, "0000:d8:00.0"]  # type: ignore[arg-type]  # paths is all it takes

@@ -17,16 +17,13 @@ source, src/common/nvswitch)."""
 NVLINK5_MARK = b"SW_MNG"
 """In the vital product data of a function that manages an NVLink 5 switch (reference C, NVIDIA's container)."""
 
-FABRIC_MANAGER = Path("usr/bin/nv-fabricmanager")
-
 
 @dataclass(frozen=True)
 class Fabric:
-    """NVSwitches by PCI address, InfiniBand devices that manage NVLink 5, and whether the image can serve them."""
+    """NVSwitches by PCI address, and InfiniBand devices that manage NVLink 5."""
 
     switches: tuple[str, ...]
     nvlink5: tuple[str, ...]
-    have_manager: bool
 
 
 def read(paths: Paths) -> Fabric:
@@ -37,7 +34,6 @@ def read(paths: Paths) -> Fabric:
     return Fabric(
         switches=tuple(folder.name for folder in functions if _is_switch(folder)),
         nvlink5=tuple(folder.name for folder in devices if _manages_nvlink5(folder)),
-        have_manager=(paths.root / FABRIC_MANAGER).exists(),
     )
 
 

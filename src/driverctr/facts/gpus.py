@@ -7,7 +7,7 @@ from driverctr.paths import Paths
 
 VENDOR_NVIDIA = 0x10DE
 VENDOR_MELLANOX = 0x15B3
-VFIO = "vfio-pci"
+NOUVEAU = "nouveau"
 """The driver that hands a GPU to a virtual machine: never touched, and not missed."""
 
 CLASS_DISPLAY = 0x03

@@ -16,6 +16,9 @@ SMI_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 MODULE_FILE = re.compile(r"^([^:]*/)?nvidia(?:-current)?\.ko(?:\.\w+)?:", re.MULTILINE)
 """The core module's line in modules.dep (modules.dep(5)); Debian calls it nvidia-current."""
 
+DRIVER_ROOT = Path("/run/nvidia/driver")
+"""As the host names it."""
+
 
 @dataclass(frozen=True)
 class HostDriver:
@@ -44,6 +47,9 @@ def _smi(host: HostRoot) -> Path | None:
             found = host.resolve(Path("/") / folder / "nvidia-smi")
             status = found.stat()
         except (DriverError, OSError):
+            continue
+        # A link into the driver root is an administrator's convenience, and leads to a driver of ours.
+        if DRIVER_ROOT in host.inside(found).parents:
             continue
         if found.is_file() and status.st_size and status.st_mode & 0o111:
             return found
