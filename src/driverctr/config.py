@@ -179,7 +179,7 @@ SETTINGS = (
         "verify_gpus",
         parse_gpus,
         "all",
-        "How many GPUs must serve: all, any, or a number; not counted: those of another driver, or that ours cannot drive.",
+        "How many GPUs must serve: all, any, or a number; of those that are ours and that ours drives.",
     ),
     Setting("VERIFY_TIMEOUT", "verify_timeout", parse_seconds, "120", "Seconds nvidia-smi may take."),
     Setting(
