@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
-from driverctr.files import read_text
+from driverctr.files import entries, read_text
 from driverctr.paths import Paths
 
 MINOR_CONTROL = 255
@@ -121,8 +121,7 @@ def _driver_params(paths: Paths) -> dict[str, str]:
 
 def _gpu_minors(paths: Paths) -> Iterator[int]:
     """The minors of the GPUs, from /proc/driver/nvidia/gpus/*/information."""
-    folder = paths.proc / "driver/nvidia/gpus"
-    for gpu in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for gpu in entries(paths.proc / "driver/nvidia/gpus"):
         found = re.search(r"^Device Minor:\s*(\d+)", read_text(gpu / "information") or "", re.MULTILINE)
         if found:
             yield int(found[1])
@@ -130,9 +129,17 @@ def _gpu_minors(paths: Paths) -> Iterator[int]:
 
 def _capabilities(paths: Paths, major: int) -> Iterator[Node]:
     """MIG and fabric capabilities: each file of the tree tells its minor and mode (NVIDIA's nv-caps.c)."""
-    folder = paths.proc / "driver/nvidia/capabilities"
-    for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        fields = dict(re.findall(r"^(\w+):\s*(\d+)", read_text(file) or "", re.MULTILINE)) if file.is_file() else {}
+    for file in _files_below(paths.proc / "driver/nvidia/capabilities"):
+        fields = dict(re.findall(r"^(\w+):\s*(\d+)", read_text(file) or "", re.MULTILINE))
         if "DeviceFileMinor" in fields and fields.get("DeviceFileModify", "1") != "0":
             minor = int(fields["DeviceFileMinor"])
             yield Node(f"nvidia-caps/nvidia-cap{minor}", major, minor, int(fields.get("DeviceFileMode", "256")))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a tree, by name; what vanishes meanwhile has none (Path.rglob would raise)."""
+    for entry in entries(folder):
+        if entry.is_file():
+            yield entry
+        else:
+            yield from _files_below(entry)

@@ -94,6 +94,22 @@ def read_text(path: Path) -> str | None:
         return None
 
 
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, by name; nothing where it is not there, or vanishes meanwhile as those of sysfs do."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def link_target(link: Path) -> str:
+    """The last part of what a link leads to, as sysfs names a driver; "" where there is no link, or no more."""
+    try:
+        return link.readlink().name
+    except OSError:
+        return ""
+
+
 def write_kernel(path: Path, value: str) -> None:
     """Write a /sys or /proc file in place; raises OSError."""
     handle = os.open(path, os.O_WRONLY)

@@ -41,7 +41,17 @@ class Health:
         self.mender = Mender(self.tools, tuple(self.expected.build_ids), self.expected.firmware_path)
 
     def look(self) -> float:
-        """Look, mend, look again; returns the seconds until the next look at most."""
+        """Look, mend, look again; returns the seconds until the next look at most.
+
+        The kernel's trees change while they are read: what fails of it is no finding, the next look tells.
+        """
+        try:
+            return self._look()
+        except OSError as error:
+            self.tools.runner.log.warning(f"this look at the driver failed, the next will tell: {error}")
+            return LOOK_EVERY
+
+    def _look(self) -> float:
         self._report(self._ask())
         if any(finding.gone for finding in self.found) and self.mender.is_due():
             with self.tools.signals.held():

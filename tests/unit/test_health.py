@@ -184,6 +184,21 @@ def test_what_cannot_be_mended_is_tried_again_with_growing_pauses(node: Host, mo
     assert node.health.look() == LOOK_EVERY and node.marked
 
 
+def test_a_look_at_what_vanishes_is_said_and_the_next_look_tells(node: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(*_: object) -> list[Finding]:
+        raise FileNotFoundError(2, "No such file or directory", "/sys/module/nvidia/holders")
+
+    node.wrong = [OTHER]
+    node.health.look()
+    with monkeypatch.context() as racing:
+        racing.setattr(verify, "look", vanish)
+        assert node.health.look() == LOOK_EVERY
+    assert "/sys/module/nvidia/holders" in node.log and node.told.phase is Phase.NOT_READY and not node.marked
+    node.wrong = []
+    node.health.look()
+    assert node.told.phase is Phase.READY and node.marked
+
+
 def test_a_load_that_hangs_in_the_kernel_is_never_tried_again(node: Host) -> None:
     node.fails = DriverError(Code.STUCK, "modprobe hangs")
     node.wrong = [UVM]

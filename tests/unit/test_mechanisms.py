@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from driverctr import devices, moduletree, parameters
 from driverctr.devices import Node
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, modules
+from driverctr.facts import fabric, gpus, modules
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.kmod import Kmod
 from driverctr.paths import Paths
@@ -213,3 +213,40 @@ def test_a_tree_that_cannot_be_written_is_told(paths: Paths, tree: Path, kmod: K
     with pytest.raises(DriverError, match=r"lib/modules/6\.1 cannot be written") as failed:
         moduletree.assemble(paths, "6.1", {}, None, kmod)
     assert failed.value.code is Code.LOAD_FAILED
+
+
+def test_what_vanishes_from_sysfs_and_procfs_while_it_is_read_is_not_there(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, module = "sys/bus/pci/devices/0000:3b:00.0", "sys/module/nvidia"
+    make_tree(
+        paths.root,
+        {
+            f"{device}/vendor": "0x10de\n",
+            f"{device}/class": "0x030200\n",
+            f"{device}/driver": "-> ../../../bus/pci/drivers/nvidia",
+            f"{module}/refcnt": "1\n",
+            f"{module}/holders/nvidia_uvm": None,
+            f"{module}/parameters/a": "1\n",
+            "proc/devices": "Character devices:\n195 nvidia\n236 nvidia-caps\n",
+            "proc/driver/nvidia/gpus/0000:3b:00.0/information": "Device Minor: 0\n",
+            "proc/driver/nvidia/capabilities/mig/config": "DeviceFileMinor: 1\n",
+            "sys/class/infiniband/mlx5_0": None,
+        },
+    )
+
+    def vanish(path: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    with monkeypatch.context() as racing:
+        racing.setattr(Path, "readlink", vanish)
+        assert [gpu.driver for gpu in gpus.read(paths)] == [""]
+    assert [gpu.driver for gpu in gpus.read(paths)] == ["nvidia"]
+    with monkeypatch.context() as racing:
+        racing.setattr(Path, "iterdir", vanish)
+        assert gpus.read(paths) == () and not gpus.have_mellanox(paths)
+        loaded = modules.read(paths, "nvidia")
+        assert loaded is not None and loaded.holders == () and modules.read_parameters(paths, "nvidia") == {}
+        assert [node.name for node in devices.wanted(paths)] == ["nvidiactl"]
+        assert fabric.read(paths).switches == ()
+    assert [node.name for node in devices.wanted(paths)] == ["nvidiactl", "nvidia0", "nvidia-caps/nvidia-cap1"]

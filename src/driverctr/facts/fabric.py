@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.facts.gpus import VENDOR_NVIDIA
-from driverctr.files import read_text
+from driverctr.files import entries, read_text
 from driverctr.paths import Paths
 
 CLASS_BRIDGE_OTHER = 0x0680
@@ -28,12 +28,11 @@ class Fabric:
 
 def read(paths: Paths) -> Fabric:
     """Look at the buses."""
-    functions = sorted(paths.pci_devices.iterdir()) if paths.pci_devices.is_dir() else []
-    infiniband = paths.root / "sys/class/infiniband"
-    devices = sorted(infiniband.iterdir()) if infiniband.is_dir() else []
     return Fabric(
-        switches=tuple(folder.name for folder in functions if _is_switch(folder)),
-        nvlink5=tuple(folder.name for folder in devices if _manages_nvlink5(folder)),
+        switches=tuple(folder.name for folder in entries(paths.pci_devices) if _is_switch(folder)),
+        nvlink5=tuple(
+            folder.name for folder in entries(paths.root / "sys/class/infiniband") if _manages_nvlink5(folder)
+        ),
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from driverctr.files import read_text
+from driverctr.files import entries, link_target, read_text
 from driverctr.paths import Paths
 
 VENDOR_NVIDIA = 0x10DE
@@ -43,14 +43,10 @@ class Gpu:
 
 def read(paths: Paths) -> tuple[Gpu, ...]:
     """All GPUs, by address."""
-    if not paths.pci_devices.is_dir():
-        return ()
     found = []
-    for folder in sorted(paths.pci_devices.iterdir()):
+    for folder in entries(paths.pci_devices):
         vendor, kind = (read_text(folder / name) or "0x0" for name in ("vendor", "class"))
         if int(vendor, 16) == VENDOR_NVIDIA and int(kind, 16) >> 16 == CLASS_DISPLAY:
-            driver = folder / "driver"
-            bound = driver.readlink().name if driver.is_symlink() else ""
             device, *subsystem = (
                 int(read_text(folder / name) or "0", 16) for name in ("device", "subsystem_vendor", "subsystem_device")
             )
@@ -60,7 +56,7 @@ def read(paths: Paths) -> tuple[Gpu, ...]:
                 Gpu(
                     folder.name,
                     device,
-                    bound,
+                    link_target(folder / "driver"),
                     (subsystem[0], subsystem[1]),
                     "" if reserved in none else reserved,
                 )
@@ -70,8 +66,6 @@ def read(paths: Paths) -> tuple[Gpu, ...]:
 
 def have_mellanox(paths: Paths) -> bool:
     """Whether a Mellanox NIC is there, which GPUDirect RDMA needs."""
-    if not paths.pci_devices.is_dir():
-        return False
     return any(
-        int(read_text(folder / "vendor") or "0x0", 16) == VENDOR_MELLANOX for folder in paths.pci_devices.iterdir()
+        int(read_text(folder / "vendor") or "0x0", 16) == VENDOR_MELLANOX for folder in entries(paths.pci_devices)
     )

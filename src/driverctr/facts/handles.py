@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from driverctr.files import read_text
+from driverctr.files import link_target, read_text
 from driverctr.paths import Paths
 
 MINOR_MODESET = 254
@@ -161,8 +161,7 @@ class Scanner:
 
     def _is_our_card(self, major: int, minor: int) -> bool:
         """Whether a drm node is a GPU of ours; all vendors share the major."""
-        driver = self.paths.root / f"sys/dev/char/{major}:{minor}/device/driver"
-        return driver.is_symlink() and driver.readlink().name == "nvidia"
+        return link_target(self.paths.root / f"sys/dev/char/{major}:{minor}/device/driver") == "nvidia"
 
     def _is_path_only(self, pid: int, descriptor: str) -> bool:
         """Whether it was opened with O_PATH: such a descriptor names the node and holds nothing (open(2))."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from driverctr.files import read_text
+from driverctr.files import entries, read_text
 from driverctr.paths import Paths
 
 CORE = "nvidia"
@@ -40,7 +40,6 @@ def read(paths: Paths, name: str) -> LoadedModule | None:
     refcnt = read_text(folder / "refcnt")
     if refcnt is None:
         return None
-    holders = sorted(link.name for link in (folder / "holders").iterdir()) if (folder / "holders").is_dir() else []
     return LoadedModule(
         name=name,
         version=read_text(folder / "version") or "",
@@ -48,7 +47,7 @@ def read(paths: Paths, name: str) -> LoadedModule | None:
         build_id=read_build_id(folder / "notes/.note.gnu.build-id"),
         state=read_text(folder / "initstate") or "",
         refcnt=int(refcnt),
-        holders=tuple(holders),
+        holders=tuple(link.name for link in entries(folder / "holders")),
     )
 
 
@@ -100,10 +99,7 @@ def is_available(paths: Paths, name: str) -> bool:
 
 def read_parameters(paths: Paths, name: str) -> dict[str, str]:
     """The parameters a loaded module shows in sysfs; write-only ones are left out."""
-    folder = paths.sys_modules / name / "parameters"
-    if not folder.is_dir():
-        return {}
-    values = {file.name: read_text(file) for file in folder.iterdir()}
+    values = {file.name: read_text(file) for file in entries(paths.sys_modules / name / "parameters")}
     return {parameter: value for parameter, value in values.items() if value is not None}
 
 
