@@ -26,14 +26,17 @@ class Recognised:
 
 
 def recognise(kernel: Iterable[str], tool: str = "") -> Recognised | None:
-    """What the kernel's lines mean, or, where they tell nothing, a tool's words; None where neither is known."""
-    return _search(_paragraphs(kernel)) or _search(tool.splitlines())
+    """What the kernel's lines mean, or, where they tell nothing, a tool's words; None where neither is known.
+
+    The lines are those about what the tool did (kernellog.Extract.about): others' failures look the same.
+    """
+    return _search(_paragraphs(kernel), of_tool=False) or _search(tool.splitlines(), of_tool=True)
 
 
-def _search(lines: list[str]) -> Recognised | None:
+def _search(lines: list[str], *, of_tool: bool) -> Recognised | None:
     """The first sign of the table that is among the lines; what several lines say of one kind is told together."""
     for code, row in EXPLANATIONS.items():
-        for sign in row.signs:
+        for sign in (sign for sign in row.signs if of_tool or not sign.of_tool):
             matches = (match for line in lines for match in re.finditer(sign.pattern, line))
             told = list(dict.fromkeys(sign.says.format(**match.groupdict()) for match in matches))
             if told:

@@ -15,10 +15,14 @@ OF_NVIDIA = r"nv(?:idia_|[A-Z_])"
 
 @dataclass(frozen=True)
 class Sign:
-    """Words of the kernel or of a tool that mean a code, and what to tell: `says`, with the pattern's named groups."""
+    """Words of the kernel or of a tool that mean a code, and what to tell: `says`, with the pattern's named groups.
+
+    `of_tool` marks what only the tool says of its act: the text of an errno in the kernel log is about something else.
+    """
 
     pattern: str
     says: str
+    of_tool: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,18 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     Code.NO_PRIVILEGE: Explanation(
         "A capability is missing; the message names it.",
         "Run the container with --privileged (Kubernetes: securityContext.privileged).",
-        signs=(Sign(r"Operation not permitted", "it is not permitted"),),
+        signs=(Sign(r"Operation not permitted", "it is not permitted", of_tool=True),),
     ),
     Code.IN_USE: Explanation(
         "The driver is in use; the message names module, refcnt and process. At the stop: the driver stays.",
         "Stop what uses the GPU (on Kubernetes: drain the node), then start again.",
         retryable=True,
         signs=(
-            Sign(r"Module (?P<module>\S+) is in use by: (?P<holders>.+)", "{module} is held by {holders}"),
-            Sign(r"Module (?P<module>\S+) is in use\b", "{module} is in use"),
-            Sign(r"Resource temporarily unavailable", "it is in use"),
+            Sign(
+                r"Module (?P<module>\S+) is in use by: (?P<holders>.+)", "{module} is held by {holders}", of_tool=True
+            ),
+            Sign(r"Module (?P<module>\S+) is in use\b", "{module} is in use", of_tool=True),
+            Sign(r"Resource temporarily unavailable", "it is in use", of_tool=True),
         ),
     ),
     Code.NOT_SHARED: Explanation(
@@ -98,7 +104,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "A file system is full, or would be before the build ends.",
         "Free the space the message asks for.",
         retryable=True,
-        signs=(Sign(r"No space left on device", "no space is left on the device"),),
+        signs=(Sign(r"No space left on device", "no space is left on the device", of_tool=True),),
     ),
     Code.NO_MEMORY: Explanation(
         "Memory is too little for a build, or a module found none.",
@@ -106,7 +112,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         retryable=True,
         signs=(
             Sign(r"vmap allocation for size (?P<size>\d+) failed", "the kernel found no {size} bytes for the module"),
-            Sign(r"Cannot allocate memory|virtual memory exhausted", "out of memory"),
+            Sign(r"Cannot allocate memory|virtual memory exhausted", "out of memory", of_tool=True),
         ),
     ),
     Code.GPU_LEGACY: Explanation(
@@ -246,7 +252,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "See the kernel's words in the message.",
         signs=(
             Sign(r"The NVIDIA probe routine failed for (?P<count>\d+) device", "{count} GPU(s) did not start"),
-            Sign(r"No such device", "it found no device that it drives"),
+            Sign(r"No such device", "it found no device that it drives", of_tool=True),
         ),
     ),
     Code.OTHER_VERSION: Explanation(
@@ -258,7 +264,11 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
                 r"(?P<kernel>[\d.]*\d)",
                 "userspace is of version {client}, the loaded modules of {kernel}",
             ),
-            Sign(r"Driver/library version mismatch", "userspace and the loaded modules are of different versions"),
+            Sign(
+                r"Driver/library version mismatch",
+                "userspace and the loaded modules are of different versions",
+                of_tool=True,
+            ),
             Sign(
                 rf"^[\w-]+: (?:disagrees about version of symbol|no symbol version for) (?P<symbol>{OF_NVIDIA}\w*)",
                 "the nvidia module that is loaded is of another build ({symbol} differs)",
@@ -303,7 +313,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
                 r"^[\w-]+: (?:disagrees about version of symbol|no symbol version for) (?P<symbol>ib_\w+)",
                 "it was built with another MOFED ({symbol} differs)",
             ),
-            Sign(r"Unknown symbol in module", "it needs a symbol that the kernel does not have"),
+            Sign(r"Unknown symbol in module", "it needs a symbol that the kernel does not have", of_tool=True),
         ),
     ),
     Code.KEY_REJECTED: Explanation(
@@ -315,9 +325,11 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
                 r"Lockdown: \S+: (?P<what>.+) is restricted; see man kernel_lockdown",
                 "the kernel is locked down: {what} is restricted",
             ),
-            Sign(r"Key was rejected by service", "the kernel rejects its signature"),
+            Sign(r"Key was rejected by service", "the kernel rejects its signature", of_tool=True),
             Sign(
-                r"Required key not available", "the kernel does not have the key it is signed with, or it is unsigned"
+                r"Required key not available",
+                "the kernel does not have the key it is signed with, or it is unsigned",
+                of_tool=True,
             ),
         ),
     ),
@@ -347,8 +359,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         retryable=True,
         signs=(
             Sign(r"Invalid ELF|invalid ELF structures", "its file is cut short or damaged"),
-            Sign(r"Module (?P<module>\S+) not found", "there is no file of it in the module tree"),
-            Sign(r"Exec format error|Invalid module format", "the kernel does not accept its file"),
+            Sign(r"Module (?P<module>\S+) not found", "there is no file of it in the module tree", of_tool=True),
+            Sign(r"Exec format error|Invalid module format", "the kernel does not accept its file", of_tool=True),
         ),
     ),
 }

@@ -81,7 +81,7 @@ class Kmod:
         if answer.status == 0:
             return
         said = kernellog.since(self.paths, position)
-        meant = recognise(() if tool == "rmmod" else said.texts, answer.stderr)
+        meant = recognise(() if tool == "rmmod" else said.about(names), answer.stderr)
         if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
             raise DriverError(
                 code, f"{answer.command} failed: {_words(answer, said, names)}", EXPLANATIONS[code].remedy
@@ -138,8 +138,7 @@ class Kmod:
 
 
 def _words(answer: Answer, said: Extract, names: Sequence[str]) -> str:
-    """The tool's own words and the kernel's last lines about the driver, one of these modules, or a known failure."""
-    about = {*said.of_nvidia(), *(text for name in names for text in said.of_module(name))}
-    kernel = kernellog.last(text for text in said.texts if text in about or recognise([text]))
+    """The tool's own words and the kernel's last lines about the driver, one of these modules, or the loader's."""
+    kernel = kernellog.last(said.about(names))
     heard = f"kernel: {kernel}" if kernel else said.unknown
     return "; ".join(filter(None, (answer.words, heard)))

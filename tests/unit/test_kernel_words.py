@@ -140,6 +140,42 @@ def test_a_failed_load_tells_code_meaning_and_the_kernels_last_lines(kmod: Kmod,
     assert "eth0" not in message and "older" not in message
 
 
+OF_OTHERS = [
+    "EXT4-fs warning (device sda1): No space left on device",
+    "snd_hda_intel: Unknown symbol azx_probe (err -2)",
+    "Lockdown: Xorg: raw io port access is restricted; see man kernel_lockdown.7",
+    "usb 1-1: Operation not permitted",
+    "GPU 0000:01:00.0 is already bound to amdgpu",
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "words", "code"),
+    [
+        ([], "could not insert 'nvidia': Key was rejected by service", Code.KEY_REJECTED),
+        (["Loading of unsigned module is rejected"], INVALID, Code.KEY_REJECTED),
+        (
+            ["Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7"],
+            "Operation not permitted",
+            Code.KEY_REJECTED,
+        ),
+        (["nvidia: probe of 0000:3b:00.0: No space left on device"], INVALID, Code.LOAD_FAILED),
+        (["nvidia_modeset: Unknown symbol backlight_device_register (err -2)"], INVALID, Code.UNKNOWN_SYMBOL),
+        (["Invalid architecture in ELF header: 183"], FORMAT, Code.WRONG_ARCHITECTURE),
+        (["module: Invalid ELF section header overflow"], FORMAT, Code.LOAD_FAILED),
+    ],
+)
+def test_what_others_have_in_the_kernel_log_is_no_reason_of_a_failed_load(
+    kmod: Kmod, fake_bin: FakeBin, ours: list[str], words: str, code: Code
+) -> None:
+    failing(kmod, fake_bin, "modprobe", [*OF_OTHERS, *ours, *OF_OTHERS], words)
+    with pytest.raises(DriverError) as failed:
+        kmod.load("nvidia-drm", 5)
+    assert failed.value.code is code
+    assert all(line in failed.value.message for line in ours)
+    assert not any(line in failed.value.message for line in OF_OTHERS)
+
+
 def test_a_load_that_fails_for_an_unknown_reason_keeps_all_words(kmod: Kmod, fake_bin: FakeBin) -> None:
     failing(kmod, fake_bin, "modprobe", ["nvidia: something new"], "could not insert 'nvidia': Input/output error")
     with pytest.raises(DriverError, match=r"Input/output error; kernel: nvidia: something new") as failed:

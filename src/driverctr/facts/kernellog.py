@@ -11,8 +11,16 @@ from driverctr.paths import Paths
 RECORD_LIMIT = 8192
 """Bytes; a read(2) with less room than the record needs fails (Linux, PRINTK_MESSAGE_MAX and its prefix)."""
 
-OF_NVIDIA = re.compile(r"^(?:NVRM|nvidia)\b|\bXid\b|\[nvidia-drm\]")
-"""Lines of the driver: `NVRM: ...`, `nvidia-modeset: ...`, `nvidia 0000:3b:00.0: ...` (the device's own), Xids."""
+OF_NVIDIA = re.compile(r"^(?:NVRM|nvidia(?:_\w+)?)\b|\bXid\b|\[nvidia-drm\]")
+"""Lines of the driver: `NVRM: ...`, `nvidia-modeset: ...`, `nvidia_uvm: ...` (the loader's, of a module),
+`nvidia 0000:3b:00.0: ...` (the device's own), Xids."""
+
+OF_LOADER = re.compile(
+    r"^(?:module: |Loading of .+ is rejected|Lockdown: (?:modprobe|insmod|kmod): "
+    r"|[Ii]nvalid (?:ELF|architecture in ELF) |vmap allocation for size )"
+)
+"""Lines of the kernel's module loader that name no module (Linux, kernel/module; lockdown names the process, and vmap
+the room that a module did not find)."""
 
 XID = re.compile(r"\bXid \(")
 """`NVRM: Xid (PCI:0000:3b:00): 79, ...` (NVIDIA, "XID Errors")."""
@@ -47,6 +55,11 @@ class Extract:
     def xids(self) -> tuple[str, ...]:
         """The Xid lines: a GPU's own reports of errors."""
         return tuple(text for text in self.texts if XID.search(text))
+
+    def about(self, names: Iterable[str]) -> tuple[str, ...]:
+        """What was said of an act on these modules: by the driver, under the modules' names, by the module loader."""
+        wanted = {*self.of_nvidia(), *(text for name in names for text in self.of_module(name))}
+        return tuple(text for text in self.texts if text in wanted or OF_LOADER.search(text))
 
     def of_module(self, name: str) -> tuple[str, ...]:
         """What was said under a module's name, in either spelling: `nvidia_uvm: Unknown symbol ...`."""
