@@ -33,12 +33,16 @@ class Health:
     daemons_live: bool = True
     restarts: int = 0
     withdrawn: bool = False
-    looked: float = field(default_factory=time.monotonic)
     mender: Mender = field(init=False)
+    heard: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """The mender loads in the order in which the modules were loaded first."""
+        """The mender loads in the order in which the modules were loaded first; `heard` marks the kernel log.
+
+        What the kernel says from the beginning of one look on belongs to what the next one finds too.
+        """
         self.mender = Mender(self.tools, tuple(self.expected.build_ids), self.expected.firmware_path)
+        self.heard = kernellog.mark(self.tools.paths)
 
     def look(self) -> float:
         """Look, mend, look again; returns the seconds until the next look at most.
@@ -52,12 +56,13 @@ class Health:
             return LOOK_EVERY
 
     def _look(self) -> float:
+        begun = kernellog.mark(self.tools.paths)
         self._report(self._ask())
         if any(finding.gone for finding in self.found) and self.mender.is_due():
             with self.tools.signals.held():
                 self.mender.mend(self.found)
             self._report(self._ask())
-        self.looked = time.monotonic()
+        self.heard = begun
         if not any(finding.gone for finding in self.found):
             self.mender.rest()
             return LOOK_EVERY
@@ -90,9 +95,7 @@ class Health:
             else:
                 log.error(finding.text, code=finding.code.value)
         if any(not finding.serves for finding in new):
-            since = self.looked - 1
-            recent = [line for line in kernellog.read(self.tools.paths).lines if line.seconds >= since]
-            said = kernellog.Extract(tuple(recent)).of_nvidia()
+            said = kernellog.since(self.tools.paths, self.heard).of_nvidia()
             if said:
                 log.error(f"the kernel log has: {kernellog.last(said)}")
 
