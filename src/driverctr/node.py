@@ -20,10 +20,11 @@ from driverctr.paths import Paths
 
 @dataclass(frozen=True)
 class Room:
-    """What a build would find: free bytes of disk where it works, memory in bytes, and headers of the host, or ""."""
+    """What a build would find: free bytes of disk where it works, None where that cannot be told, memory in bytes, and
+    headers of the host, or ""."""
 
     scratch: Path
-    disk: int
+    disk: int | None
     memory: int
     headers: str
 
@@ -82,9 +83,9 @@ def read_room(paths: Paths, wish: Wish) -> Room:
     scratch = paths.root / DEFAULT_SCRATCH.relative_to("/")
     try:
         status = os.statvfs(scratch)
-        disk = status.f_bavail * status.f_frsize
+        disk: int | None = status.f_bavail * status.f_frsize
     except OSError:
-        disk = 0
+        disk = None
     return Room(scratch, disk, limits.read(paths.root).memory, headers_place(paths, wish.kernel_release))
 
 
@@ -103,10 +104,11 @@ def headers_place(paths: Paths, release: str) -> str:
 
 
 def is_loaded(file: Path | None, module: LoadedModule | None) -> bool | None:
-    """Whether a loaded module was built as this file was; None where a compressed file does not tell."""
+    """Whether a loaded module was built as this file was; None where a compressed file or no build-id does not tell."""
     if file is None or module is None:
         return False
     try:
-        return elf.read_elf_build_id(file) == module.build_id
+        build_id = elf.read_elf_build_id(file)
     except (DriverError, OSError):
         return None
+    return build_id == module.build_id if build_id and module.build_id else None

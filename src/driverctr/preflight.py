@@ -233,6 +233,8 @@ def check_disk(facts: Facts) -> Check:
     name, room = "build-disk", facts.node.room
     if room is None:
         return _unknown(name, "not looked at: modules were at hand")
+    if room.disk is None:
+        return _unknown(name, f"{room.scratch} does not tell how much is free")
     free = f"{room.disk / 1e9:.1f} GB free in {room.scratch}"
     if room.disk < BUILD_DISK:
         return _refused(

@@ -223,6 +223,11 @@ def test_a_loaded_module_is_the_hosts_only_if_it_is_the_same_build(tmp_path: Pat
     packed = tmp_path / "nvidia.ko.xz"
     packed.write_bytes(b"\xfd7zXZ packed")
     assert node.is_loaded(packed, loaded) is None
+    unmarked = tmp_path / "unmarked.ko"
+    unmarked.write_bytes(module_bytes({"name": "nvidia"}, b""))
+    anonymous = LoadedModule("nvidia", "535.1", "", "", "live", 0, ())
+    assert node.is_loaded(unmarked, anonymous) is None, "two without a build-id are not the same"
+    assert node.is_loaded(file, anonymous) is None and node.is_loaded(unmarked, loaded) is None
 
 
 def test_room_for_a_build_is_free_disk_memory_and_headers_of_the_host(paths: Paths) -> None:
@@ -237,6 +242,8 @@ def test_room_for_a_build_is_free_disk_memory_and_headers_of_the_host(paths: Pat
         },
     )
     room = node.read_room(paths, Wish(RELEASE, "535.309.01", "open"))
-    assert room.scratch == paths.root / "var/tmp" and room.disk > 0 and room.memory == 1_024_000
+    assert room.scratch == paths.root / "var/tmp" and room.disk and room.memory == 1_024_000
     assert room.headers.endswith(f"/{build}")
     assert node.read_room(paths, Wish("6.2", "535.309.01", "open")).headers == ""
+    (paths.root / "var/tmp").rmdir()
+    assert node.read_room(paths, Wish(RELEASE, "535.309.01", "open")).disk is None, "unknown, not full"

@@ -117,6 +117,7 @@ def test_what_is_refused_has_a_code_evidence_and_a_remedy_and_blocks_the_plan(
         ("gpu-support", node(support={A100.address: Support()}), "not in the list"),
         ("headers", node(room=replace(ROOM, headers="")), "network"),
         ("build-disk", node(room=None), "not looked at"),
+        ("build-disk", node(room=replace(ROOM, disk=None)), "does not tell how much"),
         ("build-memory", node(room=None), "not looked at"),
     ],
 )
