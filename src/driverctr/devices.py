@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.facts import chardevs, modules
+from driverctr.facts.chardevs import MINOR_CONTROL, MINOR_MODESET
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
-
-MINOR_CONTROL = 255
-MINOR_MODESET = 254
-"""NVIDIA's nv-chardev-numbers.h: the control device and nvidia-modeset share the core module's major."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ def wanted(paths: Paths) -> tuple[Node, ...]:
     core = majors.get("nvidia-frontend", majors.get("nvidia"))
     if core is None:
         return ()
-    params = _driver_params(paths)
-    mode = int(params.get("DeviceFileMode", "438"))
-    owner = int(params.get("DeviceFileUID", "0")), int(params.get("DeviceFileGID", "0"))
+    params = modules.read_driver_parameters(paths)
+    mode = int(params.get("NVreg_DeviceFileMode", "438"))
+    owner = int(params.get("NVreg_DeviceFileUID", "0")), int(params.get("NVreg_DeviceFileGID", "0"))
     nodes = [Node("nvidiactl", core, MINOR_CONTROL, mode, owner)]
     nodes += [Node(f"nvidia{minor}", core, minor, mode, owner) for minor in _gpu_minors(paths)]
     if "nvidia-uvm" in majors:
@@ -105,18 +103,9 @@ def _numbers(path: Path) -> tuple[int, int] | None:
 def _majors(paths: Paths) -> dict[str, int]:
     """Character majors by name, from /proc/devices; the first of a name counts."""
     majors: dict[str, int] = {}
-    for line in (read_text(paths.proc / "devices") or "").splitlines():
-        if line.startswith("Block"):
-            break
-        number, _, name = line.strip().partition(" ")
-        if number.isdigit():
-            majors.setdefault(name, int(number))
+    for number, name in chardevs.read(paths):
+        majors.setdefault(name, number)
     return majors
-
-
-def _driver_params(paths: Paths) -> dict[str, str]:
-    text = read_text(paths.proc / "driver/nvidia/params") or ""
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 def _gpu_minors(paths: Paths) -> Iterator[int]:

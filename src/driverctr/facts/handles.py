@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from driverctr.files import link_target, read_text
+from driverctr.facts import chardevs
+from driverctr.facts.chardevs import MINOR_MODESET
+from driverctr.files import link_target
 from driverctr.paths import Paths
-
-MINOR_MODESET = 254
-"""NVIDIA's nv-chardev-numbers.h: nvidia-modeset answers under the core module's major."""
 
 OTHERS = {"nvidia-uvm": "nvidia_uvm", "nvidia-fs": "nvidia_fs", "gdrdrv": "gdrdrv"}
 """Character devices that are not the core module's, by the name they are registered under."""
@@ -36,12 +35,9 @@ _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ((\S+) [1-9]\d* +(\S.*
 def read_majors(paths: Paths) -> dict[int, str]:
     """NVIDIA's character majors and the first name each is registered under, from /proc/devices; drm's too."""
     majors: dict[int, str] = {}
-    for line in (read_text(paths.proc / "devices") or "").splitlines():
-        if line.startswith("Block"):
-            break
-        number, _, name = line.strip().partition(" ")
+    for number, name in chardevs.read(paths):
         if name.startswith("nvidia") or name in OTHERS or name == DRM:
-            majors.setdefault(int(number), name)
+            majors.setdefault(number, name)
     return majors
 
 

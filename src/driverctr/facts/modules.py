@@ -1,19 +1,16 @@
 """Loaded kernel modules and who holds whom, from /sys/module."""
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from driverctr.facts.kernel import build_id_of_notes
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
 
 CORE = "nvidia"
 """The module every other module of the driver depends on."""
-
-NT_GNU_BUILD_ID = 3
-"""elf.h"""
 
 
 @dataclass(frozen=True)
@@ -76,20 +73,11 @@ def unload_order(stack: Mapping[str, LoadedModule]) -> list[str]:
 
 
 def read_build_id(note: Path) -> str:
-    """The GNU build-id in an ELF note file, in hexadecimal, or "" (elf(5): namesz, descsz, type, name, desc)."""
+    """The GNU build-id in a file of ELF notes, in hexadecimal, or "" where there is none."""
     try:
-        data = note.read_bytes()
+        return build_id_of_notes(note.read_bytes())
     except OSError:
         return ""
-    at = 0
-    while at + 12 <= len(data):
-        name_size, size, kind = struct.unpack_from("<III", data, at)
-        name_at = at + 12
-        description_at = name_at + (name_size + 3 & ~3)
-        if kind == NT_GNU_BUILD_ID and data[name_at : name_at + name_size] == b"GNU\0":
-            return data[description_at : description_at + size].hex()
-        at = description_at + (size + 3 & ~3)
-    return ""
 
 
 def is_available(paths: Paths, name: str) -> bool:

@@ -31,8 +31,8 @@ class Privilege:
 
 
 def read(paths: Paths) -> Privilege:
-    """Our own effective set, from CapEff of /proc/self/status (proc_pid_status(5))."""
-    held = _effective(read_text(paths.proc / "self/status") or "")
+    """What of the needed we hold, and where it counts."""
+    held = _effective(paths)
     missing = None if held is None else tuple(name for name, bit in NEEDED.items() if not held >> bit & 1)
     try:
         namespace = str((paths.proc / "self/ns/user").readlink())
@@ -41,8 +41,9 @@ def read(paths: Paths) -> Privilege:
     return Privilege(missing, namespace != INITIAL_USER_NAMESPACE)
 
 
-def _effective(status: str) -> int | None:
-    for line in status.splitlines():
+def _effective(paths: Paths) -> int | None:
+    """Our own effective set as bits, from CapEff of /proc/self/status (proc_pid_status(5)); None where not told."""
+    for line in (read_text(paths.proc / "self/status") or "").splitlines():
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return None

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from driverctr.facts import privilege
 from driverctr.files import read_text
 from driverctr.paths import Paths
 
@@ -13,8 +14,8 @@ Identity = tuple[int, int]
 HOST_PID_NAMESPACE = "pid:[4026531836]"
 """The first PID namespace (Linux, include/linux/proc_ns.h PROC_PID_INIT_INO)."""
 
-CAP_SYS_PTRACE, CAP_SYS_ADMIN = 19, 21
-"""include/uapi/linux/capability.h; needed for /proc/<pid>/fd and for /proc/<pid>/map_files of others (proc(5))."""
+TO_LOOK = ("SYS_PTRACE", "SYS_ADMIN")
+"""Capabilities needed for /proc/<pid>/fd and for /proc/<pid>/map_files of others (proc(5))."""
 
 UNREADABLE_STATES = "DXZ"
 """Dead, or asleep in the kernel, maybe with the lock that a read of its memory, such as its command line, waits for."""
@@ -62,8 +63,6 @@ def blindness(paths: Paths) -> str:
         namespace = HOST_PID_NAMESPACE
     if namespace != HOST_PID_NAMESPACE:
         return "run the container with --pid=host (hostPID) to see who"
-    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", read_text(paths.proc / "self/status") or "", re.MULTILINE)
-    needed = 1 << CAP_SYS_PTRACE | 1 << CAP_SYS_ADMIN
-    if effective and int(effective[1], 16) & needed != needed:
+    if set(TO_LOOK) & set(privilege.read(paths).missing or ()):
         return "run the container with --privileged to see who"
     return ""
