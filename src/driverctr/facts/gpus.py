@@ -8,7 +8,7 @@ from driverctr.paths import Paths
 VENDOR_NVIDIA = 0x10DE
 VENDOR_MELLANOX = 0x15B3
 NOUVEAU = "nouveau"
-"""The driver that hands a GPU to a virtual machine: never touched, and not missed."""
+"""The kernel's own driver: unlike one that hands GPUs to virtual machines, nobody gives it a GPU on purpose."""
 
 CLASS_DISPLAY = 0x03
 """PCI base class of GPUs: 0x0300 VGA, 0x0302 3D controller (pci.ids)."""
