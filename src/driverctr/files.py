@@ -95,10 +95,13 @@ def read_text(path: Path) -> str | None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, by name; nothing where it is not there, or vanishes meanwhile as those of sysfs do."""
+    """What a folder holds, by name; nothing where it is not there, or vanishes meanwhile as those of sysfs do.
+
+    Raises OSError for any other reason: what could not be looked at is not known to be empty.
+    """
     try:
         return sorted(folder.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

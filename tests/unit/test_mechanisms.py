@@ -250,3 +250,12 @@ def test_what_vanishes_from_sysfs_and_procfs_while_it_is_read_is_not_there(
         assert [node.name for node in devices.wanted(paths)] == ["nvidiactl"]
         assert fabric.read(paths).switches == ()
     assert [node.name for node in devices.wanted(paths)] == ["nvidiactl", "nvidia0", "nvidia-caps/nvidia-cap1"]
+
+
+def test_a_bus_that_cannot_be_looked_at_is_not_an_empty_one(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        gpus.read(paths)
