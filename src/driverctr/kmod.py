@@ -15,10 +15,7 @@ from driverctr.facts import kernellog, tasks
 from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
 from driverctr.paths import Paths
-from driverctr.run import DEFAULT_PATH, wait_for_end
-
-KILL_LIMIT = 2.0
-"""Seconds a tool has after SIGKILL: what lives on then sleeps in the kernel, where no signal reaches it."""
+from driverctr.run import DEFAULT_PATH, KILL_LIMIT, wait_for_end
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_LIMIT = 60.0
 """Seconds a small tool may take before it is ended."""
 
+KILL_LIMIT = 2.0
+"""Seconds a program has after SIGKILL: what lives on then sleeps in the kernel, where no signal reaches it."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -123,7 +126,10 @@ class Runner:
         stdout: int,
         stderr: int,
     ) -> Iterator["subprocess.Popen[bytes]"]:
-        """A child in its own session; whatever ends this block early ends the child's whole group."""
+        """A child in its own session; whatever ends this block early ends the child's whole group.
+
+        A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
+        """
         try:
             child = subprocess.Popen(
                 words,
@@ -144,14 +150,26 @@ class Runner:
             raise DriverError(Code.COMMAND_FAILED, f"`{words[0]}` could not be started: {error.strerror}") from error
         try:
             yield child
-        except BaseException:
+        except BaseException as error:
             end_group(child.pid)  # the leader may have ended and left others of its group behind
-            child.wait()
+            try:
+                child.wait(KILL_LIMIT)
+            except subprocess.TimeoutExpired:
+                if isinstance(error, DriverError):
+                    raise _unending(error, child.pid) from None
             raise
         finally:
             for pipe in (child.stdout, child.stderr):
                 if pipe is not None:
                     pipe.close()
+
+
+def _unending(error: DriverError, pid: int) -> DriverError:
+    """The same error, of a child that lives on."""
+    hangs = f"; not even SIGKILL ends it: pid {pid} hangs in the kernel and is left"
+    return DriverError(
+        error.code, error.message.removesuffix(" and was stopped") + hangs, error.remedy or "See the kernel log"
+    )
 
 
 def _lines(descriptor: int, deadline: float) -> Iterator[str]:

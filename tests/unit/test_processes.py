@@ -41,6 +41,40 @@ def test_a_time_limit_ends_the_whole_group(runner: Runner, fake_bin: FakeBin, tm
     assert gone(int((tmp_path / "grandchild").read_text()))
 
 
+@pytest.fixture
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Programs that no signal reaches, as in state D, until the test has ended."""
+    groups: set[int] = set()
+    with monkeypatch.context() as patched:
+        patched.setattr("driverctr.run.KILL_LIMIT", 0.1)
+        patched.setattr(os, "killpg", lambda group, number: groups.add(group))
+        yield
+    for group in groups:
+        os.killpg(group, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("unkillable")
+@pytest.mark.parametrize("way", ["run", "stream"])
+def test_a_program_that_sigkill_does_not_end_is_left(runner: Runner, fake_bin: FakeBin, way: str) -> None:
+    fake_bin.add("slow", "exec /bin/sleep 20")
+    began = time.monotonic()
+    with pytest.raises(DriverError, match=r"did not end within 0 s; not even SIGKILL.*pid \d+ hangs") as failed:
+        runner.run(["slow"], limit=0.2) if way == "run" else runner.stream(["slow"], print, limit=0.2)
+    assert failed.value.code is Code.COMMAND_FAILED and time.monotonic() - began < 5
+
+
+@pytest.mark.usefixtures("unkillable")
+def test_a_signal_stays_the_reason_though_the_program_hangs(
+    signals: Signals, runner: Runner, fake_bin: FakeBin
+) -> None:
+    fake_bin.add("slow", "exec /bin/sleep 20")
+    send_after(0.3, signal.SIGTERM)
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        runner.run(["slow"])
+    assert time.monotonic() - began < 5
+
+
 def test_output_is_handed_over_line_by_line(runner: Runner, fake_bin: FakeBin) -> None:
     fake_bin.add("talk", "printf 'one\\ntwo\\nthree'; exit 3")
     lines: list[str] = []
