@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.processes import UNREADABLE_STATES
 from driverctr.files import read_text
 from driverctr.paths import Paths
 
@@ -58,7 +59,8 @@ def _read(folder: Path, pid: int) -> Task | None:
     if status is None:
         return None
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    command = " ".join((read_text(folder / "cmdline") or "").split("\0")).strip() or fields.get("Name", "")
     frames = (line.rpartition("] ")[2].partition("+")[0] for line in (read_text(folder / "stack") or "").splitlines())
     state = fields.get("State", "?")[:1]
+    words = "" if state in UNREADABLE_STATES else read_text(folder / "cmdline") or ""
+    command = " ".join(words.split("\0")).strip() or fields.get("Name", "")
     return Task(pid, command, state, read_text(folder / "wchan") or "", tuple(frame for frame in frames if frame))
