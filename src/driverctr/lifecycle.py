@@ -25,7 +25,7 @@ from driverctr.steps.load import Load
 from driverctr.steps.markers import Publish, Withdraw
 from driverctr.steps.modules import Modules, builder
 from driverctr.steps.root import DriverRoot, Firmware
-from driverctr.steps.unload import Unload, check_free, free
+from driverctr.steps.unload import Unload, check_free, free, settle
 from driverctr.steps.verify import Verify
 from driverctr.stopping import Stopping, abandon
 from driverctr.supervise import Supervisor
@@ -101,7 +101,8 @@ class Start:
             finished.add(planned.name)
 
     def look(self) -> Facts:
-        """Survey the node, and tell what is wanted."""
+        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted."""
+        settle(self.tools)
         facts = survey.survey(self.tools.paths, self.tools.config)
         wish = facts.wish
         self.tell(
@@ -242,6 +243,7 @@ def unload(tools: Tools) -> None:
     """
     with pidlock.held(tools.paths.pid_file):
         sweep(tools.paths)
+        settle(tools)
         check_free(tools)
         markers.withdraw(tools.paths.run, digest=True)
         free(tools)

@@ -1,16 +1,23 @@
 """Where the kernel hangs: nothing more is touched, it is told, and the next start does not pile on."""
 
+import contextlib
+import signal
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from driverctr import config as settings
 from driverctr import markers, report, status, stopping
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, Stopped
+from driverctr.facts import modules
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.tasks import Task
 from driverctr.paths import Paths
 from driverctr.plan import StepName, make
+from driverctr.steps import unload
 from driverctr.steps.unload import check_free
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import facts
@@ -79,6 +86,75 @@ def test_the_next_start_is_refused_before_anything_is_touched(
         life.start.run()
     assert refused.value.code is Code.STUCK and life.told == []
     assert said_to_be_stuck(paths)
+
+
+def coming(paths: Paths, *, tool_state: str = "S") -> Path:
+    """A node where somebody loads nvidia now; returns the file that tells when it has ended."""
+    make_tree(
+        paths.root,
+        {
+            "sys/module/nvidia/refcnt": "1\n",
+            "sys/module/nvidia/initstate": "coming\n",
+            "proc/55/comm": "modprobe\n",
+            "proc/55/status": f"Name:\tmodprobe\nState:\t{tool_state} (x)\n",
+        },
+    )
+    return paths.sys_modules / "nvidia/initstate"
+
+
+def test_a_load_under_way_at_the_start_is_waited_for_and_no_hang(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    initstate = coming(paths, tool_state="D")
+    monkeypatch.setattr("driverctr.survey.survey", lambda *_: facts(stack=modules.read_stack(paths)))
+    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+    initstate.with_name("refcnt").write_text("0\n")
+    threading.Timer(0.4, initstate.write_text, ("live\n",)).start()
+    with pytest.raises(Stopped):
+        life.start.run()
+    assert life.told[:1] == ["withdraw"] and life.start.told.phase is not status.Phase.STUCK
+    assert life.log.count("load of nvidia has not ended (initstate); pid 55") == 1
+
+
+def test_a_load_that_does_not_end_is_waited_for_within_limits(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming(paths)
+    monkeypatch.setattr(unload, "SETTLE_LIMIT", 0.3)
+    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+    began = time.monotonic()
+    unload.settle(life.start.tools)
+    assert 0.3 <= time.monotonic() - began < 3
+
+
+def test_a_module_tool_asleep_in_one_place_of_the_kernel_is_not_waited_for(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coming(paths, tool_state="D")
+    monkeypatch.setattr(unload, "HANG_SIGN", 0.3)
+    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+    began = time.monotonic()
+    unload.settle(life.start.tools)
+    assert 0.3 <= time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_signal_ends_the_wait_for_a_load(life: Life, paths: Paths, held: bool) -> None:
+    coming(paths)
+    made = life.start.tools.signals
+    made.arrived = signal.SIGTERM
+    began = time.monotonic()
+    with pytest.raises(Stopped), made.held() if held else contextlib.nullcontext():
+        unload.settle(life.start.tools)
+        made.check()
+    assert time.monotonic() - began < 2
+
+
+def test_a_module_that_goes_while_it_is_read_is_no_bug(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(paths.root, {"sys/module/nvidia/refcnt": "0\n"})
+    monkeypatch.setattr(Path, "is_dir", lambda self: True)  # its holders were there a moment ago
+    found = modules.read(paths, "nvidia")
+    assert found is not None and found.holders == ()
 
 
 def test_a_module_that_comes_or_goes_is_neither_free_nor_in_use(life: Life, paths: Paths) -> None:

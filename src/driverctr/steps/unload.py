@@ -1,5 +1,6 @@
 """Unload what is loaded, in the order of the real holders graph."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,11 +11,42 @@ from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders, kernel, modules, tasks
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.tasks import Task
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import STOP_THE_USERS
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
+
+SETTLE_LIMIT = 60.0
+"""Seconds a load or unload that somebody else began may take to end before it is taken for a hang."""
+
+SETTLE_PAUSE = 0.5
+"""Seconds between two looks at it: the kernel sends no event when initstate changes."""
+
+HANG_SIGN = 5.0
+"""Seconds a module tool sleeps uninterruptibly in one place of the kernel and is taken for hanging."""
+
+
+def settle(tools: Tools) -> None:
+    """Wait while somebody else loads or unloads the driver (udev at boot, the former container's modprobe).
+
+    It ends early where a module tool hangs or a signal has come. What it did not see settle, the next look tells.
+    Raises Stopped.
+    """
+    deadline = time.monotonic() + min(SETTLE_LIMIT, tools.config.load_timeout)
+    asleep: dict[Task, float] | None = None
+    while unsettled := modules.unsettled(modules.read_stack(tools.paths)):
+        hanging = tasks.hanging_module_tools(tools.paths)
+        if asleep is None:
+            asleep = {}
+            tools.runner.log.info(f"{tasks.describe_stuck(unsettled, hanging)}: waiting for it")
+        now = time.monotonic()
+        asleep = {task: asleep.get(task, now) for task in hanging}
+        hangs = any(now - since >= HANG_SIGN for since in asleep.values())
+        if hangs or now >= deadline or tools.signals.arrived is not None:
+            return
+        tools.signals.sleep(SETTLE_PAUSE)
 
 
 def check_free(tools: Tools) -> None:
@@ -112,6 +144,7 @@ class Unload:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Test, stop our daemons, test again, unload; if that is refused, our daemons run again."""
+        settle(tools)
         check_free(tools)
         lost = self.read_state(tools, facts)
         free(tools)
