@@ -20,7 +20,7 @@ START_LIMIT = 120.0
 """Seconds a daemon may take to be up: nvidia-persistenced opens every GPU before it returns."""
 
 STOP_LIMIT = 10.0
-"""Seconds a daemon may take to end by itself: half of what a stop has, the other half is for the modules."""
+"""Seconds a daemon may take to end by itself, at a stop half of what is left if that is less."""
 
 KILL_LIMIT = 5.0
 """Seconds for the kernel to end a killed daemon, whose open GPUs it closes."""

@@ -132,7 +132,10 @@ class Budget:
     """The seconds a stop may take, all its acts together; before a stop begins, each act has them for itself."""
 
     LEAST = 1.0
-    """Seconds an act gets even when nothing is left: an rmmod cut off in the kernel would be taken for stuck."""
+    """Seconds somebody else is waited for even when nothing is left."""
+
+    LEAST_ACT = 15.0
+    """Seconds an act gets even when nothing is left: a slow rmmod cut off in the kernel would be taken for stuck."""
 
     def __init__(self, signals: Signals, seconds: float) -> None:
         """`seconds` must be below the grace period of whoever stops us."""
@@ -146,9 +149,15 @@ class Budget:
 
     def for_an_act(self) -> float:
         """Seconds for what we do ourselves."""
-        left = self.seconds if self._deadline is None else self._deadline - time.monotonic()
-        return max(self.LEAST, left)
+        return max(self.LEAST_ACT, self._left())
 
     def for_others(self, most: float) -> float:
         """Seconds to wait for somebody else, `most` at most; none when haste is asked."""
-        return 0.0 if self._signals.hurried else min(most, self.for_an_act())
+        return 0.0 if self._signals.hurried else min(most, max(self.LEAST, self._left()))
+
+    def half_for_others(self, most: float) -> float:
+        """The same, of half of what is left: the other half is for what comes after."""
+        return self.for_others(min(most, max(self.LEAST, self._left() / 2)))
+
+    def _left(self) -> float:
+        return self.seconds if self._deadline is None else self._deadline - time.monotonic()

@@ -163,16 +163,27 @@ def test_a_start_that_fails_after_it_unloaded_the_old_driver_says_so(life: Life)
 
 
 def test_a_stop_has_one_budget_for_all_its_acts(signals: Signals) -> None:
-    budget = Budget(signals, 10.0)
-    assert budget.for_an_act() == 10.0, "before a stop each act has all of it"
+    budget = Budget(signals, 20.0)
+    assert budget.for_an_act() == 20.0, "before a stop each act has all of it"
     budget.begin()
     deadline = budget._deadline
     budget.begin()
-    assert budget._deadline == deadline and 9 < budget.for_an_act() <= 10 and budget.for_others(3.0) == 3.0
+    assert budget._deadline == deadline and 19 < budget.for_an_act() <= 20 and budget.for_others(3.0) == 3.0
+    assert 9 < budget.half_for_others(60.0) <= 10 and budget.half_for_others(3.0) == 3.0
     budget._deadline = time.monotonic() - 5
-    assert budget.for_an_act() == budget.for_others(3.0) == Budget.LEAST
+    assert budget.for_others(3.0) == budget.half_for_others(3.0) == Budget.LEAST
+    assert budget.for_an_act() == 15, "a slow rmmod is not cut off and called a hang"
     signals.count = 2
-    assert budget.for_others(3.0) == 0.0 and budget.for_an_act() == Budget.LEAST
+    assert budget.for_others(3.0) == budget.half_for_others(3.0) == 0.0 and budget.for_an_act() == 15
+
+
+def test_a_daemon_leaves_time_for_the_modules(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(daemons, "stop", lambda paths, running, limit, wait: limits.append(limit))
+    life.start.tools.budget.begin()
+    life.start.tools.budget._deadline = time.monotonic() + 8
+    life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
+    assert 3.5 < limits[0] <= 4
 
 
 def test_everything_ends_within_the_grace_period_of_kubernetes() -> None:

@@ -35,7 +35,7 @@ class Tools:
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""
-        daemons.stop(self.paths, running, self.budget.for_others(daemons.STOP_LIMIT), self.signals.wait_readable)
+        daemons.stop(self.paths, running, self.budget.half_for_others(daemons.STOP_LIMIT), self.signals.wait_readable)
 
 
 @dataclass(frozen=True)
