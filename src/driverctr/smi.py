@@ -1,6 +1,7 @@
 """nvidia-smi: whether the GPUs answer, and what of their state a reload of the driver loses."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ MISMATCH = 18
 """nvidia-smi(1), "RETURN VALUE", and NVML's own: 6 no devices, 18 library and driver do not match."""
 
 STATE_LIMIT = 5.0
-"""Seconds the state may take to read: it is only told, and a stop waits for it."""
+"""Seconds the state may take to read, all in all: it is only told, and a stop waits for it."""
 
 
 def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:
@@ -120,29 +121,32 @@ UNKNOWN = re.compile(r"\[|^$|N/A", re.IGNORECASE)
 """`[N/A]`, `[Not Supported]`, `[Unknown Error]`."""
 
 
-def read_state(runner: Runner) -> tuple[str, ...]:
-    """What a reload would lose, one sentence a GPU, only where it differs from the defaults.
+def read_state(runner: Runner, limit: float = STATE_LIMIT) -> tuple[str, ...]:
+    """What a reload would lose, one sentence a GPU, only where it differs from the defaults; within `limit` seconds.
 
     Whatever keeps nvidia-smi from telling is said at level debug, and is no failure.
     """
+    deadline = time.monotonic() + limit
     names = ["pci.bus_id", *(f.name for f in FIELDS), *(f.default_field for f in FIELDS if f.default_field)]
     try:
         query: list[str | Path] = [SMI, f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits"]
-        table = runner.run(query, limit=STATE_LIMIT)
+        table = runner.run(query, limit=limit)
         rows = [dict(zip(names, line.split(", "), strict=False)) for line in as_sysfs(table.stdout).splitlines()]
-        instances = _read_instances(runner) if any(row.get("mig.mode.current") == "Enabled" for row in rows) else {}
+        partitioned = any(row.get("mig.mode.current") == "Enabled" for row in rows)
+        instances = _read_instances(runner, deadline) if partitioned else {}
     except DriverError as error:
         runner.log.debug(f"the GPUs' state is not known: {error.message}")
         return ()
     return tuple(line for row in rows if (line := _describe(row, instances)))
 
 
-def _read_instances(runner: Runner) -> dict[str, int]:
+def _read_instances(runner: Runner, deadline: float) -> dict[str, int]:
     """MIG devices by PCI address: `nvidia-smi --list-gpus` writes them below their GPU, by index."""
-    addresses = list_answering(runner, STATE_LIMIT)
+    addresses = list_answering(runner, max(0.0, deadline - time.monotonic()))
     counts: dict[str, int] = {}
     current = ""
-    for line in runner.run([SMI, "--list-gpus"], limit=STATE_LIMIT).stdout.splitlines():
+    listed = runner.run([SMI, "--list-gpus"], limit=max(0.0, deadline - time.monotonic()))
+    for line in listed.stdout.splitlines():
         if found := re.match(r"GPU (\d+):", line):
             index = int(found[1])
             current = addresses[index] if index < len(addresses) else ""

@@ -1,5 +1,6 @@
 """The way down: undo in reverse, or keep what running processes need, within the time a stop may take."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -78,19 +79,21 @@ class Stopping:
                 raise failure
 
     def find_users(self) -> list[DriverError]:
-        """Test the use before anything is stopped; a load that failed half-way may have left modules too."""
+        """Test the use before anything is stopped; a load that failed half-way may have left modules too.
+
+        Neither who uses it nor a load under way (a client's modprobe) is taken for lasting at one look.
+        """
         if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
             return []
-        patience = self.tools.budget.for_others(BUSY_WAIT)
+        deadline = time.monotonic() + self.tools.budget.for_others(BUSY_WAIT)
         while True:
             try:
                 check_free(self.tools)
             except DriverError as error:
-                if error.code is Code.STUCK or patience <= 0 or self.tools.signals.hurried:
+                if time.monotonic() >= deadline or self.tools.signals.hurried:
                     self.tools.runner.log.warning(f"the driver stays: {error}")
                     return [error]
                 self.tools.signals.wait_readable(None, BUSY_PAUSE)
-                patience -= BUSY_PAUSE
             else:
                 return []
 
@@ -98,7 +101,7 @@ class Stopping:
         """What the unload will lose, where nvidia-smi is there to tell and nobody is in a hurry."""
         if self.tools.config.verify_depth is not Depth.SMI or self.tools.signals.hurried:
             return ()
-        return smi.read_state(self.tools.runner)
+        return smi.read_state(self.tools.runner, self.tools.budget.for_others(smi.STATE_LIMIT))
 
     def tell_load(self, failed: list[DriverError], lost: tuple[str, ...]) -> None:
         """Modules that went took state with them; modules that did not go are kept."""

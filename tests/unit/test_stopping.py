@@ -96,6 +96,35 @@ def test_who_uses_the_driver_for_a_moment_is_waited_for(life: Life, monkeypatch:
     assert len(tries) == 3 and undone(life) >= STAYS
 
 
+@pytest.mark.parametrize("code", [Code.IN_USE, Code.STUCK])
+def test_looks_count_as_waiting_and_none_is_the_only_one(
+    life: Life, monkeypatch: pytest.MonkeyPatch, code: Code
+) -> None:
+    tries: list[float] = []
+
+    def slow_look(tools: object) -> None:
+        tries.append(time.monotonic())
+        time.sleep(0.2)
+        raise DriverError(code, "not free")
+
+    monkeypatch.setattr(stopping, "check_free", slow_look)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.5)
+    monkeypatch.setattr(stopping, "BUSY_PAUSE", 0.02)
+    with pytest.raises(DriverError, match="not free"):
+        life.start.run()
+    assert 2 <= len(tries) <= 4
+
+
+def test_the_state_is_read_within_what_is_left_of_the_stop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: limits.append(limit) or ())  # type: ignore[func-returns-value]
+    life.start.tools.budget.begin()
+    life.start.tools.budget._deadline = time.monotonic() + 2
+    with pytest.raises(Stopped):
+        life.start.run()
+    assert len(limits) == 1 and 1 <= limits[0] <= 2
+
+
 def test_haste_waits_for_nobody(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(tools: object) -> None:
         raise BUSY
@@ -116,7 +145,8 @@ def test_haste_waits_for_nobody(life: Life, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_an_unload_loses_is_read_before_and_told_after(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(runner: Runner) -> tuple[str, ...]:
+    def read(runner: Runner, limit: float) -> tuple[str, ...]:
+        assert 0 < limit <= smi.STATE_LIMIT
         life.told.append("read state")
         return ("GPU 0000:3b:00.0: 2 MIG devices",)
 
@@ -136,7 +166,7 @@ def test_what_an_unload_loses_is_read_before_and_told_after(life: Life, monkeypa
 def test_a_start_reads_the_state_only_of_a_driver_its_own_nvidia_smi_can_talk_to(
     life: Life, monkeypatch: pytest.MonkeyPatch, version: str, known: bool
 ) -> None:
-    monkeypatch.setattr(smi, "read_state", lambda runner: ("GPU x: MIG mode Enabled",))
+    monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: ("GPU x: MIG mode Enabled",))
     former = LoadedModule("nvidia", version, "", "", "live", 0, ())
     known_facts = facts(stack={"nvidia": former})
     planned = PlannedStep(StepName.UNLOAD, "unload nvidia")
@@ -147,7 +177,7 @@ def test_a_start_reads_the_state_only_of_a_driver_its_own_nvidia_smi_can_talk_to
 
 
 def test_modules_that_do_not_go_have_lost_nothing(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smi, "read_state", lambda runner: ("GPU x: MIG mode Enabled",))
+    monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: ("GPU x: MIG mode Enabled",))
     life.steps[StepName.LOAD].failures["undo"] = DriverError(Code.UNLOAD_FAILED, "rmmod: no")
     with pytest.raises(DriverError):
         life.start.run()

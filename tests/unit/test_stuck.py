@@ -61,6 +61,7 @@ def test_a_hang_found_at_the_stop_keeps_even_the_daemons(
         raise HANG
 
     monkeypatch.setattr(stopping, "check_free", hang)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.1)
     with pytest.raises(DriverError) as failed:
         life.start.run()
     assert failed.value is HANG and life.told[-1] == "undo publish"
