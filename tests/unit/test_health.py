@@ -318,7 +318,9 @@ def test_mounts_concern_us_only_below_our_folder(paths: Paths, monkeypatch: pyte
 
 def test_a_table_that_is_always_readable_is_no_news() -> None:
     with contextlib.closing(hints.MountHint(Paths())) as hint:
-        assert select.select([hint], [], [], 0.2)[0] == []
+        # Other programs of this machine may mount something just now: one quiet moment of many is enough.
+        quiet = (select.select([hint], [], [], 0.2)[0] == [] or hint.read() for _ in range(25))
+        assert any(moment is True for moment in quiet)
 
 
 def test_without_hints_the_clock_is_left_and_that_is_said(
