@@ -66,7 +66,7 @@ class Kmod:
 
     def prepare(self) -> None:
         """Import `sh` ahead of the first call, for whoever waits for something else anyway."""
-        import sh  # noqa: F401
+        import sh  # noqa: F401  # only to have it loaded
 
     def _act(self, code: Code, tool: str, names: tuple[str, ...], limit: float) -> None:
         """Call a tool that acts on the kernel; raises DriverError with the kernel's words, `code` if they say nothing.

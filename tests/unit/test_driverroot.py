@@ -68,7 +68,7 @@ def test_export_again_replaces_without_ever_leaving_the_folder_empty(paths: Path
         umount(target, flags)
         seen.append(len(root.state().layers))
 
-    kernel.umount = watched  # type: ignore[method-assign]
+    kernel.umount = watched  # type: ignore[method-assign]  # a fake
     assert root.export().settled
     assert min(seen) == 1
 

@@ -88,7 +88,7 @@ class Host:
 
     @property
     def log(self) -> str:
-        return str(self.health.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]
+        return str(self.health.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]  # a StringIO
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ def test_without_hints_the_clock_is_left_and_that_is_said(
     monkeypatch.setattr(events, "listening", refuse)
     with hints.listening(paths, runner.log) as heard:
         assert heard == []
-    said = str(runner.log.stream.getvalue())  # type: ignore[attr-defined]
+    said = str(runner.log.stream.getvalue())  # type: ignore[attr-defined]  # a StringIO
     assert "changes of mounts are seen by the clock only" in said and "no netlink" in said
 
 

@@ -98,7 +98,7 @@ class Life:
 
     @property
     def log(self) -> str:
-        return str(self.start.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]
+        return str(self.start.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]  # a StringIO
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_daemon_is_believed_by_name_and_a_start_before_its_pid_file(paths: Pat
     ids=["an innocent", "another name", "dead", "another container's, which was given the pid later"],
 )
 def test_a_pid_file_alone_is_not_believed(paths: Paths, other: dict[str, str]) -> None:
-    daemon_in(paths, 77, **other)  # type: ignore[arg-type]
+    daemon_in(paths, 77, **other)  # type: ignore[arg-type]  # a shorthand
     assert daemons.find(paths, DAEMON) is None
 
 
