@@ -24,16 +24,15 @@ class Patch:
         """Where the file lies."""
         return Path(__file__).parent / self.file
 
+    def concerns(self, module_type: str, driver: DriverVersion | str) -> bool:
+        """Whether this source needs the patch for some kernel."""
+        first, last = (DriverVersion(text) for text in self.drivers)
+        return module_type == self.module_type and first <= DriverVersion(str(driver)) <= last
+
     def fits(self, module_type: str, driver: DriverVersion, kernel: KernelVersion) -> bool:
         """Whether this source needs the patch for this kernel."""
-        first, last = (DriverVersion(text) for text in self.drivers)
         since, until = self.kernels
-        return (
-            module_type == self.module_type
-            and first <= driver <= last
-            and since <= kernel
-            and (until is None or kernel <= until)
-        )
+        return self.concerns(module_type, driver) and since <= kernel and (until is None or kernel <= until)
 
 
 PATCHES = (
