@@ -145,9 +145,13 @@ def parse_size(variable: str, value: str) -> int:
 def parse_url(variable: str, value: str) -> str:
     """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
     if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-        shown = re.sub(r"//[^/@]*@", "//...@", value)
-        raise _bad(variable, shown, "an address such as https://modules.example/driverctr")
+        raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
     return value.rstrip("/")
+
+
+def without_credentials(address: str) -> str:
+    """An address as it may be shown: name and password in it are nobody's business."""
+    return re.sub(r"//[^/@]*@", "//...@", address)
 
 
 def parse_gpus(variable: str, value: str) -> GpuNeed:

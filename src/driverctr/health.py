@@ -8,6 +8,7 @@ from driverctr import markers, verify
 from driverctr.errors import DriverError
 from driverctr.facts import kernellog
 from driverctr.mend import Mender
+from driverctr.pending import Pending
 from driverctr.status import Phase
 from driverctr.steps import Tools
 from driverctr.verify import Expected, Finding
@@ -22,13 +23,16 @@ class Health:
 
     The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
-    nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay.
+    nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
+    `pending` a reload that ends the wait once nobody uses the driver.
     """
 
     tools: Tools
     expected: Expected
     tell: Callable[..., None]
     lasting: tuple[str, ...] = ()
+    pending: Pending | None = None
+    waits_for: str = ""
     found: Sequence[Finding] = ()
     daemons_live: bool = True
     restarts: int = 0
@@ -45,7 +49,7 @@ class Health:
         self.heard = kernellog.mark(self.tools.paths)
 
     def look(self) -> float:
-        """Look, mend, look again; returns the seconds until the next look at most.
+        """Look, mend, look again; returns the seconds until the next look at most. Raises ReloadDue.
 
         The kernel's trees change while they are read: what fails of it is no finding, the next look tells.
         """
@@ -57,6 +61,7 @@ class Health:
 
     def _look(self) -> float:
         begun = kernellog.mark(self.tools.paths)
+        self.waits_for = self.pending.look() if self.pending else ""
         self._report(self._ask())
         if any(finding.gone for finding in self.found) and self.mender.is_due():
             with self.tools.signals.held():
@@ -128,7 +133,7 @@ class Health:
             degraded.append("a daemon is down and will be started again")
         self.tell(
             phase=Phase.READY if self._serves() else Phase.NOT_READY,
-            degraded=(*self.lasting, *degraded),
+            degraded=(*self.lasting, *filter(None, (self.waits_for,)), *degraded),
             problems=tuple({"code": f.code.value, "message": f.text} for f in self.found if not f.serves),
             daemon_restarts=self.restarts,
             last_check=time.time(),

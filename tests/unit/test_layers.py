@@ -25,8 +25,8 @@ ROOMS = (
     ("preflight",),
     ("plan",),
     ("steps",),
-    ("mend",),
-    ("report", "health", "stopping", "lifecycle"),
+    ("mend", "pending"),
+    ("report", "health", "stopping", "bringup", "lifecycle"),
     ("verbs", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""

@@ -3,19 +3,20 @@
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from driverctr import bringup, markers, status, stopping, survey
 from driverctr import config as settings
-from driverctr import lifecycle, markers, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
+from driverctr.modules import Source
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.run import Runner
@@ -79,6 +80,8 @@ class FakeStep:
         self.told.append(self.name.value + (f":{planned.alternative}" if planned.alternative else ""))
         if failure := self.failures.get(planned.alternative):
             raise failure
+        if self.name is StepName.MODULES:
+            gained = replace(gained, source=Source(planned.alternative))
         return Outcome({"by": self.name.value}, gained)
 
     def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:
@@ -105,7 +108,7 @@ class Life:
 def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
     told: list[str] = []
     steps = {name: FakeStep(name, told) for name in StepName}
-    monkeypatch.setattr(lifecycle, "STEPS", tuple(steps.values()))
+    monkeypatch.setattr(bringup, "STEPS", tuple(steps.values()))
     monkeypatch.setattr(survey, "survey", lambda *_: facts())
     monkeypatch.setattr(stopping, "check_free", lambda tools: None)
     signals = Signals()

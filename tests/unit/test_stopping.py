@@ -186,7 +186,7 @@ def test_modules_that_do_not_go_have_lost_nothing(life: Life, monkeypatch: pytes
 
 def test_a_start_that_fails_after_it_unloaded_the_old_driver_says_so(life: Life) -> None:
     life.steps[StepName.LOAD].failures[""] = DriverError(Code.LOAD_FAILED, "modprobe: no")
-    life.start.gained = replace(life.start.gained, unloaded=("nvidia 470.1", "nvidia_uvm 470.1"))
+    life.start.way_up.gained = replace(life.start.way_up.gained, unloaded=("nvidia 470.1", "nvidia_uvm 470.1"))
     with pytest.raises(DriverError):
         life.start.run()
     assert "nvidia 470.1, nvidia_uvm 470.1 served before this start, was unloaded for it, and cannot return" in life.log
@@ -285,7 +285,8 @@ def test_a_third_signal_leaves_at_once_even_from_a_held_act() -> None:
 
 
 def test_what_is_left_names_kept_and_not_yet_undone(life: Life) -> None:
-    left = stopping.Stopping(life.start.tools, [(life.steps[StepName.LOAD], {})], life.start.tell, [StepName.FIRMWARE])
+    left = stopping.Stopping(life.start.tools, [(life.steps[StepName.LOAD], {})], life.start.tell)
+    left.kept.append(StepName.FIRMWARE)
     assert left.describe_what_is_left() == "not taken back: firmware, load; `driverctr unload` does it"
     left.done.clear()
     left.kept.clear()

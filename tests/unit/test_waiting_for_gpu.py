@@ -13,10 +13,11 @@ import pytest
 from driverctr import config as settings
 from driverctr import gpuwait, lifecycle, status, survey, verbs
 from driverctr.errors import Code, DriverError, Stopped
-from driverctr.facts import events
+from driverctr.facts import events, kernel
 from driverctr.facts.privilege import Privilege
 from driverctr.lifecycle import Start
-from driverctr.modules import Wish
+from driverctr.modules import Source, Wish
+from driverctr.modules.supply import Search
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Signals
@@ -145,6 +146,7 @@ def test_the_doctors_exit_status_is_that_of_the_first_refusal(
 def test_an_image_without_the_source_wanted_is_known_before_anything_is_touched(tmp_path: Path) -> None:
     bare = Image(DriverVersion("535.309.01"), (), "debian", "x86_64")
     config = settings.load({"MODULES_DIR": str(tmp_path)})
-    observations, found = survey.look_for_modules(config, bare, Wish("6.1", "535.309.01", "open"))
-    assert [seen.alternative for seen in observations] == ["on-disk", "build"] and found is None
-    assert "no open module source" in observations[1].error.message
+    running = kernel.read(tmp_path, "6.1")
+    supply = Search(Paths(tmp_path), config, bare, Wish("6.1", "535.309.01", "open"), running, {}, ("nvidia",)).look()
+    assert supply.key is None and not supply.builds
+    assert "no open module source" in supply.refusals[Source.BUILD].message

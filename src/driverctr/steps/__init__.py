@@ -8,7 +8,8 @@ from driverctr import daemons
 from driverctr.config import Config, GpuNeed
 from driverctr.daemons import Running
 from driverctr.kmod import Kmod
-from driverctr.modules import ModuleSet
+from driverctr.modules import ModuleSet, Source
+from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
@@ -42,11 +43,15 @@ class Tools:
 class Gained:
     """What earlier steps of this start have brought about.
 
-    `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer nvidia-smi although enough
-    others do; `unloaded` the modules of a former driver that went, `lost` the state of the GPUs that went with it.
+    `build` is the set of modules and the key it has, `source` where it came from, `kept` what of it was in the kernel
+    already and stays. `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer
+    nvidia-smi although enough others do; `unloaded` the modules of a former driver that went, `lost` the state of the
+    GPUs that went with it.
     """
 
-    module_set: ModuleSet | None = None
+    build: Build | None = None
+    source: Source | None = None
+    kept: Loaded | None = None
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     running: tuple[Running, ...] = ()
     gpus: tuple[str, ...] = ()
@@ -55,12 +60,18 @@ class Gained:
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
+    @property
+    def module_set(self) -> ModuleSet:
+        """The set of modules; there is one once the step that has them is done."""
+        assert self.build is not None
+        return self.build.module_set
+
     def expected(self, need: GpuNeed) -> Expected:
         """What the kernel must say from now on."""
-        assert self.module_set is not None
-        build_ids = {name: self.module_set.modules[name].build_id for name in self.parameters}
+        module_set = self.module_set
+        build_ids = {name: module_set.modules[name].build_id for name in self.parameters}
         return Expected(
-            self.module_set.driver_version,
+            module_set.driver_version,
             build_ids,
             self.parameters,
             self.running,
