@@ -9,6 +9,7 @@ from driverctr import gpuwait, markers, survey
 from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError
 from driverctr.modules import Source, failures
+from driverctr.modules.loaded import Record
 from driverctr.plan import Plan, PlannedStep, StepName, make
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
@@ -48,7 +49,8 @@ MOST_LOOKS = 5
 class BringUp:
     """One way up. `done` is what was done, to be undone in reverse; `tell(field=value, ...)` writes the status.
 
-    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `facts` the last look.
+    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `good` what served
+    before this start took it away, `facts` the last look.
     """
 
     tools: Tools
@@ -59,11 +61,12 @@ class BringUp:
     learned: tuple[Observation, ...] = ()
     failure: DriverError | None = None
     looks: int = 0
+    good: Record | None = None
     facts: Facts = field(init=False)
 
     def run(self) -> None:
         """Bring the driver up; raises DriverError where nothing is left to try, and Stopped."""
-        self.looks, self.learned, self.failure = 0, (), None
+        self.looks, self.learned, self.failure, self.good = 0, (), None, None
         facts = self.look()
         if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
             self.make_plan(facts)
@@ -90,6 +93,8 @@ class BringUp:
         facts = survey.survey(self.tools.paths, self.tools.config)
         wish = facts.wish
         self.looks += 1
+        self.good = self.good or facts.supply.good
+        facts = replace(facts, supply=replace(facts.supply, good=self.good))
         self.tell(
             driver_version=wish.driver_version,
             module_type=wish.module_type,
@@ -111,7 +116,10 @@ class BringUp:
         """The plan as things are known now; raises DriverError for its first blocker."""
         made = make(self.tools.config, facts, build_allowed=self.build_allowed)
         for blocker in made.blockers:
-            raise DriverError(blocker.code, blocker.message, blocker.remedy)
+            error = DriverError(blocker.code, blocker.message, blocker.remedy)
+            if self.failure is not None:  # what did not serve is the cause, not that nothing else is left
+                raise self.failure from error
+            raise error
         return made
 
     def apply(self, planned: PlannedStep, facts: Facts) -> None:
@@ -180,7 +188,8 @@ class BringUp:
     def describe_rollback(self) -> str:
         """Both builds, and why not the one wanted."""
         served = self.gained.build.describe() if self.gained.build else "another"
-        reason = self.failure.message if self.failure else self.facts.supply.failed
+        refused = self.facts.refusals(StepName.MODULES)
+        reason = self.failure.message if self.failure else self.facts.supply.failed or refused[-1].error.message
         wanted = self.facts.supply.key.digest[:12] if self.facts.supply.key else str(self.facts.wish)
         return f"rolled back: the build that served last, {served}, instead of the one wanted, {wanted}: {reason}"
 

@@ -1,6 +1,5 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -133,27 +132,6 @@ def parse_threads(variable: str, value: str) -> int | None:
     return int(value)
 
 
-def parse_size(variable: str, value: str) -> int:
-    """Bytes, from a number and a unit: M, G or T, of 1000; raises DriverError."""
-    units = {"M": 10**6, "G": 10**9, "T": 10**12}
-    number, unit = value[:-1], value[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
-        raise _bad(variable, value, "a whole number and M, G or T, such as 2G")
-    return int(number) * units[unit]
-
-
-def parse_url(variable: str, value: str) -> str:
-    """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
-    if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-        raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
-    return value.rstrip("/")
-
-
-def without_credentials(address: str) -> str:
-    """An address as it may be shown: name and password in it are nobody's business."""
-    return re.sub(r"//[^/@]*@", "//...@", address)
-
-
 def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
@@ -248,53 +226,11 @@ SETTINGS = (
         "Folder of modules built before: <kernel release>/<driver version>-<module type>/.",
     ),
     Setting(
-        "STORE_DIR",
-        "store_dir",
-        parse_path,
-        "/var/lib/driverctr/store",
-        "Folder of the module store; used where it, or the folder it lies in, is there: mount one of the host's.",
-    ),
-    Setting(
-        "STORE_ON_HOST",
-        "store_on_host",
-        parse_boolean,
-        "false",
-        "Take STORE_DIR on the host itself, through process 1's root (hostPID), where no such folder can be mounted.",
-    ),
-    Setting(
-        "STORE_MAX_SIZE",
-        "store_max_size",
-        parse_size,
-        "2G",
-        "Size beyond which the store gives up what was used least recently; pinned entries stay.",
-    ),
-    Setting(
-        "REMOTE_URL",
-        "remote_url",
-        parse_url,
-        "",
-        "HTTP(S) address of a folder of signed modules, as `store push` fills it; asked before a build.",
-    ),
-    Setting(
-        "REMOTE_PUBLIC_KEY",
-        "remote_public_key",
-        parse_text,
-        "",
-        "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with.",
-    ),
-    Setting(
         "PARAMETERS_WHEN_BUSY",
         "parameters_when_busy",
         parse_member(WhenBusy),
         "wait",
         "On changed module parameters while the driver is in use: wait (serve, and apply them when idle) or refuse.",
-    ),
-    Setting(
-        "PREBUILD",
-        "prebuild",
-        parse_boolean,
-        "true",
-        "While serving, build into the store for kernels that are installed on the host and have not run yet.",
     ),
     Setting(
         "GPU_DIRECT_RDMA_ENABLED",
@@ -347,13 +283,7 @@ class Config:
     unknown_parameters: Unknown
     max_threads: int | None
     modules_dir: Path
-    store_dir: Path
-    store_on_host: bool
-    store_max_size: int
-    remote_url: str
-    remote_public_key: str
     parameters_when_busy: WhenBusy
-    prebuild: bool
     rdma: bool
     host_mofed: bool
     gds: bool

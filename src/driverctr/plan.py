@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr import preflight
-from driverctr.config import Config, WhenBusy, without_credentials
+from driverctr.config import Config, WhenBusy
 from driverctr.errors import Code
 from driverctr.facts import holders
 from driverctr.modules import Source
@@ -33,17 +33,13 @@ class StepName(StrEnum):
 KEEP_DIGEST = "keep-digest"
 """How markers are withdrawn where the driver that is loaded stays: what the operator installed is still so."""
 
-UNKNOWN = {
-    Source.REMOTE: "whether it has them",
-    Source.BUILD: "whether headers can be had and the source compiles",
-}
+UNKNOWN = {Source.BUILD: "whether headers can be had and the source compiles"}
 """What only the network or the compiler can tell."""
 
 NOTHING_THERE = {
     Source.LOADED: "no driver of ours is loaded",
-    Source.STORE: "nothing that fits is in the store",
     Source.ON_DISK: "nothing that fits is on disk",
-    Source.LAST_GOOD: "nothing that served before is in the store",
+    Source.LAST_GOOD: "nothing else served before in this boot, or its files are gone",
 }
 """Where the survey found nothing; it may know more of why."""
 
@@ -156,12 +152,9 @@ def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Sour
     supply = facts.supply
     if not build_allowed:
         aside[Source.BUILD] = "`load` builds nothing; `init` and `build` do"
-    for source, nothing in NOTHING_THERE.items():
-        if source not in (supply.kept if source is Source.LOADED else supply.builds):
-            aside[source] = nothing
-    if not config.remote_url:
-        aside[Source.REMOTE] = "no REMOTE_URL is set"
-    if Source.LAST_GOOD in supply.builds and supply.failed:
+    there = {*supply.kept, *supply.builds, *([Source.LAST_GOOD] if supply.good else [])}
+    aside |= {source: nothing for source, nothing in NOTHING_THERE.items() if source not in there}
+    if supply.good is not None and supply.failed:
         others = [source for source in Source if source is not Source.LAST_GOOD]
         aside |= dict.fromkeys(others, f"what is wanted failed earlier in this boot: {supply.failed}")
     if (kept := supply.kept.get(Source.LOADED)) and kept.stale:
@@ -177,9 +170,7 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
     release = facts.wish.kernel_release
     return {
         Source.LOADED: "keep the modules that are loaded: they are the ones wanted",
-        Source.STORE: "take the modules from the store",
         Source.ON_DISK: f"take the modules on disk ({config.modules_dir}/{release})",
-        Source.REMOTE: f"fetch the modules from {without_credentials(config.remote_url)}",
         Source.BUILD: f"build the modules from the image's source for {release}",
         Source.LAST_GOOD: "take the modules that served last, with their parameters",
     }[source]

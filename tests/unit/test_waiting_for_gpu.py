@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from driverctr import bringup, gpuwait, status, survey, verbs
 from driverctr import config as settings
-from driverctr import gpuwait, lifecycle, status, survey, verbs
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import events, kernel
 from driverctr.facts.privilege import Privilege
@@ -89,8 +89,7 @@ class Looks:
 
 @pytest.fixture
 def start(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Start:
-    monkeypatch.setattr(Start, "apply", lambda self, planned, known: None)
-    monkeypatch.setattr(lifecycle, "STEPS", ())
+    monkeypatch.setattr(bringup.BringUp, "apply", lambda self, planned, known: None)
     return Start(tools(paths, runner, NO_GPU="wait"))
 
 
@@ -106,7 +105,7 @@ def test_a_gpu_that_comes_is_planned_for_anew(start: Start, monkeypatch: pytest.
 
     monkeypatch.setattr(survey, "survey", looks.survey)
     monkeypatch.setattr(gpuwait, "wait_for_gpu", wait)
-    start.bring_up()
+    start.way_up.run()
     assert looks.phases == [status.Phase.WAITING_FOR_GPU] and not looks.found
     assert start.told.module_type == "open" and start.told.phase is status.Phase.STARTING
 
@@ -115,7 +114,7 @@ def test_what_else_is_refused_is_refused_before_the_wait(start: Start, monkeypat
     known = replace(node(privilege=Privilege(("SYS_MODULE",), False)), gpus=())
     monkeypatch.setattr(survey, "survey", Looks([known]).survey)
     with pytest.raises(DriverError) as refused:
-        start.bring_up()
+        start.way_up.run()
     assert refused.value.code is Code.NO_PRIVILEGE
 
 
@@ -123,7 +122,7 @@ def test_warnings_of_the_plan_are_logged(start: Start, monkeypatch: pytest.Monke
     good = facts()
     taken = replace(good.gpus[0], address="0002:01:00.0", driver="vfio-pci")
     monkeypatch.setattr(survey, "survey", Looks([replace(good, gpus=(*good.gpus, taken))]).survey)
-    start.bring_up()
+    start.way_up.run()
     assert "0002:01:00.0 (10de:20b0) is taken by vfio-pci" in start.tools.runner.log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 

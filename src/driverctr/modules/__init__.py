@@ -19,9 +19,7 @@ class Source(StrEnum):
     """Where modules can come from, in the order they are tried."""
 
     LOADED = "loaded"
-    STORE = "store"
     ON_DISK = "on-disk"
-    REMOTE = "remote"
     BUILD = "build"
     LAST_GOOD = "last-good"
 

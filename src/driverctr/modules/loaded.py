@@ -86,7 +86,7 @@ def judge(
         raise DriverError(Code.NO_MODULES, "no module of the driver is loaded")
     if core.version != wish.driver_version:
         raise DriverError(Code.NO_MODULES, f"{CORE} {core.version or 'of no version'} is loaded")
-    build = next((build for build in candidates if _is_loaded(build.module_set, stack)), None)
+    build = next((build for build in candidates if is_loaded(build.module_set, stack)), None)
     if build is None:
         raise DriverError(
             Code.NO_MODULES, f"the modules loaded are none of our builds (build-id {core.build_id[:12] or 'unknown'})"
@@ -106,14 +106,14 @@ def judge(
     return Loaded(build, {**former, **{name: asked[name] for name in missing}}, stale, missing)
 
 
-def _is_loaded(module_set: ModuleSet, stack: Mapping[str, LoadedModule]) -> bool:
+def is_loaded(module_set: ModuleSet, stack: Mapping[str, LoadedModule]) -> bool:
     """Whether each loaded module that the set has too is the set's own build, by the note the kernel keeps of it."""
     pairs = [
         (stack[_kernel_name(name)].build_id, module.build_id)
         for name, module in module_set.modules.items()
         if _kernel_name(name) in stack
     ]
-    return CORE in module_set.modules and all(here and here == there for here, there in pairs)
+    return CORE in module_set.modules and CORE in stack and all(here and here == there for here, there in pairs)
 
 
 def _kernel_name(name: str) -> str:

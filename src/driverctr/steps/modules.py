@@ -71,6 +71,11 @@ class Modules:
             return Outcome(
                 None, replace(gained, build=kept.build, source=source, kept=kept, parameters=kept.parameters)
             )
+        if source is Source.LAST_GOOD and (good := facts.supply.good):
+            verify(good.build.module_set, meanwhile=tools.kmod.prepare)
+            return Outcome(
+                None, replace(gained, build=good.build, source=source, kept=None, parameters=good.parameters)
+            )
         build = self._obtain(tools, source, facts)
         check_parameters(tools, build.module_set, facts.to_load)
         known = {name: elf.read(build.module_set.modules[name].file).parameters for name in facts.to_load}
