@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from driverctr.facts import kernellog, tasks
 from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH, KILL_LIMIT, wait_for_end
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """A kmod tool's exit status and words."""
 
@@ -33,7 +34,7 @@ class Answer:
         return "; ".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-3:])
 
 
-@dataclass(frozen=True)
+@frozen
 class Kmod:
     """Calls the tools with our environment; `sh` is imported at the first call, it is not cheap."""
 

@@ -3,13 +3,13 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.config import GpuNeed
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernellog
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import Result, Runner
 
 SMI = Path("nvidia-smi")
@@ -95,7 +95,7 @@ def _kernel_words(paths: Paths, mark: int) -> str:
     return f" (kernel log: {kernellog.last(said)})" if said else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Field:
     """A state that ends with the driver: what nvidia-smi calls it, in words, and what it is without anybody's doing:
     a value, or (with `default_field`) the field that tells."""

@@ -4,9 +4,9 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 RECORD_LIMIT = 8192
 """Bytes; a read(2) with less room than the record needs fails (Linux, PRINTK_MESSAGE_MAX and its prefix)."""
@@ -26,7 +26,7 @@ XID = re.compile(r"\bXid \(")
 """`NVRM: Xid (PCI:0000:3b:00): 79, ...` (NVIDIA, "XID Errors")."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """One line: sequence number of its record, seconds since boot, text."""
 
@@ -35,7 +35,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Extract:
     """What the kernel said; `unknown` says why it could not be read, `gap` that older lines were overwritten."""
 
