@@ -74,11 +74,11 @@ class Kmod:
 
         rmmod says itself all that is to be known; what the kernel says beside it is of other things.
         """
-        position = kernellog.mark(self.paths)
-        answer = self._call(tool, *names, limit=limit)
-        if answer.status == 0:
-            return
-        said = kernellog.since(self.paths, position)
+        with kernellog.Mark(self.paths) as mark:
+            answer = self._call(tool, *names, limit=limit)
+            if answer.status == 0:
+                return
+            said = mark.read()
         meant = recognise(() if tool == "rmmod" else said.about(names), answer.stderr)
         if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
             raise DriverError(
