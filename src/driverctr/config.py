@@ -1,13 +1,13 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
+from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
 from driverctr.versions import DriverVersion
 
@@ -42,7 +42,7 @@ class OnStop(StrEnum):
     KEEP = "keep"
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuNeed:
     """How many GPUs must serve: `least`, or all of them (None)."""
 
@@ -73,7 +73,7 @@ class DriverType(StrEnum):
     PASSTHROUGH = "passthrough"
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """One row of the table: the variable, the field it fills, its parser, its default as text, and its help."""
 
@@ -266,7 +266,7 @@ HANDED_TO_CHILDREN = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Config:
     """What the user wants; nothing here changes while we run, and nothing here was read from the node."""
 

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -13,6 +12,7 @@ from driverctr.facts import processes
 from driverctr.facts.processes import Identity, Process
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import Runner, wait_for_end
 from driverctr.syslog import Syslog
 
@@ -32,7 +32,7 @@ CLOCK_ERROR = 1.0
 """Seconds a file's time and a process' start may be apart for one moment: jiffies, and the boot time's whole second."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Daemon:
     """One row: name, command line, and where it writes its pid, below the root."""
 
@@ -41,7 +41,7 @@ class Daemon:
     pid_file: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Running:
     """A daemon that lives: pid and start (clock ticks since boot, which no clock change moves) are its identity."""
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from driverctr.facts import kernellog, tasks
 from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH, KILL_LIMIT, wait_for_end
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """A kmod tool's exit status and words."""
 
@@ -33,7 +34,7 @@ class Answer:
         return "; ".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-3:])
 
 
-@dataclass(frozen=True)
+@frozen
 class Kmod:
     """Calls the tools with our environment; `sh` is imported at the first call, it is not cheap."""
 
@@ -73,11 +74,11 @@ class Kmod:
 
         rmmod says itself all that is to be known; what the kernel says beside it is of other things.
         """
-        position = kernellog.mark(self.paths)
-        answer = self._call(tool, *names, limit=limit)
-        if answer.status == 0:
-            return
-        said = kernellog.since(self.paths, position)
+        with kernellog.Mark(self.paths) as mark:
+            answer = self._call(tool, *names, limit=limit)
+            if answer.status == 0:
+                return
+            said = mark.read()
         meant = recognise(() if tool == "rmmod" else said.about(names), answer.stderr)
         if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
             raise DriverError(

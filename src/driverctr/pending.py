@@ -1,10 +1,10 @@
 """A reload that waits until nobody uses the driver: changed parameters of modules that serve."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from driverctr.errors import DriverError
 from driverctr.plan import describe_pending
+from driverctr.records import frozen
 from driverctr.steps import Tools
 from driverctr.steps.unload import check_free
 
@@ -13,7 +13,7 @@ class ReloadDue(Exception):
     """Nobody uses the driver any more: the wait ends, and the driver is brought up anew."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Pending:
     """What is to change, each as the plan named it."""
 

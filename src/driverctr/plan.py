@@ -1,7 +1,7 @@
 """(Config, Facts) → Plan: what will be done, in order, and why not otherwise. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,7 @@ from driverctr.facts import holders
 from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
+from driverctr.records import frozen
 from driverctr.survey import Facts
 
 
@@ -44,7 +45,7 @@ NOTHING_THERE = {
 """Where the survey found nothing; it may know more of why."""
 
 
-@dataclass(frozen=True)
+@frozen
 class SetAside:
     """An alternative not taken, and why."""
 
@@ -52,7 +53,7 @@ class SetAside:
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PlannedStep:
     """One step: what it does, by which alternative ("" where there is only one way), what was set aside."""
 
@@ -64,7 +65,7 @@ class PlannedStep:
     unknown: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Blocker:
     """What keeps the plan from being carried out as things stand."""
 
@@ -73,7 +74,7 @@ class Blocker:
     remedy: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What `driverctr plan` prints and `init` runs; `pending` is what must wait until nobody uses the driver."""
 

@@ -1,7 +1,6 @@
 """The checks that init, plan and doctor share: Facts → ok, refused or unknown, with evidence and remedy. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
@@ -13,6 +12,7 @@ from driverctr.facts.gpus import Gpu
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import describe_stuck
 from driverctr.mounts.driverroot import SHARE_IT
+from driverctr.records import frozen
 from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
@@ -35,7 +35,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One check: what was found; where it is refused, the code and what to do; what is wrong and yet no refusal."""
 

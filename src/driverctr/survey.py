@@ -1,7 +1,6 @@
 """Everything the plan needs to know, looked at once, changing nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
@@ -19,6 +18,7 @@ from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
 from driverctr.node import Node
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
 
@@ -30,7 +30,7 @@ DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 """How `dpkg --print-architecture` calls what uname(1) calls a machine."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Observation:
     """An alternative that was tried, or looked at, and cannot be used."""
 
@@ -39,7 +39,7 @@ class Observation:
     error: DriverError
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What is true of this node and this image, and what was learned since."""
 

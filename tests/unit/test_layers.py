@@ -11,7 +11,7 @@ PACKAGE = Path(driverctr.__file__).parent
 
 ROOMS = (
     ("__init__",),
-    ("errors", "explain", "diagnose", "log", "run", "files", "retry", "versions", "paths", "signals"),
+    ("records", "errors", "explain", "diagnose", "log", "run", "files", "retry", "versions", "paths", "signals"),
     ("config",),
     ("facts",),
     ("status",),

@@ -3,18 +3,18 @@
 import os
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import DriverError
 from driverctr.facts.hostroot import HostRoot, host_roots
 from driverctr.files import read_text
+from driverctr.records import frozen
 
 NT_GNU_BUILD_ID = 3
 """elf.h"""
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelFacts:
     """What identifies a kernel; an empty text stands for what cannot be known here."""
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.modules import elf
+from driverctr.records import frozen
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -24,7 +24,7 @@ class Source(StrEnum):
     LAST_GOOD = "last-good"
 
 
-@dataclass(frozen=True)
+@frozen
 class Wish:
     """The set somebody wants: for this kernel, of this driver, of this module type."""
 
@@ -37,7 +37,7 @@ class Wish:
         return f"{self.module_type} {self.driver_version} for {self.kernel_release}"
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleFile:
     """One module file, its size in bytes, and what identifies its build."""
 
@@ -54,7 +54,7 @@ class ModuleFile:
         return self.vermagic.split(" ")[0]
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleSet:
     """Modules that were built together; `kernel_version` is `uname -v` of their kernel, empty if not known."""
 

@@ -6,7 +6,7 @@ parameter, so a load leaves a record of both for the next start in this boot (DE
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from driverctr.facts.modules import CORE, LoadedModule
 from driverctr.modules import ModuleSet, Wish, elf, key, manifest_document, parse_manifest
 from driverctr.modules.key import Key
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 RECORD = "load.json"
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Build:
     """A set of ours and the key it was had under, None where it has none (modules that a user brought)."""
 
@@ -48,7 +49,7 @@ class Build:
         return Wish(found.kernel_release, found.driver_version, found.module_type) == wish
 
 
-@dataclass(frozen=True)
+@frozen
 class Record:
     """What was loaded last in this boot, and the parameters it was given, by module."""
 
@@ -56,7 +57,7 @@ class Record:
     parameters: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Loaded:
     """The driver in the kernel is a build of ours, made for what is wanted.
 

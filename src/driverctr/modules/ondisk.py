@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.modules import ModuleFile, ModuleSet, Wish, elf, read_manifest
+from driverctr.records import frozen
 
 DEFAULT_FOLDER = Path("/opt/driverctr/modules")
 
@@ -18,7 +18,7 @@ def set_folder(folder: Path, wish: Wish) -> Path:
     return folder / wish.kernel_release / f"{wish.driver_version}-{wish.module_type}"
 
 
-@dataclass(frozen=True)
+@frozen
 class OnDisk:
     """Finds sets on disk; what they hold is believed only after `verify`."""
 

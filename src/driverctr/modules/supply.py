@@ -1,7 +1,7 @@
 """Where the wished modules can be had, the kernel among the places: each found, or refused with the reason."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from driverctr.config import Config
 from driverctr.errors import DriverError
@@ -12,10 +12,11 @@ from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build, Loaded, Record
 from driverctr.modules.ondisk import OnDisk
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.userspace.image import Image
 
 
-@dataclass(frozen=True)
+@frozen
 class Supply:
     """What was found: `builds` by where they lie, `kept` those of them that are in the kernel already.
 
@@ -32,7 +33,7 @@ class Supply:
     failed: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Search:
     """What is looked for, and where; `names` are the modules to be loaded, as modprobe calls them."""
 

@@ -1,7 +1,7 @@
 """One class a step: `apply` acts and tells what undoes it, `undo` takes that as plain data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from driverctr import daemons
@@ -12,6 +12,7 @@ from driverctr.modules import ModuleSet, Source
 from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
+from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.survey import Facts
@@ -22,7 +23,7 @@ Undo = Mapping[str, Any]
 """JSON-like: what a step did, for its undo."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What every step acts with."""
 
@@ -39,7 +40,7 @@ class Tools:
         daemons.stop(self.paths, running, self.budget.half_for_others(daemons.STOP_LIMIT), self.signals.wait_readable)
 
 
-@dataclass(frozen=True)
+@frozen
 class Gained:
     """What earlier steps of this start have brought about.
 
@@ -82,7 +83,7 @@ class Gained:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What a step leaves behind: data for its undo (None: nothing to undo) and what was gained."""
 
