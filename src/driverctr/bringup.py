@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from driverctr import gpuwait, markers, survey
 from driverctr.config import NoGpu
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, of_os
 from driverctr.modules import Source, failures
 from driverctr.plan import Plan, PlannedStep, StepName, make
 from driverctr.status import Phase
@@ -120,7 +120,10 @@ class BringUp:
         self.tell(step=planned.name.value)
         started = time.monotonic()
         with self.tools.runner.log.step(planned.name.value, planned.what), self.interrupts(step):
-            outcome = step.apply(self.tools, planned, facts, self.gained)
+            try:
+                outcome = step.apply(self.tools, planned, facts, self.gained)
+            except OSError as error:
+                raise of_os(planned.name.value, error) from error
             if outcome.undo is not None:
                 self.note(step, outcome.undo)
             self.gained = outcome.gained
