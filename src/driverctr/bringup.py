@@ -37,6 +37,9 @@ STEPS: tuple[Step, ...] = (
 OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
 """What no other source of modules can cure."""
 
+OF_THE_NODE = (Code.NO_SPACE, Code.NODE_FILE)
+"""What no other modules can cure either, and what tells nothing of those in hand."""
+
 SHOW_THE_MODULES = (StepName.LOAD, StepName.DEVICE_NODES, StepName.DAEMONS, StepName.VERIFY)
 """Steps in which modules turn out not to serve."""
 
@@ -153,7 +156,7 @@ class BringUp:
             return replace(facts, observations=(*facts.observations, self.learned[-1]))
         if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
             return self.look()
-        if planned.name in SHOW_THE_MODULES and self.gained.source is not None:
+        if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
         raise error
 

@@ -14,7 +14,7 @@ from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, describe, write_manifest
+from driverctr.modules import ModuleSet, describe, failures, write_manifest
 from driverctr.modules.built import scratch_folder, told_if_full
 from driverctr.modules.ondisk import OnDisk, verify
 from driverctr.paths import Paths
@@ -242,6 +242,7 @@ def test_a_file_that_a_step_cannot_write_is_told_by_name_and_is_no_bug(life: Lif
         life.start.run()
     assert raised.value.code is code and "load" in raised.value.message and raised.value.remedy
     assert "undo driver-root" in life.told
+    assert "trying others" not in life.log and not (life.start.tools.paths.own_run / failures.RECORD).exists()
 
 
 def test_a_full_run_folder_is_told_by_lock_and_markers(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
