@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from driverctr import gpuwait, markers, survey
 from driverctr.config import NoGpu
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, of_os
 from driverctr.modules import Source, failures
 from driverctr.modules.loaded import Record
 from driverctr.plan import Plan, PlannedStep, StepName, make
@@ -37,6 +37,9 @@ STEPS: tuple[Step, ...] = (
 
 OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
 """What no other source of modules can cure."""
+
+OF_THE_NODE = (Code.NO_SPACE, Code.NODE_FILE)
+"""What no other modules can cure either, and what tells nothing of those in hand."""
 
 SHOW_THE_MODULES = (StepName.LOAD, StepName.DEVICE_NODES, StepName.DAEMONS, StepName.VERIFY)
 """Steps in which modules turn out not to serve."""
@@ -128,7 +131,10 @@ class BringUp:
         self.tell(step=planned.name.value)
         started = time.monotonic()
         with self.tools.runner.log.step(planned.name.value, planned.what), self.interrupts(step):
-            outcome = step.apply(self.tools, planned, facts, self.gained)
+            try:
+                outcome = step.apply(self.tools, planned, facts, self.gained)
+            except OSError as error:
+                raise of_os(planned.name.value, error) from error
             if outcome.undo is not None:
                 self.note(step, outcome.undo)
             self.gained = outcome.gained
@@ -158,7 +164,7 @@ class BringUp:
             return replace(facts, observations=(*facts.observations, self.learned[-1]))
         if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
             return self.look()
-        if planned.name in SHOW_THE_MODULES and self.gained.source is not None:
+        if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
         raise error
 

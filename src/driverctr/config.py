@@ -297,9 +297,21 @@ class Config:
 def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Config:
     """Read the settings; a flag (by variable) beats the environment; unknown variables are tolerated.
 
-    Raises DriverError (bad-setting) for the first value that is not valid.
+    Raises DriverError (bad-setting) for the first value that is not valid. An empty value means the default, but not
+    for the driver version, as in NVIDIA's container (reference A.2): which driver a node gets is not left to a
+    template that nobody filled in.
     """
-    given = {**environment, **(flags or {})}
-    values = {row.field: row.parse(row.variable, given.get(row.variable, "") or row.default) for row in SETTINGS}
+    flags = flags or {}
+    if environment.get("DRIVER_VERSION") == "":
+        raise DriverError(
+            Code.BAD_SETTING,
+            "DRIVER_VERSION='' is empty",
+            "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
+        )
+    values = {}
+    for row in SETTINGS:
+        name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
+        text = flags.get(row.variable, environment.get(row.variable)) or row.default
+        values[row.field] = row.parse(name, text)
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
     return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})

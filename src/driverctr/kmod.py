@@ -54,10 +54,15 @@ class Kmod:
         self._act(Code.UNLOAD_FAILED, "rmmod", tuple(names), limit)
 
     def index(self, kernel_release: str, base: Path) -> None:
-        """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod; raises DriverError."""
+        """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod.
+
+        Raises DriverError: no-space, or load-failed; then an index may be there that is cut short.
+        """
         answer = self._call("depmod", "-b", str(base), kernel_release)
         if answer.status != 0:
-            raise DriverError(Code.LOAD_FAILED, f"depmod for {kernel_release} failed: {answer.words}")
+            meant = recognise((), answer.stderr)
+            code = Code.NO_SPACE if meant and meant.code is Code.NO_SPACE else Code.LOAD_FAILED
+            raise DriverError(code, f"depmod for {kernel_release} failed: {answer.words}", EXPLANATIONS[code].remedy)
 
     def dependencies(self, name: str, kernel_release: str, base: Path) -> list[Path]:
         """The files modprobe would insert for a module of a tree, in order; [] where the tree lacks it."""

@@ -20,7 +20,8 @@ MISMATCH = 18
 """nvidia-smi(1), "RETURN VALUE", and NVML's own: 6 no devices, 18 library and driver do not match."""
 
 STATE_LIMIT = 5.0
-"""Seconds the state may take to read, all in all: it is only told, and a stop waits for it."""
+STATE_SHARE = 0.25
+"""Seconds the state may take to read, all in all, and at a stop of what is left: it is only told, and waited for."""
 
 
 def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from driverctr import markers, smi, status
 from driverctr.config import Depth, OnStop
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo
@@ -111,7 +111,7 @@ class Stopping:
         """What the unload will lose, where nvidia-smi is there to tell and nobody is in a hurry."""
         if self.tools.config.verify_depth is not Depth.SMI or self.tools.signals.hurried:
             return ()
-        return smi.read_state(self.tools.runner, self.tools.budget.for_others(smi.STATE_LIMIT))
+        return smi.read_state(self.tools.runner, self.tools.budget.for_others(smi.STATE_LIMIT, smi.STATE_SHARE))
 
     def tell_load(self, failed: list[DriverError], lost: tuple[str, ...]) -> None:
         """Modules that went took state with them; modules that did not go are kept."""
@@ -136,7 +136,7 @@ class Stopping:
         except DriverError as error:
             failure = error
         except OSError as error:
-            failure = DriverError(Code.NODE_FILE, f"undo of {step.name.value}: {error}", "See the log above")
+            failure = of_os(f"undo of {step.name.value}", error)
         else:
             return []
         finally:

@@ -37,7 +37,9 @@ class Tools:
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""
-        daemons.stop(self.paths, running, self.budget.half_for_others(daemons.STOP_LIMIT), self.signals.wait_readable)
+        limit = self.budget.for_others(daemons.STOP_LIMIT, daemons.STOP_SHARE)
+        kill_limit = min(daemons.KILL_LIMIT, max(self.budget.LEAST, self.budget.for_an_act() - limit))
+        daemons.stop(self.paths, running, limit, self.signals.wait_readable, kill_limit=kill_limit)
 
 
 @frozen

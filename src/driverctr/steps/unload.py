@@ -123,7 +123,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
         raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
-    tools.kmod.load(module.name, tools.config.load_timeout)
+    tools.kmod.load(module.name, min(tools.config.load_timeout, tools.budget.for_an_act()))
 
 
 def free(tools: Tools) -> None:

@@ -222,6 +222,8 @@ def cycles(count: int) -> int:
             return 1
         # The first ones fill caches.
         before = held() if number == min(4, count // 2) else before
+        if number % 20 == 19:
+            print(f"after {number + 1} cycles, {time.monotonic() - began:.0f} s: {held()}", flush=True)
     after = held()
     print(f"{count} cycles in {time.monotonic() - began:.0f} s; early: {before}; at the end: {after}")
     # A leaked page a cycle would be 4 kB: half of that is more than what caches come and go by.
