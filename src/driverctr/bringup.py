@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from driverctr import gpuwait, markers, survey
 from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
+from driverctr.facts import holders
 from driverctr.modules import Source, failures
 from driverctr.modules.loaded import Record
-from driverctr.plan import Plan, PlannedStep, StepName, make
+from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
 from driverctr.steps.devices import Daemons, DeviceNodes
@@ -190,6 +191,12 @@ class BringUp:
         self.learned = (*self.learned, *observations)
         self.rewind()
         return self.look()
+
+    @property
+    def pending(self) -> str:
+        """What has to wait until nobody uses the driver, and for whom; "" where nothing has."""
+        kept = self.gained.kept
+        return describe_pending(kept.stale, holders.describe(self.facts.in_use)) if kept and kept.stale else ""
 
     def describe_rollback(self) -> str:
         """Both builds, and why not the one wanted."""

@@ -69,7 +69,7 @@ class Start:
     def bring_up(self) -> None:
         """Make the driver ready, and say so; one that was already there gets its files put in place after that."""
         self.way_up.run()
-        self.tell(phase=Phase.READY)
+        self.tell(phase=Phase.READY, degraded=(*self.lasting(), *filter(None, (self.way_up.pending,))))
         self.tools.runner.log.info("ready; waiting for a signal")
 
     def wait(self) -> None:

@@ -75,10 +75,12 @@ class FakeStep:
     told: list[str]
     interruptible: bool = False
     failures: dict[str, BaseException] = field(default_factory=dict)
+    once: BaseException | None = None
 
     def apply(self, tools: Tools, planned: PlannedStep, known: Facts, gained: Gained) -> Outcome:
         self.told.append(self.name.value + (f":{planned.alternative}" if planned.alternative else ""))
-        if failure := self.failures.get(planned.alternative):
+        failure, self.once = self.once or self.failures.get(planned.alternative), None
+        if failure:
             raise failure
         if self.name is StepName.MODULES:
             gained = replace(gained, source=Source(planned.alternative))

@@ -105,4 +105,22 @@ if scenario "changed parameters, and nobody there"; then
     nothing_left
 fi
 
+if scenario "parameters with which the driver does not load"; then
+    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
+    bring_up served
+    remove served
+    echo 'fail_init=19' >/tmp/drivers/nvidia.conf
+    bring_up rolled
+    check "it says why" status_says 'any("rolled back" in r and "modprobe nvidia failed" in r for r in d["degraded"])'
+    check "the former parameters are back" parameter_is 1
+    remove rolled
+    again once-more
+    check "what failed is not tried again in this boot" is "$(loads)" "$before"
+    check "it says so" said once-more "failed earlier in this boot"
+    take_down once-more
+    start forgets -- driverctr unload
+    check "unload forgets it" is "$(exit_of forgets)" 0
+    nothing_left
+fi
+
 finish
