@@ -69,7 +69,10 @@ class Start:
     def bring_up(self) -> None:
         """Make the driver ready, and say so; one that was already there gets its files put in place after that."""
         self.way_up.run()
-        self.tell(phase=Phase.READY, degraded=(*self.lasting(), *filter(None, (self.way_up.pending,))))
+        reasons = (*self.lasting(), *filter(None, (self.way_up.pending,)))
+        self.tell(phase=Phase.READY, degraded=reasons)
+        for reason in reasons:
+            self.tools.runner.log.warning(f"degraded: {reason}")
         self.tools.runner.log.info("ready; waiting for a signal")
 
     def wait(self) -> None:

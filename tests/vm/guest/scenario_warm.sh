@@ -116,7 +116,7 @@ if scenario "parameters with which the driver does not load"; then
     remove rolled
     again once-more
     check "what failed is not tried again in this boot" is "$(loads)" "$before"
-    check "it says so" said once-more "failed earlier in this boot"
+    check "it says so" said once-more "degraded: rolled back"
     take_down once-more
     start forgets -- driverctr unload
     check "unload forgets it" is "$(exit_of forgets)" 0
