@@ -93,10 +93,10 @@ def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
     """Begin with the modules a start will most likely take; with none where the driver is loaded, or two sets fit."""
     hashes = Hashes()
     folder = f"{environment.get('MODULES_DIR') or DEFAULT_FOLDER}/{os.uname().release}"
-    version = f"{environment.get('DRIVER_VERSION', '')}-"
+    version = environment.get("DRIVER_VERSION", "")
     if not os.path.exists(f"{root}/sys/module/nvidia"):
         with contextlib.suppress(OSError):
-            fitting = [name for name in os.listdir(folder) if name.startswith(version)]
+            fitting = [name for name in os.listdir(folder) if name.startswith(f"{version}-" if version else "")]
             if len(fitting) == 1:
                 hashes.begin(f"{folder}/{fitting[0]}/{module}.ko" for module in USUAL)
     return hashes
