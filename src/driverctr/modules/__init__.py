@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
+from driverctr.hashing import sha256
 from driverctr.modules import elf
 from driverctr.records import frozen
 
@@ -82,7 +83,7 @@ def describe(path: Path) -> ModuleFile:
     info = elf.read(path)
     return ModuleFile(
         file=path,
-        sha256=files.sha256(path),
+        sha256=sha256(path),
         build_id=info.build_id,
         srcversion=info.field("srcversion"),
         vermagic=info.field("vermagic"),

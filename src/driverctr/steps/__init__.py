@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from driverctr import daemons
 from driverctr.config import Config, GpuNeed
 from driverctr.daemons import Running
+from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.modules import ModuleSet, Source
 from driverctr.modules.loaded import Build, Loaded
@@ -34,6 +35,7 @@ class Tools:
     signals: Signals
     syslog: Syslog
     budget: Budget
+    hashes: Hashes = field(default_factory=Hashes)
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""

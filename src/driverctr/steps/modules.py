@@ -84,7 +84,7 @@ class Modules:
 
     def _obtain(self, tools: Tools, source: Source, facts: Facts) -> Build:
         if build := facts.supply.builds.get(source):
-            verify(build.module_set, meanwhile=tools.kmod.prepare)
+            verify(build.module_set, tools.kmod.prepare, tools.hashes)
             return build
         return Build(builder(tools, facts.image, tools.config.modules_dir).find(facts.wish), facts.supply.key)
 
