@@ -13,7 +13,7 @@ from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
 from driverctr.records import frozen
-from driverctr.survey import Facts
+from driverctr.survey import Facts, Observation
 
 
 class StepName(StrEnum):
@@ -36,6 +36,9 @@ KEEP_DIGEST = "keep-digest"
 
 UNKNOWN = {Source.BUILD: "whether headers can be had and the source compiles"}
 """What only the network or the compiler can tell."""
+
+IN_THE_KERNEL = (Source.LOADED, Source.LAST_GOOD)
+"""Where modules are kept, not had."""
 
 NOTHING_THERE = {
     Source.LOADED: "no driver of ours is loaded",
@@ -143,8 +146,24 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[Pl
     if chosen:
         result = Result.UNKNOWN if step.unknown else Result.OK
         return step, Check("modules", result, step.what + (f"; unknown: {step.unknown}" if step.unknown else ""))
-    last = refused[-1].error
-    return step, Check("modules", Result.REFUSED, last.message, last.code, last.remedy)
+    return step, _refuse_modules(refused, step.set_aside)
+
+
+def _refuse_modules(refused: Sequence[Observation], set_aside: Sequence[SetAside]) -> Check:
+    """No way is left: the refusal that tells most, the latest with a code of its own, and in brief the other places'.
+
+    That the kernel holds no such modules is what brought us here, and no news.
+    """
+    places = [seen for seen in refused if seen.alternative not in IN_THE_KERNEL] or refused
+    telling = [seen for seen in places if seen.error.code is not Code.NO_MODULES] or places
+    error, told = telling[-1].error, telling[-1].alternative
+    others = [
+        f"{other.alternative}: {other.reason}"
+        for other in set_aside
+        if other.alternative not in (told, *IN_THE_KERNEL) and other.reason != error.message
+    ]
+    also = f" ({'; '.join(others)})" if others else ""
+    return Check("modules", Result.REFUSED, error.message + also, error.code, error.remedy)
 
 
 def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Source, str]:

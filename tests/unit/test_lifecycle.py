@@ -60,6 +60,21 @@ def test_modules_come_from_the_first_source_not_refused(
     json.dumps(made.as_dict())
 
 
+def test_where_no_way_is_left_the_refusal_that_tells_most_comes_first_and_the_other_places_after() -> None:
+    seen = (
+        Observation("modules", "loaded", DriverError(Code.NO_MODULES, "no module of the driver is loaded")),
+        Observation("modules", "on-disk", DriverError(Code.WRONG_KERNEL, "nvidia was built for 6.0", "Build it")),
+        Observation("modules", "build", DriverError(Code.NO_MODULES, "the image has no source")),
+    )
+    (blocker,) = make(CONFIG, facts(observations=seen)).blockers
+    assert (blocker.code, blocker.remedy) == (Code.WRONG_KERNEL, "Build it")
+    assert blocker.message == "nvidia was built for 6.0 (build: the image has no source)"
+    (blocker,) = make(CONFIG, facts(observations=seen[:2]), build_allowed=False).blockers
+    assert blocker.message == "nvidia was built for 6.0 (build: `load` builds nothing; `init` and `build` do)"
+    (blocker,) = make(CONFIG, facts(observations=(seen[0], NOWHERE, seen[2]))).blockers
+    assert (blocker.code, blocker.message) == (Code.NO_MODULES, "the image has no source (on-disk: nothing on disk)")
+
+
 def test_a_driver_in_use_blocks_with_module_refcnt_and_process() -> None:
     holder = Holder(42, "train.py", 0.0, (("nvidia", 2),))
     blockers = make(CONFIG, facts(stack={"nvidia": core(2)}, holders=(holder,))).blockers
