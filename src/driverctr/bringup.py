@@ -76,8 +76,11 @@ class BringUp:
             self.make_plan(facts)
             self.wait_for_gpu()
             facts = self.look()
-        for warning in self.make_plan(facts).warnings:
+        made = self.make_plan(facts)
+        for warning in made.warnings:
             self.tools.runner.log.warning(warning)
+        if facts.stack and (why := made.why_not(StepName.MODULES, Source.LOADED)):
+            self.tools.runner.log.info(f"what is loaded is not kept: {why}")
         finished: dict[StepName, str] = {}
         while planned := self.next_step(facts, finished):
             try:

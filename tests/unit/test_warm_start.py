@@ -203,6 +203,7 @@ def test_a_driver_that_is_right_stays_whoever_uses_it() -> None:
     assert not made.blockers and not made.pending
     assert steps[StepName.MODULES].alternative == Source.LOADED
     assert steps[StepName.WITHDRAW].alternative == KEEP_DIGEST
+    assert "train.py" in steps[StepName.UNLOAD].what
     assert steps[StepName.UNLOAD].what.startswith("nothing") and steps[StepName.LOAD].what.startswith("nothing")
 
 
