@@ -182,7 +182,6 @@ class BringUp:
         refused = [source]
         if source not in (Source.LOADED, Source.LAST_GOOD):
             refused = [other for other in Source if other is not Source.LAST_GOOD]
-            self.remember(facts, error)
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
         try:
             self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
@@ -192,6 +191,8 @@ class BringUp:
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
+        if Source.LOADED in refused and source is not Source.LOADED:
+            self.remember(facts, error)
         self.rewind()
         return self.look()
 

@@ -262,6 +262,7 @@ def test_where_nothing_served_before_the_failure_is_the_modules_own(life: Life) 
     with pytest.raises(DriverError, match="no GPU") as failed:
         life.start.run()
     assert failed.value.code is Code.GPU_INIT_FAILED
+    assert not (life.start.tools.paths.own_run / failures.RECORD).exists(), "there is nothing to be kept from it"
 
 
 def test_a_last_good_that_does_not_serve_either_ends_the_start_with_the_first_cause(
