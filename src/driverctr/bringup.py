@@ -173,15 +173,14 @@ class BringUp:
         raise error
 
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
-        """These modules do not serve: nor do the same from elsewhere, unless they were loaded by somebody before us.
+        """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
 
-        Raises the first error of that kind where nothing else is left; else everything is taken back and looked at
-        anew.
+        Where something else is left, all is taken back and looked at anew. Raises the first error of that kind where
+        nothing is.
         """
         self.failure = self.failure or error
-        refused = [source]
-        if source not in (Source.LOADED, Source.LAST_GOOD):
-            refused = [other for other in Source if other is not Source.LAST_GOOD]
+        loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
+        refused = [other for other in Source if other is not Source.LAST_GOOD] if loaded_anew else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
         try:
             self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
@@ -191,7 +190,7 @@ class BringUp:
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
-        if Source.LOADED in refused and source is not Source.LOADED:
+        if loaded_anew:
             self.remember(facts, error)
         self.rewind()
         return self.look()
