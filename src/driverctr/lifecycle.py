@@ -12,7 +12,7 @@ from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
 from driverctr.health import Health
-from driverctr.modules import ModuleSet, Source, Wish, failures, loaded
+from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
 from driverctr.pending import Pending, ReloadDue
@@ -73,7 +73,20 @@ class Start:
         self.tell(phase=Phase.READY, degraded=reasons)
         for reason in reasons:
             self.tools.runner.log.warning(f"degraded: {reason}")
+        self.remember_good()
         self.tools.runner.log.info("ready; waiting for a signal")
+
+    def remember_good(self) -> None:
+        """What became ready is what a later start returns to; a store that cannot be written is no reason to fail."""
+        gained, store = self.way_up.gained, self.way_up.facts.supply.store
+        if store is None or gained.build is None or gained.build.key is None or gained.source is Source.LAST_GOOD:
+            return
+        if gained.kept is not None and gained.kept.stale:
+            return
+        try:
+            pins.record_good(store.folder, pins.Good(gained.build.key, gained.parameters))
+        except DriverError as error:
+            self.tools.runner.log.warning(f"what serves is not pinned: {error}")
 
     def wait(self) -> None:
         """Supervise until a signal, or until nobody uses a driver that is to be loaded anew."""

@@ -42,8 +42,9 @@ IN_THE_KERNEL = (Source.LOADED, Source.LAST_GOOD)
 
 NOTHING_THERE = {
     Source.LOADED: "no driver of ours is loaded",
+    Source.STORE: "nothing that fits is in the store",
     Source.ON_DISK: "nothing that fits is on disk",
-    Source.LAST_GOOD: "nothing else served before in this boot, or its files are gone",
+    Source.LAST_GOOD: "nothing else served before, or it is gone",
 }
 """Where the survey found nothing; it may know more of why."""
 
@@ -195,6 +196,7 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
     release = facts.wish.kernel_release
     return {
         Source.LOADED: "keep the modules that are loaded: they are the ones wanted",
+        Source.STORE: "take the modules from the store",
         Source.ON_DISK: f"take the modules on disk ({config.modules_dir}/{release})",
         Source.BUILD: f"build the modules from the image's source for {release}",
         Source.LAST_GOOD: "take the modules that served last, with their parameters",

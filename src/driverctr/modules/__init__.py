@@ -28,6 +28,7 @@ class Source(StrEnum):
     """Where modules can come from, in the order they are tried."""
 
     LOADED = "loaded"
+    STORE = "store"
     ON_DISK = "on-disk"
     BUILD = "build"
     LAST_GOOD = "last-good"

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from driverctr import parameters
 from driverctr.config import Unknown
+from driverctr.errors import DriverError
 from driverctr.modules import ModuleSet, Source, elf
 from driverctr.modules.loaded import Build
 from driverctr.modules.ondisk import verify
+from driverctr.modules.supply import Supply
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -72,7 +74,7 @@ class Modules:
                 None, replace(gained, build=kept.build, source=source, kept=kept, parameters=kept.parameters)
             )
         if source is Source.LAST_GOOD and (good := facts.supply.good):
-            verify(good.build.module_set, meanwhile=tools.kmod.prepare)
+            self._verify(tools, facts.supply, good.build)
             return Outcome(
                 None, replace(gained, build=good.build, source=source, kept=None, parameters=good.parameters)
             )
@@ -83,10 +85,27 @@ class Modules:
         return Outcome(None, replace(gained, build=build, source=source, kept=None, parameters=asked))
 
     def _obtain(self, tools: Tools, source: Source, facts: Facts) -> Build:
-        if build := facts.supply.builds.get(source):
-            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+        supply = facts.supply
+        if build := supply.builds.get(source):
+            self._verify(tools, supply, build)
             return build
-        return Build(builder(tools, facts.image, tools.config.modules_dir).find(facts.wish), facts.supply.key)
+        made = builder(tools, facts.image, tools.config.modules_dir)
+        if supply.store is not None and supply.key is not None:
+            return Build(made.find_once(supply.store, supply.key, tools.signals.sleep), supply.key)
+        return Build(made.find(facts.wish), supply.key)
+
+    def _verify(self, tools: Tools, supply: Supply, build: Build) -> None:
+        """Compare each file with its manifest; an entry of the store that is damaged is set aside."""
+        store, key = supply.store, build.key
+        if store is None or key is None or not build.module_set.folder.is_relative_to(store.folder):
+            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+            return
+        try:
+            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+        except DriverError as error:
+            store.set_aside(key, error.message)
+            raise
+        store.touch(key)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Built modules stay: they are what the next start finds on disk."""

@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# The module store: built once, found by every later start, checked before it is loaded, returned to after a failure.
+. /mnt/guest/scenario.sh
+set_up "$1"
+mkdir -p /tmp/host /tmp/drivers
+common+=(-v /tmp/host:/var/lib/driverctr -v /tmp/drivers:/drivers:ro)
+store=/tmp/host/store
+
+entry() { echo $store/entries/*; }
+status_says() { python3 -c 'import json,sys; d=json.load(open("/run/nvidia/driverctr/status.json")); assert eval(sys.argv[1]), d' "$1"; }
+parameter_is() { grep -qx "EnableStreamMemOPs: $1" /proc/driver/nvidia/params; }
+not_on_disk=(-e MODULES_DIR=/tmp/none)
+
+if scenario "built into the store by the first start, taken from it by the next"; then
+    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
+    bring_up builds "${not_on_disk[@]}" -v /mnt/stand-in:$stand_in_source:ro
+    check "it had to build" said builds "build the modules from the image's source"
+    check "one entry" test -f "$(entry)/key.json" -a -f "$(entry)/nvidia.ko" -a -f "$(entry)/build.log"
+    check "what serves is pinned" grep -q '"NVreg_EnableStreamMemOPs=1"' $store/pins.json
+    check "nothing half-made is left" is "$(ls $store/stage)" ""
+    take_down builds
+    # As after a reboot: no module, no headers, no compiler, no network.
+    bring_up later "${not_on_disk[@]}" -v /dev/null:/usr/bin/gcc-12:ro -v /dev/null:/usr/bin/make:ro
+    check "the next start takes it from there" said later "take the modules from the store"
+    check "and builds nothing" fails said later "build:"
+    check "the kernel has that build" is "$(tail -c 20 /sys/module/nvidia/notes/.note.gnu.build-id | od -An -tx1 | tr -d ' \n')" \
+        "$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["modules"]["nvidia"]["build_id"])' "$(entry)/manifest.json")"
+    take_down later
+    nothing_left
+fi
+
+if scenario "what does not load gives way to what served last, also after a reboot"; then
+    echo 'fail_init=19' >/tmp/drivers/nvidia.conf
+    bring_up rolled "${not_on_disk[@]}"
+    check "it says why" status_says 'any("rolled back" in r and "modprobe nvidia failed" in r for r in d["degraded"])'
+    check "the former parameters are back" parameter_is 1
+    take_down rolled
+    start forgets -- driverctr unload
+    check "unload forgets what failed" is "$(exit_of forgets)" 0
+    rm /tmp/drivers/nvidia.conf
+    nothing_left
+fi
+
+if scenario "a damaged entry is set aside and named"; then
+    printf x | dd of="$(entry)/nvidia-uvm.ko" bs=1 seek=1000 conv=notrunc status=none
+    bring_up damaged
+    check "it is named" said damaged "nvidia-uvm.ko is not the file its manifest describes"
+    check "it is set aside" test -n "$(ls $store/aside)" -a -z "$(ls $store/entries)"
+    check "another source serves" said damaged "take the modules on disk"
+    take_down damaged
+    nothing_left
+fi
+
+if scenario "a store that others can write is not believed"; then
+    chmod 777 $store
+    bring_up untrusted
+    check "ready without it" said untrusted "take the modules on disk"
+    start plans -- driverctr plan
+    check "plan" is "$(exit_of plans)" 0
+    check "and the reason is in the plan" said plans "set aside: store, since"
+    take_down untrusted
+    nothing_left
+fi
+
+finish
