@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import os
 import shutil
 import time
 from pathlib import Path
@@ -129,7 +128,7 @@ def test_a_build_that_fails_leaves_its_log_and_the_next_may_try(built: Built, st
 def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
     built: Built, store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_store = lambda descriptor, *words: str(store.folder) in os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: E731
+    in_store = lambda descriptor, *words: str(store.folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink())  # noqa: E731
     monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK, when=in_store, instead=fcntl.flock))
     assert built.find_once(store, KEY, wait).folder.is_relative_to(built.folder)
     assert f"the filesystem of {store.folder / 'locks'} has no locks" in said(log)
