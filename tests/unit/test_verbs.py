@@ -130,8 +130,8 @@ def test_every_code_is_explained_and_the_page_is_the_tables() -> None:
 
 
 @pytest.mark.allow_process(PYTHON)
-@pytest.mark.parametrize(("asked", "again"), [("stuck", "alone does not help"), ("no-space", "may help")])
-def test_a_code_is_explained_with_remedy_and_whether_trying_again_helps(asked: str, again: str) -> None:
-    said = call("explain", asked).stdout
-    row = EXPLANATIONS[Code(asked)]
+@pytest.mark.parametrize(("asked", "again"), [(Code.STUCK, "alone does not help"), (Code.NO_SPACE, "may help")])
+def test_a_code_is_explained_with_remedy_and_whether_trying_again_helps(asked: Code, again: str) -> None:
+    said = call("explain", asked.value).stdout
+    row = EXPLANATIONS[asked]
     assert row.meaning in said and row.remedy in said and again in said
