@@ -122,7 +122,10 @@ def explain(tools: Tools, arguments: argparse.Namespace) -> int:
         return 0
     for code, row in EXPLANATIONS.items():
         if arguments.code in (None, code.value, str(code.exit_status)):
-            sys.stdout.write(f"{code.value} (exit status {code.exit_status})\n  {row.meaning}\n  {row.remedy}\n")
+            again = "Trying again may help." if row.retryable else "Trying again alone does not help."
+            sys.stdout.write(
+                f"{code.value} (exit status {code.exit_status})\n  {row.meaning}\n  {row.remedy}\n  {again}\n"
+            )
     return 0
 
 
