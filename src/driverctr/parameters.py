@@ -128,10 +128,11 @@ def write(paths: Paths, module: str, words: Iterable[str]) -> None:
 
 def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
     """What was asked and is not so, each as "name: asked X, is Y"; what the kernel does not show counts as so."""
-    actual = shown(paths, module)
+    asked_values = split(words)
+    actual = shown(paths, module) if asked_values else {}
     return [
         f"{parameter}: asked {value}, is {actual[parameter]}"
-        for parameter, value in split(words).items()
+        for parameter, value in asked_values.items()
         if parameter in actual and not _same(value, actual[parameter])
     ]
 
