@@ -1,6 +1,5 @@
 """Module parameters: the user's /drivers/<module>.conf → modprobe's configuration → what the kernel says it took."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -86,6 +85,8 @@ def check(module: str, words: Iterable[str], known: Mapping[str, str], *, refuse
     """
     for name, value in split(words).items():
         if name not in known:
+            import difflib
+
             told = f"{module} has no parameter {name} (asked {name}={value[:100]})"
             close = difflib.get_close_matches(name, known, n=3)
             remedy = f"Correct or remove it in /drivers/{module}.conf" + (
