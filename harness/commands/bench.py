@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import statistics
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.vm import VmSpec
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 TIMEOUT_S = 1200
 CYCLES = 200
+EVENTS = 1000
+PCI = Path("/sys/bus/pci/devices")
 # Seconds into a build: some are in its tests of the kernel, some in the compilation of the modules.
 SIGNAL_MOMENTS = ("1", "3", "8", "20", "30")
 IN_VM = """
@@ -129,6 +132,51 @@ def build_natively(tag: str, script: str, *words: str) -> Any:
     return json.loads(said)
 
 
+def measure_storm(tag: str) -> list[Row]:
+    """CPU seconds that a storm of others' device events takes of the wait, natively: half of them PCI functions'."""
+    container = dockerd.client().containers.run(
+        tag,
+        ["-u", "/bench/bench_storm.py"],
+        entrypoint="python3",
+        volumes={str(GUEST): {"bind": "/bench", "mode": "ro"}},
+        network_mode="none",
+        detach=True,
+    )
+    try:
+        lines = container.logs(stream=True, follow=True)
+        first = next(lines)
+        if first.startswith(b"listening"):
+            make_events()
+            time.sleep(2)
+            container.kill("SIGTERM")
+        said = first + b"".join(lines)
+        container.wait()
+    finally:
+        container.remove(force=True)
+    told = [json.loads(line) for line in said.decode().splitlines() if line.startswith("{")]
+    if not told or not told[0]["judged"]:
+        raise HarnessError(f"the wait did not hear the storm:\n{said.decode()}")
+    found = told[0]
+    note = f"{found['judged']} of PCI functions; looks at the driver: {found['looks']}, the first one among them"
+    return [Row(f"a storm of {EVENTS} device events of others (CPU s)", found["seconds"], None, 0.2, note)]
+
+
+def make_events() -> None:
+    """Have the kernel send events about devices that are not NVIDIA's (Linux, Documentation/ABI/testing/sysfs-uevent).
+
+    Raises HarnessError where /sys cannot be written.
+    """
+    functions = [path for path in PCI.glob("*") if (path / "vendor").read_text().strip() != "0x10de"]
+    devices = [Path("/sys/devices/virtual/mem/null"), *functions[:1]]
+    try:
+        for number in range(EVENTS):
+            (devices[number % len(devices)] / "uevent").write_text("change")
+    except OSError as error:
+        raise HarnessError(
+            f"no device event can be made: {error}", "Run this as root where /sys is writable"
+        ) from error
+
+
 def measure_life(tag: str) -> list[Row]:
     """Start, stop and idleness in one virtual machine, with NVIDIA's real modules; wall seconds, median."""
     release = kernels.get(kernels.DEFAULT).release
@@ -173,6 +221,7 @@ PARTS = {
     "holders": measure_holders,
     "build": measure_build,
     "signal": measure_signal,
+    "storm": measure_storm,
     "life": measure_life,
     "cycles": measure_cycles,
 }
