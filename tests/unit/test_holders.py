@@ -315,11 +315,12 @@ def test_a_process_asleep_in_the_kernel_is_not_asked_for_its_command_line(paths:
 
 
 def test_one_that_ended_between_two_readings_is_looked_for_again(node: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = iter([stack(nvidia=3), stack(nvidia=0)])
+    busy = stack(nvidia=3)
+    seen = iter([stack(nvidia=0)])
     monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: next(seen))
-    assert holders.look(node, ()) == ()
-    seen = iter([stack(nvidia=3)] * holders.LOOKS)
-    assert [use.unseen for use in holders.look(node, ())] == [3]
+    assert holders.look(node, (), busy) == ()
+    seen = iter([busy] * (holders.LOOKS - 1))
+    assert [use.unseen for use in holders.look(node, (), busy)] == [3]
 
 
 @contextmanager

@@ -128,14 +128,15 @@ def describe(used: Sequence[InUse]) -> str:
     return "the driver is in use: " + "; ".join(sentences)
 
 
-def look(paths: Paths, own: Collection[Identity]) -> tuple[InUse, ...]:
-    """Who but our own daemons uses the driver at this moment."""
-    used: tuple[InUse, ...] = ()
-    for _ in range(LOOKS):
-        stack = modules.read_stack(paths)
-        used = in_use(stack, read(paths, stack), own, processes.blindness(paths))
+def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]) -> tuple[InUse, ...]:
+    """Who but our own daemons uses the driver at this moment; `stack` is what was just read of its modules."""
+    blind = processes.blindness(paths)
+    used = in_use(stack, read(paths, stack), own, blind)
+    for _ in range(LOOKS - 1):
         if not any(use.unseen for use in used):
             break
+        stack = modules.read_stack(paths)
+        used = in_use(stack, read(paths, stack), own, blind)
     return used
 
 
