@@ -4,7 +4,7 @@
  * What each module shares: its version, and parameters that make it fail or hang on demand.
  *
  * The kernel's large headers take nearly all of a compilation's time, which counts where the processor is emulated:
- * only nvidia.c includes them, and does for the others what needs them.
+ * only nvidia-main.c includes them, and does for the others what needs them.
  */
 #ifndef STAND_IN_H
 #define STAND_IN_H

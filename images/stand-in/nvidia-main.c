@@ -35,7 +35,6 @@ void stand_in_sleep(unsigned int seconds)
 	while (left)
 		left = schedule_timeout_uninterruptible(left);
 }
-EXPORT_SYMBOL(stand_in_sleep);
 
 int stand_in_begin(unsigned int hang, int failure)
 {
@@ -44,7 +43,6 @@ int stand_in_begin(unsigned int hang, int failure)
 		return -EINVAL;
 	return -failure;
 }
-EXPORT_SYMBOL(stand_in_begin);
 
 int nvidia_register_module(struct module *module)
 {
@@ -54,7 +52,6 @@ int nvidia_register_module(struct module *module)
 	mutex_unlock(&lock);
 	return 0;
 }
-EXPORT_SYMBOL(nvidia_register_module);
 
 void nvidia_unregister_module(void)
 {
@@ -62,7 +59,6 @@ void nvidia_unregister_module(void)
 	registered = NULL;
 	mutex_unlock(&lock);
 }
-EXPORT_SYMBOL(nvidia_unregister_module);
 
 int nvUvmInterfaceSessionCreate(struct module *module)
 {
@@ -70,19 +66,16 @@ int nvUvmInterfaceSessionCreate(struct module *module)
 	uvm_major = register_chrdev(0, "nvidia-uvm", &uvm_fops);
 	return uvm_major < 0 ? uvm_major : 0;
 }
-EXPORT_SYMBOL(nvUvmInterfaceSessionCreate);
 
 void nvUvmInterfaceSessionDestroy(void)
 {
 	unregister_chrdev(uvm_major, "nvidia-uvm");
 }
-EXPORT_SYMBOL(nvUvmInterfaceSessionDestroy);
 
 int nvidia_p2p_get_pages(void)
 {
 	return 0;
 }
-EXPORT_SYMBOL(nvidia_p2p_get_pages);
 
 /* The real driver asks for the firmware at the first open of a GPU, not when it loads. */
 static void request_gsp(struct pci_dev *gpu)
