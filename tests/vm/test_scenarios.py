@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import image, standin
+from harness import standin
 
 pytestmark = pytest.mark.vm
 
@@ -13,12 +13,6 @@ DOCKER = ("warm", "life", "crash", "input", "build", "preflight", "waiting", "ho
 
 PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"),)
 """Scripts with cases about mounts, by title, which also run under podman with crun."""
-
-
-@pytest.fixture(scope="session")
-def rootfs() -> Path:
-    """The root file system of the image built from the sources as they are."""
-    return image.export_rootfs(image.build())
 
 
 @pytest.mark.parametrize("name", DOCKER)
