@@ -45,7 +45,8 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernel", default=kernels.DEFAULT, help="release or its beginning (6.1, 6.12): the newest")
     parser.add_argument("--gpu", default=vm.DEFAULT_GPU, help="chip of the emulated GPU, or none")
     parser.add_argument("--share", action="append", default=[], metavar="NAME=DIR[:rw]", help="at /mnt/NAME")
-    parser.add_argument("--image", action="append", default=[], metavar="NAME=DIR", help="packed, at /images/NAME")
+    parser.add_argument("--image", action="append", default=[], metavar="NAME=DIR", help="at /images/NAME")
+    parser.add_argument("--scratch", action="append", default=[], metavar="DIR", help="on a disk, not in memory")
     parser.add_argument("--no-headers", action="store_true", help="a host without kernel headers")
     parser.add_argument("--memory", type=int, default=vm.MEMORY_MB, metavar="MB")
     parser.add_argument("--cpus", type=int, default=2)
@@ -66,6 +67,7 @@ def _vm(args: argparse.Namespace) -> int:
         cpus=args.cpus,
         shares={name: _share(value) for name, value in map(_named, args.share)},
         images={name: Path(value) for name, value in map(_named, args.image)},
+        scratch=args.scratch,
         append=args.append,
         timeout=args.timeout,
     )

@@ -31,6 +31,7 @@ PATCHES = REPOSITORY / "src/driverctr/patches"
 # Increase it when `nvidia-driver build` writes something else for the same source.
 MODULES_FORMAT = 1
 ROOTS_KEPT = 4
+SAVED_KEPT = 2
 ROOT_MIN_AGE_S = 3600
 
 
@@ -164,11 +165,27 @@ def export_rootfs(tag: str) -> Path:
     """
     if os.geteuid() != 0:
         raise HarnessError("only root can unpack an image with its owners and devices", "Run this as root")
-    client = dockerd.client()
-    image_id = client.images.get(tag).id
-    made = cache.entry("rootfs", [image_id], lambda to: _unpack(tag, to / "root"))
+    made = cache.entry("rootfs", [identity(tag)], lambda to: _unpack(tag, to / "root"))
     _prune(made)
     return made / "root"
+
+
+def identity(tag: str) -> str:
+    """Return the digest of the image's configuration, which names the content of each of its layers."""
+    return str(dockerd.client().images.get(tag).id)
+
+
+def saved(tag: str) -> Path:
+    """Return the file that `docker save` makes of the image."""
+    made = cache.entry("saved-image", [tag, identity(tag)], lambda to: _save(tag, to / "image.tar"))
+    cache.prune(made.parent, SAVED_KEPT)
+    return made / "image.tar"
+
+
+def _save(tag: str, to: Path) -> None:
+    with to.open("wb") as archive:
+        for chunk in dockerd.client().images.get(tag).save(named=True):
+            archive.write(chunk)
 
 
 def _unpack(tag: str, root: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 from harness import apt, cache, proc, vmhost
@@ -36,10 +37,12 @@ class Kernel:
     headers_disk: Path
 
 
+@once
 def get(wanted: str = DEFAULT) -> Kernel:
     """Return a kernel by release or by the beginning of one (6.1, 6.12), which means the newest such.
 
-    Fetches and unpacks it if the cache has none. Raises HarnessError if none is offered.
+    Fetches and unpacks it if the cache has none; what is offered is asked once per process, since apt takes a second
+    to tell. Raises HarnessError if none is offered.
     """
     release = resolve(wanted)
     image = image_package(release)

@@ -52,7 +52,8 @@ class VmSpec:
 
     `kernel`: a release or the beginning of one. `gpu`: chip of the emulated GPU, None for none. `headers`: whether
     the kernel's headers are installed. `shares`: name to folder, at /mnt/<name>. `images`: name to root folder of
-    a container image, packed once, read-only at /images/<name>. `timeout` in seconds for the whole run.
+    a container image, packed once, read-only at /images/<name>, or to a file of one, which is /images/<name>.
+    `scratch`: folders that lie on an empty disk instead of in memory. `timeout` in seconds for the whole run.
     """
 
     kernel: str = kernels.DEFAULT
@@ -62,6 +63,7 @@ class VmSpec:
     cpus: int = 2
     shares: Mapping[str, Share | Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
+    scratch: Sequence[str] = ()
     append: str = ""
     timeout: float = TIMEOUT
 
@@ -164,6 +166,7 @@ def repeat_command(spec: VmSpec, script: Path) -> str:
         words += ["--share", f"{name}={one.path}{':rw' if one.writable else ''}"]
     for name, path in spec.images.items():
         words += ["--image", f"{name}={path}"]
+    words += [word for folder in spec.scratch for word in ("--scratch", folder)]
     words += [] if spec.headers else ["--no-headers"]
     words += ["--append", spec.append] if spec.append else []
     words += ["--memory", str(spec.memory_mb), "--cpus", str(spec.cpus), "--timeout", f"{spec.timeout:.0f}"]
@@ -187,12 +190,17 @@ def _command(spec: VmSpec, folder: Path, *, shell: bool) -> list[str]:
     disks += [_image_disk(path) for path in spec.images.values()]
     shares = {name: one if isinstance(one, Share) else Share(one) for name, one in spec.shares.items()}
     mounts = [f"9p mnt-{name} /mnt/{name} {'rw' if one.writable else 'ro'}" for name, one in shares.items()]
-    mounts += [f"erofs {_disk(lowers + i)} /images/{name} ro" for i, name in enumerate(spec.images)]
+    for i, (name, path) in enumerate(spec.images.items()):
+        mounts.append(f"{'file' if path.is_file() else 'erofs'} {_disk(lowers + i)} /images/{name} ro")
+    mounts += [f"ext4 {_disk(len(disks) + i)} {folder} rw" for i, folder in enumerate(spec.scratch)]
     (folder / "job/mounts").write_text("".join(f"{line}\n" for line in mounts))
     argv = qemu.machine(kvm.accelerator(kernel, root), memory_mb=spec.memory_mb, cpus=spec.cpus)
     argv += qemu.boot(kernel.vmlinux, initramfs.host(kernel, root), _command_line(spec, lowers, shell))
     argv += qemu.console(folder / "console") + qemu.output(None if shell else folder / "output")
-    argv += qemu.disks(disks) + qemu.share("job", folder / "job", readonly=False)
+    argv += qemu.disks(disks)
+    for _ in spec.scratch:
+        argv += qemu.scratch(vmhost.empty_disk())
+    argv += qemu.share("job", folder / "job", readonly=False)
     for name, one in shares.items():
         argv += qemu.share(f"mnt-{name}", one.path.resolve(), readonly=not one.writable)
     return argv

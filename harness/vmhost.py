@@ -10,6 +10,8 @@ from harness import apt, cache, proc
 
 IMAGES = Path(__file__).resolve().parent.parent / "images"
 VM_HOST = IMAGES / "vm-host"
+# As much as an image takes twice, unpacked and as an archive, and more.
+SCRATCH_MB = 4096
 # Nothing in the guest reads these, and each file costs time when the root is packed.
 LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*")
 
@@ -44,6 +46,17 @@ def folder_disk(tree: Path) -> Path:
     """Return a folder packed as an erofs image, kept in the cache until a file's size or time in it changes."""
     key: list[cache.KeyPart] = [str(tree), cache.listing(tree)]
     return cache.entry("vm-disk", key, lambda to: pack(tree, to / "disk.erofs")) / "disk.erofs"
+
+
+def empty_disk() -> Path:
+    """Return a file of which most is a hole, formatted as ext4 without a journal: nobody looks at it after a crash."""
+    return cache.entry("vm-scratch", [SCRATCH_MB], _format) / "disk.ext4"
+
+
+def _format(to: Path) -> None:
+    disk = to / "disk.ext4"
+    mkfs = proc.need("mkfs.ext4", "e2fsprogs")
+    proc.run([mkfs, "-q", "-m", "0", "-O", "^has_journal", disk, f"{SCRATCH_MB}M"])
 
 
 def _make(to: Path, sources: str) -> None:

@@ -6,9 +6,11 @@ import argparse
 import json
 import re
 import statistics
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness import dockerd, image, kernels, standin, vm
 from harness.errors import HarnessError
@@ -17,6 +19,10 @@ from harness.vm import VmSpec
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 TIMEOUT_S = 1200
 CYCLES = 200
+EVENTS = 1000
+PCI = Path("/sys/bus/pci/devices")
+# Seconds into a build: some are in its tests of the kernel, some in the compilation of the modules.
+SIGNAL_MOMENTS = ("1", "3", "8", "20", "30")
 IN_VM = """
 . /usr/lib/vm-host/lib.sh
 mkdir -p /run/nvidia
@@ -96,19 +102,79 @@ def measure_holders(tag: str) -> list[Row]:
 
 def measure_build(tag: str) -> list[Row]:
     """CPU seconds of a native build against plain make, in one container with the kernel's headers."""
+    found = build_natively(tag, "bench_build.py", image.DEFAULT_DRIVER, "1")
+    return [Row("native build : plain make of the same tree (CPU s)", found["ours"], found["bare"], 1.05)]
+
+
+def measure_signal(tag: str) -> list[Row]:
+    """Wall seconds from a signal in the middle of a native build to the end of what it runs; the longest of some."""
+    stops = build_natively(tag, "bench_signal.py", *SIGNAL_MOMENTS)
+    if not stops:
+        raise HarnessError("no signal met a compiler at work")
+    slowest = max(stop["group"] for stop in stops)
+    note = f"of {len(stops)} moments; its own end, {max(stop['all'] for stop in stops):.2f} s"
+    return [Row("SIGTERM in a native build to the end of its process group (s)", slowest, None, 1.0, note)]
+
+
+def build_natively(tag: str, script: str, *words: str) -> Any:
+    """What a script of harness/guest tells that builds modules in a container with the kernel's headers."""
     kernel = kernels.get(kernels.DEFAULT)
     parts = [path for name in ("src", "lib") for path in (kernel.headers / "usr" / name).iterdir()]
     binds = {str(path): {"bind": f"/{path.relative_to(kernel.headers)}", "mode": "ro"} for path in parts}
     said = dockerd.client().containers.run(
         tag,
-        ["/bench/bench_build.py", kernel.release, image.DEFAULT_DRIVER, "1"],
+        [f"/bench/{script}", kernel.release, *words],
         entrypoint="python3",
         volumes={**binds, str(GUEST): {"bind": "/bench", "mode": "ro"}},
         network_mode="none",
         remove=True,
     )
-    found = json.loads(said)
-    return [Row("native build : plain make of the same tree (CPU s)", found["ours"], found["bare"], 1.05)]
+    return json.loads(said)
+
+
+def measure_storm(tag: str) -> list[Row]:
+    """CPU seconds that a storm of others' device events takes of the wait, natively: half of them PCI functions'."""
+    container = dockerd.client().containers.run(
+        tag,
+        ["-u", "/bench/bench_storm.py"],
+        entrypoint="python3",
+        volumes={str(GUEST): {"bind": "/bench", "mode": "ro"}},
+        network_mode="none",
+        detach=True,
+    )
+    try:
+        lines = container.logs(stream=True, follow=True)
+        first = next(lines)
+        if first.startswith(b"listening"):
+            make_events()
+            time.sleep(2)
+            container.kill("SIGTERM")
+        said = first + b"".join(lines)
+        container.wait()
+    finally:
+        container.remove(force=True)
+    told = [json.loads(line) for line in said.decode().splitlines() if line.startswith("{")]
+    if not told or not told[0]["judged"]:
+        raise HarnessError(f"the wait did not hear the storm:\n{said.decode()}")
+    found = told[0]
+    note = f"{found['judged']} of PCI functions; looks at the driver: {found['looks']}, the first one among them"
+    return [Row(f"a storm of {EVENTS} device events of others (CPU s)", found["seconds"], None, 0.2, note)]
+
+
+def make_events() -> None:
+    """Have the kernel send events about devices that are not NVIDIA's (Linux, Documentation/ABI/testing/sysfs-uevent).
+
+    Raises HarnessError where /sys cannot be written.
+    """
+    functions = [path for path in PCI.glob("*") if (path / "vendor").read_text().strip() != "0x10de"]
+    devices = [Path("/sys/devices/virtual/mem/null"), *functions[:1]]
+    try:
+        for number in range(EVENTS):
+            (devices[number % len(devices)] / "uevent").write_text("change")
+    except OSError as error:
+        raise HarnessError(
+            f"no device event can be made: {error}", "Run this as root where /sys is writable"
+        ) from error
 
 
 def measure_life(tag: str) -> list[Row]:
@@ -154,6 +220,8 @@ PARTS = {
     "probe": measure_probe,
     "holders": measure_holders,
     "build": measure_build,
+    "signal": measure_signal,
+    "storm": measure_storm,
     "life": measure_life,
     "cycles": measure_cycles,
 }

@@ -9,56 +9,73 @@
 #include "stand-in.h"
 
 #define NVIDIA_MAJOR	195
-#define MINORS		256
+#define CTL_MINOR	255
+#define MODESET_MINOR	254
 #define CAPS_MINORS	16
 #define MAX_GPUS	32
 
-STAND_IN_FAILURES("nvidia");
+STAND_IN_MODULE("nvidia");
 
 static bool without_gpu;
 module_param(without_gpu, bool, 0444);
 MODULE_PARM_DESC(without_gpu, "load although there is no GPU");
 
 static DEFINE_MUTEX(lock);
-static const struct file_operations *registered[MINORS];
 static struct pci_dev *gpus[MAX_GPUS];
 static dev_t caps;
+/* Of the other modules, which own them. */
+static struct file_operations modeset_fops, uvm_fops, *registered;
+static int uvm_major;
 
-int nvidia_register_module(const struct file_operations *fops, unsigned int minor)
+/* So that no signal ends it: the process shows state D. */
+void stand_in_sleep(unsigned int seconds)
 {
-	int err = -EBUSY;
+	unsigned long left = (unsigned long)seconds * HZ;
 
-	if (minor >= MINORS)
+	while (left)
+		left = schedule_timeout_uninterruptible(left);
+}
+
+int stand_in_begin(unsigned int hang, int failure)
+{
+	stand_in_sleep(hang);
+	if (failure < 0 || failure > MAX_ERRNO)
 		return -EINVAL;
-	mutex_lock(&lock);
-	if (!registered[minor]) {
-		registered[minor] = fops;
-		err = 0;
-	}
-	mutex_unlock(&lock);
-	return err;
+	return -failure;
 }
-EXPORT_SYMBOL(nvidia_register_module);
 
-void nvidia_unregister_module(unsigned int minor)
+int nvidia_register_module(struct module *module)
 {
 	mutex_lock(&lock);
-	registered[minor] = NULL;
+	modeset_fops.owner = module;
+	registered = &modeset_fops;
 	mutex_unlock(&lock);
-}
-EXPORT_SYMBOL(nvidia_unregister_module);
-
-int nvUvmInterfaceSessionCreate(void)
-{
 	return 0;
 }
-EXPORT_SYMBOL(nvUvmInterfaceSessionCreate);
+
+void nvidia_unregister_module(void)
+{
+	mutex_lock(&lock);
+	registered = NULL;
+	mutex_unlock(&lock);
+}
+
+int nvUvmInterfaceSessionCreate(struct module *module)
+{
+	uvm_fops.owner = module;
+	uvm_major = register_chrdev(0, "nvidia-uvm", &uvm_fops);
+	return uvm_major < 0 ? uvm_major : 0;
+}
+
+void nvUvmInterfaceSessionDestroy(void)
+{
+	unregister_chrdev(uvm_major, "nvidia-uvm");
+}
 
 int nvidia_p2p_get_pages(void)
 {
 	return 0;
 }
-EXPORT_SYMBOL(nvidia_p2p_get_pages);
 
 /* The real driver asks for the firmware at the first open of a GPU, not when it loads. */
 static void request_gsp(struct pci_dev *gpu)
@@ -83,15 +100,16 @@ static void request_gsp(struct pci_dev *gpu)
 static int frontend_open(struct inode *inode, struct file *file)
 {
 	unsigned int minor = iminor(inode);
-	const struct file_operations *fops;
+	const struct file_operations *fops = NULL;
 	struct pci_dev *gpu = NULL;
 
-	if (minor == NVIDIA_CTL_MINOR) {
+	if (minor == CTL_MINOR) {
 		__module_get(THIS_MODULE);
 		return 0;
 	}
 	mutex_lock(&lock);
-	fops = fops_get(registered[minor]);
+	if (minor == MODESET_MINOR)
+		fops = fops_get(registered);
 	if (minor < MAX_GPUS && gpus[minor])
 		gpu = pci_dev_get(gpus[minor]);
 	mutex_unlock(&lock);
@@ -184,7 +202,7 @@ static bool any_gpu(void)
 
 static int __init nvidia_init(void)
 {
-	int err = stand_in_begin();
+	int err = stand_in_begin(hang_init, fail_init);
 
 	if (err)
 		return err;

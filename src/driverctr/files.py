@@ -97,7 +97,8 @@ def remove(*paths: Path) -> None:
 def read_text(path: Path) -> str | None:
     """The text of a small file without the white space around it, or None where it cannot be read."""
     try:
-        return path.read_text(errors="replace").strip()
+        with path.open("rb", buffering=0) as file:
+            return file.read().decode(errors="replace").strip()
     except OSError:
         return None
 

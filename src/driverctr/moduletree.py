@@ -7,7 +7,7 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
-from driverctr.facts import hostroot, modules, mounttable
+from driverctr.facts import hostroot, kernel, modules, mounttable
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.mounttable import Mount
 from driverctr.kmod import Kmod
@@ -71,7 +71,9 @@ def assemble(
     tree cannot be written.
     """
     tree = paths.modules_tree(kernel_release)
-    first = [name for name in WANTED_FROM_HOST if not modules.is_available(paths, name)]
+    builtin = kernel.builtin_modules(kernel_release, (host,)) if host is not None else frozenset()
+    wanted = [name for name in WANTED_FROM_HOST if name.replace("-", "_") not in builtin]
+    first = [name for name in wanted if not modules.is_available(paths, name)]
     try:
         _place_ours(paths, tree, ours)
         found = _place_host(tree, host, kernel_release, first, kmod) if host is not None else set()

@@ -1,6 +1,5 @@
 """Module parameters: the user's /drivers/<module>.conf → modprobe's configuration → what the kernel says it took."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -86,6 +85,8 @@ def check(module: str, words: Iterable[str], known: Mapping[str, str], *, refuse
     """
     for name, value in split(words).items():
         if name not in known:
+            import difflib
+
             told = f"{module} has no parameter {name} (asked {name}={value[:100]})"
             close = difflib.get_close_matches(name, known, n=3)
             remedy = f"Correct or remove it in /drivers/{module}.conf" + (
@@ -128,10 +129,11 @@ def write(paths: Paths, module: str, words: Iterable[str]) -> None:
 
 def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
     """What was asked and is not so, each as "name: asked X, is Y"; what the kernel does not show counts as so."""
-    actual = shown(paths, module)
+    asked_values = split(words)
+    actual = shown(paths, module) if asked_values else {}
     return [
         f"{parameter}: asked {value}, is {actual[parameter]}"
-        for parameter, value in split(words).items()
+        for parameter, value in asked_values.items()
         if parameter in actual and not _same(value, actual[parameter])
     ]
 

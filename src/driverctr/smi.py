@@ -28,8 +28,8 @@ def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Seque
     """nvidia-smi exits 0, as the operator's probe demands, and lists as many GPUs as must answer.
 
     `ours` are the PCI addresses of the GPUs that the driver should serve. Returns those that do not answer, where
-    enough others do. Raises DriverError (gpu-init-failed, not-ready) that names the silent GPUs, with the kernel's
-    words about them.
+    enough others do. Raises DriverError (gpu-init-failed, other-version, not-ready) that names the silent GPUs, with
+    the kernel's words about them.
     """
     with kernellog.Mark(paths) as mark:
         result = runner.run([SMI], limit=limit, check=False)
@@ -50,7 +50,7 @@ def _judge(result: Result) -> None:
         )
     if result.status == MISMATCH:
         raise DriverError(
-            Code.NOT_READY,
+            Code.OTHER_VERSION,
             f"userspace and kernel modules are of different versions (nvidia-smi: {result.words})",
             "Use an image whose userspace is of the loaded modules' version",
         )

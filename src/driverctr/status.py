@@ -77,7 +77,7 @@ class Status:
 def publish(paths: Paths, status: Status) -> None:
     """Write the document; raises OSError."""
     document = {"schema": SCHEMA, **asdict(status)}
-    write_atomic(paths.status_file, json.dumps(document, indent=2) + "\n")
+    write_atomic(paths.status_file, json.dumps(document) + "\n")
 
 
 def remove(paths: Paths) -> None:

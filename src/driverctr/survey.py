@@ -117,12 +117,12 @@ def modules_to_load(config: Config, *, mellanox: bool) -> tuple[str, ...]:
 def survey(paths: Paths, config: Config) -> Facts:
     """Look at the node; raises DriverError where the wish itself makes no sense here."""
     described = image.read(paths.root)
-    check_architecture(described, kernel.read(paths.root).architecture)
+    running_kernel = kernel.read(paths.root)
+    check_architecture(described, running_kernel.architecture)
     for module in ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-peermem"):
         parameters.user_words(paths, module)
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
-    running_kernel = kernel.read(paths.root)
     wish = make_wish(config, described, running_kernel.release, support)
     stack = modules.read_stack(paths)
     to_load = modules_to_load(config, mellanox=gpus.have_mellanox(paths))

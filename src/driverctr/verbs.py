@@ -1,12 +1,14 @@
 """What each verb does, and what its failure means for the exit status."""
 
-import argparse
+from __future__ import annotations
+
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
@@ -21,12 +23,15 @@ from driverctr.signals import Budget, Signals
 from driverctr.steps import Tools
 from driverctr.syslog import Syslog
 
-Verb = Callable[[Tools, argparse.Namespace], int]
+if TYPE_CHECKING:
+    import argparse
+
+    Verb = Callable[[Tools, argparse.Namespace], int]
 
 
 def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
-    arguments = make_parser().parse_args(words)
+    arguments = parse(words)
     log, paths = Log(), Paths()
     try:
         config = settings.load(os.environ, flags_of(arguments))
@@ -44,8 +49,17 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     except BrokenPipeError:
         return 128 + 13
     except Exception as bug:  # noqa: BLE001  # a bug: told with its traceback, and with an exit status of its own
+        import traceback
+
         log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)))
         return BUG_EXIT_STATUS
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The words of the command line; a bare verb, as a container starts with it, needs no parser."""
+    if list(words) in (["init"], ["load"]):
+        return cast("argparse.Namespace", SimpleNamespace(verb=words[0], act=init))
+    return make_parser().parse_args(words)
 
 
 def make_tools(config: Config, log: Log, paths: Paths, hashes: Hashes | None = None) -> Tools:
@@ -122,7 +136,10 @@ def explain(tools: Tools, arguments: argparse.Namespace) -> int:
         return 0
     for code, row in EXPLANATIONS.items():
         if arguments.code in (None, code.value, str(code.exit_status)):
-            sys.stdout.write(f"{code.value} (exit status {code.exit_status})\n  {row.meaning}\n  {row.remedy}\n")
+            again = "Trying again may help." if row.retryable else "Trying again alone does not help."
+            sys.stdout.write(
+                f"{code.value} (exit status {code.exit_status})\n  {row.meaning}\n  {row.remedy}\n  {again}\n"
+            )
     return 0
 
 
@@ -151,6 +168,8 @@ def probe_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The verbs and flags of the reference, and ours."""
+    import argparse
+
     parser = argparse.ArgumentParser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 

@@ -14,7 +14,7 @@ from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, describe, failures, write_manifest
+from driverctr.modules import ModuleSet, built, describe, failures, write_manifest
 from driverctr.modules.built import scratch_folder, told_if_full
 from driverctr.modules.ondisk import OnDisk, verify
 from driverctr.paths import Paths
@@ -196,6 +196,20 @@ def test_a_full_disk_in_the_build_is_told_whoever_meets_it_and_nothing_stays(tmp
             raise failure
         assert raised.value.code is Code.NO_SPACE and "/var/tmp" in raised.value.remedy
     assert not list(tmp_path.iterdir())
+
+
+def test_built_modules_that_find_no_room_leave_what_was_there_and_no_half(
+    made: ModuleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "sets/wanted"
+    make_tree(target, {"nvidia.ko": "former"})
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(built, "sync", full)
+    with pytest.raises(DriverError, match=f"cannot be stored in {target}") as raised:
+        built.publish(made, target, tmp_path / "log")
+    assert raised.value.code is Code.NO_SPACE and "150 MB" in raised.value.remedy
+    assert [path.name for path in target.parent.iterdir()] == ["wanted"]
+    assert (target / "nvidia.ko").read_text() == "former"
 
 
 def test_another_failure_of_the_build_keeps_its_code(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_repeat_command_is_understood_by_the_command_line(tmp_path: Path, monkey
         headers=False,
         shares={"out": Share(tmp_path, writable=True), "in": tmp_path},
         images={"driver": tmp_path},
+        scratch=["/var/lib/docker"],
         append="a=1 b",
         timeout=90,
     )

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from driverctr.facts import containers, holders, processes
+from driverctr.facts import containers, holders, openfiles, processes
 from driverctr.facts.containers import Container
 from driverctr.facts.handles import Scanner
 from driverctr.facts.holders import LISTED, Holder, InUse
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.openfiles import LESS, SAME, Descriptor, OpenFiles
 from driverctr.facts.processes import Process
 from driverctr.paths import Paths
 from tests.unit.conftest import make_tree
@@ -51,8 +52,9 @@ def process(paths: Paths, pid: int, files: Mapping[str, str | None] = {}, *, sta
 
 
 @pytest.fixture
-def node(paths: Paths) -> Paths:
-    """A node where the real null device is nvidia-frontend's."""
+def node(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A node where the real null device is nvidia-frontend's, and each descriptor an open file of its own."""
+    monkeypatch.setattr(openfiles, "compare", lambda *of: LESS if (of[0], of[2]) < (of[1], of[3]) else 2)
     make_tree(paths.root, {"proc/devices": "Character devices:\n  1 nvidia-frontend\n\nBlock devices:\n  1 nvidia\n"})
     make_tree(paths.root, {"proc/stat": "cpu 1\nbtime 1000\n"})
     return paths
@@ -202,6 +204,65 @@ def test_a_holder_by_file_and_another_module_by_mapping_is_told_whole(node: Path
     assert dict(found.handles) == {"nvidia": 2, "nvidia_uvm": 2} and not found.closed
 
 
+def test_an_open_file_that_several_share_is_counted_once_and_hides_nobody(
+    node: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7 forked 8, and 7 has a dup(2); who has it by a mapping alone would be hidden by counting twice."""
+    same = {(7, 3): 1, (7, 4): 1, (8, 3): 1, (8, 5): 2}
+
+    def compare(pid: int, other: int, descriptor: int, other_descriptor: int) -> int:
+        one, two = same[pid, descriptor], same[other, other_descriptor]
+        return SAME if one == two else LESS if one < two else 2
+
+    monkeypatch.setattr(openfiles, "compare", compare)
+    process(node, 7, {"fd/3": "-> /dev/null", "fd/4": "-> /dev/null"})
+    process(node, 8, {"fd/3": "-> /dev/null", "fd/5": "-> /dev/null"})
+    process(node, 9, {"maps": MAPS, "map_files/400000-452000": f"-> {NULL}"})
+    found = {holder.pid: holder for holder in holders.read(node, stack(nvidia=9))}
+    assert {pid: holder.counted("nvidia") for pid, holder in found.items()} == {7: 3, 8: 3, 9: 3}
+    (used,) = holders.in_use(stack(nvidia=10), found.values(), ())
+    assert used.unseen == 1 and "pid 8 (sleep 1000)" in str(used)
+
+
+def test_a_mapping_of_what_is_open_too_counts_nothing_and_is_told_where_references_are_left(node: Paths) -> None:
+    process(node, 7, {"fd/3": "-> /dev/null", "maps": MAPS, "map_files/400000-452000": f"-> {NULL}"})
+    found = holders.read(node, stack(nvidia=6))
+    assert [(dict(holder.handles), holder.maps) for holder in found] == [({"nvidia": 3}, ("nvidia",))]
+    (used,) = holders.in_use(stack(nvidia=6), found, (), "run the container with --pid=host")
+    assert used.unseen == 3
+    assert "3 reference(s) by mappings of these or by holders not visible from here (run" in str(used)
+
+
+def test_what_our_own_daemon_maps_is_told_once_it_is_stopped(node: Paths) -> None:
+    process(node, 7, {"fd/3": "-> /dev/null", "maps": MAPS, "map_files/400000-452000": f"-> {NULL}"})
+    daemon = holders.read(node, stack(nvidia=9))
+    assert holders.in_use(stack(nvidia=9), daemon, {daemon[0].identity}) == ()
+    process(node, 8, {"fd/3": "-> /dev/null"})
+    (used,) = holders.in_use(stack(nvidia=9), holders.read(node, stack(nvidia=9)), {daemon[0].identity})
+    assert [holder.pid for holder in used.by] == [8] and used.mapped
+
+
+@pytest.mark.allow_process("sleep")
+def test_the_kernel_tells_a_shared_open_file_from_one_opened_again() -> None:
+    def opened() -> int:
+        return os.open("/dev/null", os.O_RDONLY)
+
+    first, again = opened(), opened()
+    second = os.dup(first)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=(first, again))
+    try:
+        seen = OpenFiles()
+        told = [seen.is_new(1, Descriptor(os.getpid(), number)) for number in (first, again, second)]
+        told += [seen.is_new(1, Descriptor(child.pid, number)) for number in (first, again)]
+    finally:
+        child.kill()
+        child.wait()
+        for number in (first, again, second):
+            os.close(number)
+    assert told == [True, True, False, False, False]
+    assert openfiles.compare(os.getpid(), os.getpid(), 999_999, 0) < 0
+
+
 def test_a_thread_with_a_file_table_of_its_own_is_found_as_its_process(node: Paths) -> None:
     process(node, 7, {"task/7/x": "", "task/17/x": ""})
     make_tree(node.root, {"proc/17/fd/3": "-> /dev/null"})
@@ -254,11 +315,12 @@ def test_a_process_asleep_in_the_kernel_is_not_asked_for_its_command_line(paths:
 
 
 def test_one_that_ended_between_two_readings_is_looked_for_again(node: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = iter([stack(nvidia=3), stack(nvidia=0)])
+    busy = stack(nvidia=3)
+    seen = iter([stack(nvidia=0)])
     monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: next(seen))
-    assert holders.look(node, ()) == ()
-    seen = iter([stack(nvidia=3)] * holders.LOOKS)
-    assert [use.unseen for use in holders.look(node, ())] == [3]
+    assert holders.look(node, (), busy) == ()
+    seen = iter([busy] * (holders.LOOKS - 1))
+    assert [use.unseen for use in holders.look(node, (), busy)] == [3]
 
 
 @contextmanager

@@ -175,6 +175,16 @@ def test_the_tree_holds_ours_and_only_the_hosts_modules_that_are_needed(
     assert fake_bin.calls[-1] == f"depmod -b {paths.root} 6.1"
 
 
+def test_what_is_built_into_the_kernel_is_not_asked_for(
+    paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
+) -> None:
+    builtin = "kernel/drivers/i2c/i2c-core.ko\nkernel/drivers/char/ipmi/ipmi_msghandler.ko\n"
+    make_tree(paths.root, {"host/lib/modules/6.1/modules.builtin": builtin})
+    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
+    assert moduletree.assemble(paths, "6.1", ours, HostRoot(paths.root / "host", Reach.MOUNT), kmod) == ["drm"]
+    assert [call.split()[-1] for call in fake_bin.calls if "--show-depends" in call] == ["ipmi_devintf", "drm"]
+
+
 def test_depmod_runs_again_only_when_something_changed_and_stale_modules_go(
     paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
 ) -> None:

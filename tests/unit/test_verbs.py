@@ -127,3 +127,11 @@ def test_every_setting_is_in_the_readme() -> None:
 def test_every_code_is_explained_and_the_page_is_the_tables() -> None:
     assert set(EXPLANATIONS) == set(Code)
     assert (SOURCE.parent / "docs/errors.md").read_text() == markdown(), "python -m driverctr explain --markdown"
+
+
+@pytest.mark.allow_process(PYTHON)
+@pytest.mark.parametrize(("asked", "again"), [(Code.STUCK, "alone does not help"), (Code.NO_SPACE, "may help")])
+def test_a_code_is_explained_with_remedy_and_whether_trying_again_helps(asked: Code, again: str) -> None:
+    said = call("explain", asked.value).stdout
+    row = EXPLANATIONS[asked]
+    assert row.meaning in said and row.remedy in said and again in said

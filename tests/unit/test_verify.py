@@ -206,7 +206,7 @@ def test_the_lock_is_seen_without_taking_it(paths: Paths, tmp_path: Path) -> Non
     ("script", "code", "said"),
     [
         ("echo 'No devices were found'; exit 6", Code.GPU_INIT_FAILED, "no GPU could be initialised"),
-        ("echo 'Driver/library version mismatch'; exit 18", Code.NOT_READY, "different versions"),
+        ("echo 'Driver/library version mismatch'; exit 18", Code.OTHER_VERSION, "different versions"),
         ("exit 12", Code.NOT_READY, "exit status 12"),
         ("exec /bin/sleep 30", Code.COMMAND_FAILED, "did not end within 1 s"),
     ],

@@ -1,5 +1,6 @@
 """The proving ground itself: how a run ended is told truly, and what it emulates is there."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.vm import Outcome, Share, VmSpec
 
 GUEST = Path(__file__).parent / "guest"
 REPOSITORY = Path(__file__).resolve().parents[2]
+HALF_A_MINUTE_MS = 30_000
 BARE = VmSpec(gpu=None, headers=False, timeout=300)
 
 pytestmark = pytest.mark.vm
@@ -73,12 +75,18 @@ def test_emulated_gpu_and_stand_in(kernel: str) -> None:
 
 
 def test_stand_in_builds_in_the_guest() -> None:
+    """In half a minute where nothing else runs; here other machines do, so that three times as much is allowed."""
     spec = VmSpec(shares={"source": REPOSITORY / "images/stand-in"}, timeout=600)
     script = """
         set -e
         cp -r /mnt/source /tmp/build
-        time make -s -C /tmp/build -j"$(nproc)" KERNEL_UNAME="$(uname -r)" IGNORE_CC_MISMATCH=1 modules
+        began=${EPOCHREALTIME/./}
+        make -s -C /tmp/build -j"$(nproc)" KERNEL_UNAME="$(uname -r)" IGNORE_CC_MISMATCH=1 modules
+        echo "built in $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
         insmod /tmp/build/nvidia.ko
         insmod /tmp/build/nvidia-uvm.ko
     """
-    vm.run(spec, script, live=True).check()
+    said = vm.run(spec, script, live=True).check().output
+    took = re.search(r"^built in (\d+) ms$", said, re.MULTILINE)
+    assert took is not None
+    assert int(took.group(1)) < 3 * HALF_A_MINUTE_MS

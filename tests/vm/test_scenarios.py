@@ -4,21 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import image, standin
+from harness import standin
 
 pytestmark = pytest.mark.vm
 
-DOCKER = ("store", "warm", "life", "crash", "input", "preflight", "waiting", "holders", "words")
+DOCKER = ("store", "warm", "life", "crash", "input", "build", "preflight", "waiting", "holders", "words")
 """Scripts that run under docker with runc."""
 
 PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"),)
 """Scripts with cases about mounts, by title, which also run under podman with crun."""
-
-
-@pytest.fixture(scope="session")
-def rootfs() -> Path:
-    """The root file system of the image built from the sources as they are."""
-    return image.export_rootfs(image.build())
 
 
 @pytest.mark.parametrize("name", DOCKER)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from driverctr.facts import gpus
 from driverctr.facts.gpus import VENDOR_NVIDIA
-from driverctr.files import entries, read_text
+from driverctr.files import entries
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -37,8 +38,11 @@ def read(paths: Paths) -> Fabric:
 
 
 def _is_switch(folder: Path) -> bool:
-    vendor, kind, device = (int(read_text(folder / name) or "0x0", 16) for name in ("vendor", "class", "device"))
-    return vendor == VENDOR_NVIDIA and kind >> 8 == CLASS_BRIDGE_OTHER and device in NVSWITCH_IDS
+    return (
+        gpus.read_number(folder / "vendor") == VENDOR_NVIDIA
+        and gpus.read_number(folder / "class") >> 8 == CLASS_BRIDGE_OTHER
+        and gpus.read_number(folder / "device") in NVSWITCH_IDS
+    )
 
 
 def _manages_nvlink5(folder: Path) -> bool:

@@ -1,5 +1,7 @@
 """NVIDIA's functions on the PCI bus, from sysfs."""
 
+from pathlib import Path
+
 from driverctr.files import entries, link_target, read_text
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -44,11 +46,9 @@ def read(paths: Paths) -> tuple[Gpu, ...]:
     """All GPUs, by address."""
     found = []
     for folder in entries(paths.pci_devices):
-        vendor, kind = (read_text(folder / name) or "0x0" for name in ("vendor", "class"))
-        if int(vendor, 16) == VENDOR_NVIDIA and int(kind, 16) >> 16 == CLASS_DISPLAY:
-            device, *subsystem = (
-                int(read_text(folder / name) or "0", 16) for name in ("device", "subsystem_vendor", "subsystem_device")
-            )
+        if read_number(folder / "vendor") == VENDOR_NVIDIA and read_number(folder / "class") >> 16 == CLASS_DISPLAY:
+            names = ("device", "subsystem_vendor", "subsystem_device")
+            device, *subsystem = (read_number(folder / name) for name in names)
             reserved = read_text(folder / "driver_override") or ""
             none = ("", "(null)")  # how sysfs writes that nothing is set (drivers/pci/pci-sysfs.c)
             found.append(
@@ -65,6 +65,9 @@ def read(paths: Paths) -> tuple[Gpu, ...]:
 
 def have_mellanox(paths: Paths) -> bool:
     """Whether a Mellanox NIC is there, which GPUDirect RDMA needs."""
-    return any(
-        int(read_text(folder / "vendor") or "0x0", 16) == VENDOR_MELLANOX for folder in entries(paths.pci_devices)
-    )
+    return any(read_number(folder / "vendor") == VENDOR_MELLANOX for folder in entries(paths.pci_devices))
+
+
+def read_number(file: Path) -> int:
+    """A number as sysfs writes it, in hexadecimal; 0 where it cannot be read."""
+    return int(read_text(file) or "0", 16)

@@ -7,11 +7,12 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from driverctr.facts import chardevs
 from driverctr.facts.chardevs import MINOR_MODESET
+from driverctr.facts.openfiles import Descriptor, OpenFiles
 from driverctr.files import link_target
 from driverctr.paths import Paths
 
@@ -69,8 +70,8 @@ class Scanner:
     kinds: dict[bytes, bytes] = field(default_factory=dict)
     """File system types by mount id (unique on a node) and by device, as far as they were needed."""
     namespaces: set[str] = field(default_factory=set)
-    mapped: dict[bytes, Counter[str]] = field(default_factory=dict)
-    """References by device, inode and path of a mapping: a library is looked at once, not once a process."""
+    mapped: dict[bytes, int | None] = field(default_factory=dict)
+    """Our device by device, inode and path of a mapping: a library is looked at once, not once a process."""
 
     def pids(self) -> list[int]:
         """Every process we see."""
@@ -85,25 +86,48 @@ class Scanner:
 
     def open_files(self, pid: int) -> Counter[str]:
         """References by module through open files; a process that ends meanwhile, or is closed to us, has none."""
-        found: Counter[str] = Counter()
+        return self._references(device for _, device in self._descriptors(pid))
+
+    def shared_files(self, pids: Iterable[int]) -> dict[int, Counter[str]]:
+        """What of that is through open files that an earlier descriptor stands for too: forks and dup(2) share them."""
+        seen = OpenFiles()
+        shared = {}
+        for pid in pids:
+            held = [(device, Descriptor(pid, number)) for number, device in self._descriptors(pid)]
+            shared[pid] = self._references(device for device, met in held if not seen.is_new(device, met))
+        return shared
+
+    def mappings(self, pid: int) -> Counter[str]:
+        """References by module through mappings of devices that the process has not open.
+
+        Each device counts once, the least there can be: neither how many open files are behind the mappings of one
+        device can be told, nor whether those are open still.
+        """
+        mapped = self._mapped_devices(pid)
+        return self._references(mapped.difference(device for _, device in self._descriptors(pid)) if mapped else ())
+
+    def mapped_modules(self, pid: int) -> tuple[str, ...]:
+        """The modules that a process holds by mappings, maybe more often than `mappings` counts."""
+        return tuple(sorted(self._references(self._mapped_devices(pid))))
+
+    def _descriptors(self, pid: int) -> Iterator[tuple[int, int]]:
+        """Number and device of each descriptor that holds one of ours."""
         with contextlib.suppress(OSError), os.scandir(f"{self.paths.proc}/{pid}/fd") as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if self._may_stat(pid, entry.name, os.readlink(entry.path).encode(errors="surrogateescape")):
-                        taken = self._taken(os.stat(entry.path))
-                        found += taken if taken and not self._is_path_only(pid, entry.name) else Counter()
-        return found
+                        device = self._our_device(os.stat(entry.path))
+                        if device is not None and not self._is_path_only(pid, entry.name):
+                            yield int(entry.name), device
 
-    def mappings(self, pid: int) -> Counter[str]:
-        """References by module through mappings, each file counted once, closed or not.
-
-        maps shows the device the node lies on, not the one it stands for; map_files leads to the node itself (proc(5)).
-        """
-        found: Counter[str] = Counter()
+    def _mapped_devices(self, pid: int) -> set[int]:
+        """maps shows the device a node lies on, not the one it stands for; map_files leads to the node (proc(5))."""
+        found = set()
         for start, end, key, device, name in self._read_maps(pid):
             if key not in self.mapped:
                 self.mapped[key] = self._mapping(pid, f"{int(start, 16):x}-{int(end, 16):x}", device, name)
-            found += self.mapped[key]
+            if (ours := self.mapped[key]) is not None:
+                found.add(ours)
         return found
 
     def _read_maps(self, pid: int) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
@@ -115,12 +139,12 @@ class Scanner:
                     seen.add(key)
                     yield start, end, key, device, name
 
-    def _mapping(self, pid: int, area: str, device: bytes, name: bytes) -> Counter[str]:
+    def _mapping(self, pid: int, area: str, device: bytes, name: bytes) -> int | None:
         major, _, minor = device.partition(b":")
         if _is_device_name(name) or self._is_local(pid, b"%d:%d" % (int(major, 16), int(minor, 16))):
             with contextlib.suppress(OSError):
-                return self._taken(os.stat(f"{self.paths.proc}/{pid}/map_files/{area}"))
-        return Counter()
+                return self._our_device(os.stat(f"{self.paths.proc}/{pid}/map_files/{area}"))
+        return None
 
     def _may_stat(self, pid: int, descriptor: str, target: bytes) -> bool:
         """Whether a descriptor may be a device's, told without asking its file system, which may be dead."""
@@ -146,14 +170,21 @@ class Scanner:
                     for mount, device, kind in _MOUNT.findall(file.read()):
                         self.kinds[mount] = self.kinds[device] = kind
 
-    def _taken(self, status: os.stat_result) -> Counter[str]:
+    def _our_device(self, status: os.stat_result) -> int | None:
+        """The number of the device a node stands for, where it is ours."""
         if not stat.S_ISCHR(status.st_mode):
-            return Counter()
+            return None
         major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         device = self.majors.get(major)
         if device is None or (device == DRM and not self._is_our_card(major, minor)):
-            return Counter()
-        return references(device, minor)
+            return None
+        return status.st_rdev
+
+    def _references(self, devices: Iterable[int]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for device in devices:
+            found += references(self.majors[os.major(device)], os.minor(device))
+        return found
 
     def _is_our_card(self, major: int, minor: int) -> bool:
         """Whether a drm node is a GPU of ours; all vendors share the major."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -33,7 +33,8 @@ class Holder:
     """A process with open handles: pid, command, start (seconds since the epoch), references taken by module.
 
     `ticks` is its start by the kernel's clock: with the pid its identity. `closed`: it keeps mappings of files it
-    has closed, and nothing open.
+    has closed, and nothing open. `shared` is what of `handles` is through open files that another holder was counted
+    for, `maps` the modules it holds by mappings, maybe more often than `handles` says.
     """
 
     pid: int
@@ -43,6 +44,12 @@ class Holder:
     ticks: int = 0
     container: Container = field(default_factory=Container)
     closed: bool = False
+    shared: tuple[tuple[str, int], ...] = ()
+    maps: tuple[str, ...] = ()
+
+    def counted(self, module: str) -> int:
+        """References to a module that nobody else was counted for."""
+        return max(0, dict(self.handles).get(module, 0) - dict(self.shared).get(module, 0))
 
     @property
     def identity(self) -> Identity:
@@ -64,13 +71,14 @@ class Holder:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "handles": dict(self.handles)}
+        return {**asdict(self), "handles": dict(self.handles), "shared": dict(self.shared)}
 
 
 @frozen
 class InUse:
     """A module that cannot be unloaded now: its refcnt, the modules that hold it, references of our own daemons,
-    the processes of others, references of nobody we see. `blind` says why somebody may not be visible."""
+    the processes of others, references that no holder seen explains. `blind` says why somebody may not be visible,
+    `mapped` that those seen keep mappings, which may be behind some of these references."""
 
     module: str
     refcnt: int
@@ -79,6 +87,7 @@ class InUse:
     by: tuple[Holder, ...]
     unseen: int
     blind: str = ""
+    mapped: bool = False
 
     def __str__(self) -> str:
         """For a sentence; what cannot be seen is said."""
@@ -91,7 +100,8 @@ class InUse:
             users.append(f"{len(self.by) - LISTED} more")
         if self.unseen:
             cure = f" ({self.blind})" if self.blind else ""
-            users.append(f"{self.unseen} reference(s) by holders not visible from here{cure}")
+            who = "mappings of these or by holders" if self.mapped else "holders"
+            users.append(f"{self.unseen} reference(s) by {who} not visible from here{cure}")
         return f"{self.module} has refcnt {self.refcnt}{self._innocent()}: {', '.join(users)}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,14 +128,15 @@ def describe(used: Sequence[InUse]) -> str:
     return "the driver is in use: " + "; ".join(sentences)
 
 
-def look(paths: Paths, own: Collection[Identity]) -> tuple[InUse, ...]:
-    """Who but our own daemons uses the driver at this moment."""
-    used: tuple[InUse, ...] = ()
-    for _ in range(LOOKS):
-        stack = modules.read_stack(paths)
-        used = in_use(stack, read(paths, stack), own, processes.blindness(paths))
+def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]) -> tuple[InUse, ...]:
+    """Who but our own daemons uses the driver at this moment; `stack` is what was just read of its modules."""
+    blind = processes.blindness(paths)
+    used = in_use(stack, read(paths, stack), own, blind)
+    for _ in range(LOOKS - 1):
         if not any(use.unseen for use in used):
             break
+        stack = modules.read_stack(paths)
+        used = in_use(stack, read(paths, stack), own, blind)
     return used
 
 
@@ -144,6 +155,9 @@ def read(paths: Paths, stack: Mapping[str, LoadedModule]) -> tuple[Holder, ...]:
         for pid in scanner.pids():
             if handles_of(pid):
                 _add(paths, found, pid, handles_of, closed=handles_of == scanner.mappings)
+        for pid, shared in scanner.shared_files(sorted(found)).items():
+            maps = found[pid].maps if handles_of == scanner.open_files else scanner.mapped_modules(pid)
+            found[pid] = replace(found[pid], shared=tuple(sorted(shared.items())), maps=maps)
         if not any(_unexplained(module, found.values()) for module in stack.values()):
             break
     return tuple(found[pid] for pid in sorted(found))
@@ -152,21 +166,29 @@ def read(paths: Paths, stack: Mapping[str, LoadedModule]) -> tuple[Holder, ...]:
 def in_use(
     stack: Mapping[str, LoadedModule], holders: Collection[Holder], own: Collection[Identity], blind: str = ""
 ) -> tuple[InUse, ...]:
-    """The modules that somebody other than our own daemons keeps from being unloaded; the refcnt has the last word."""
+    """The modules that somebody other than our own daemons keeps from being unloaded; the refcnt has the last word.
+
+    What our daemons map may hold more than can be counted: it is told once they are stopped, before anything is
+    unloaded.
+    """
     found = []
     for module in stack.values():
         here = [holder for holder in holders if dict(holder.handles).get(module.name)]
         others = tuple(holder for holder in here if holder.identity not in own)
-        ours = sum(dict(holder.handles)[module.name] for holder in here if holder.identity in own)
+        daemons = [holder for holder in here if holder.identity in own]
+        mapped = any(module.name in holder.maps for holder in here)
         unseen = _unexplained(module, holders)
+        if not others and any(module.name in daemon.maps for daemon in daemons):
+            continue
         if module.handles and (others or unseen):
-            found.append(InUse(module.name, module.refcnt, module.holders, ours, others, unseen, blind))
+            ours = sum(daemon.counted(module.name) for daemon in daemons)
+            found.append(InUse(module.name, module.refcnt, module.holders, ours, others, unseen, blind, mapped))
     return tuple(found)
 
 
 def _unexplained(module: LoadedModule, holders: Iterable[Holder]) -> int:
-    """References of nobody we know. A file shared by a fork is seen twice and held once: more may be seen than held."""
-    return max(0, module.handles - sum(dict(holder.handles).get(module.name, 0) for holder in holders))
+    """References of nobody we know; a file shared by a fork is seen twice and counted once."""
+    return max(0, module.handles - sum(holder.counted(module.name) for holder in holders))
 
 
 def _of_threads(scanner: Scanner, pid: int) -> Counter[str]:

@@ -13,8 +13,8 @@ from driverctr.records import frozen
 SMI_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 """Where NVIDIA's validator looks for nvidia-smi (gpu-operator, internal/driver/root.go)."""
 
-MODULE_FILE = re.compile(r"^([^:]*/)?nvidia(?:-current)?\.ko(?:\.\w+)?:", re.MULTILINE)
-"""The core module's line in modules.dep (modules.dep(5)); Debian calls it nvidia-current."""
+MODULE_FILE = re.compile(r"([^:]*/)?nvidia(?:-current)?\.ko(?:\.\w+)?:")
+"""How the core module's line in modules.dep begins (modules.dep(5)); Debian calls it nvidia-current."""
 
 DRIVER_ROOT = Path("/run/nvidia/driver")
 """As the host names it."""
@@ -59,7 +59,8 @@ def _smi(host: HostRoot) -> Path | None:
 def _module(host: HostRoot, release: str) -> Path | None:
     try:
         tree = host.resolve(Path("/lib/modules") / release)
-        found = MODULE_FILE.search(read_text(tree / "modules.dep") or "")
+        lines = (read_text(tree / "modules.dep") or "").splitlines()
+        found = next(filter(None, (MODULE_FILE.match(line) for line in lines if "nvidia" in line)), None)
         return host.resolve(host.inside(tree) / found.group()[:-1]) if found else None
     except DriverError:
         return None

@@ -72,8 +72,8 @@ def _padded(size: int) -> int:
 
 def config_value(text: str, name: str) -> str:
     """A string setting of a kernel configuration, without its quotes; empty where it is not set."""
-    found = re.search(rf"^{name}=(.*)$", text, re.MULTILINE)
-    return found.group(1).strip().strip('"') if found else ""
+    _, found, rest = f"\n{text}".partition(f"\n{name}=")
+    return rest.partition("\n")[0].strip().strip('"') if found else ""
 
 
 def compiler_of_tree(build_dir: Path) -> str:
@@ -112,5 +112,6 @@ def builtin_modules(release: str, places: tuple[HostRoot, ...]) -> frozenset[str
         except DriverError:
             continue
         if (text := read_text(path)) is not None:
-            return frozenset(Path(line).name.split(".")[0].replace("-", "_") for line in text.splitlines() if line)
+            names = (line.rpartition("/")[2].partition(".")[0] for line in text.splitlines() if line)
+            return frozenset(name.replace("-", "_") for name in names)
     return frozenset()

@@ -1,9 +1,10 @@
 """What a module file says of itself, read from its ELF sections without starting a process."""
 
-import mmap
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import field
+from io import FileIO
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -39,11 +40,9 @@ def read(path: Path) -> ModuleInfo:
 
     Raises DriverError (no-modules) where the file is no 64-bit ELF object or is cut short; OSError where unreadable.
     """
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                sections = _sections(data)
-                machine = MACHINES.get(HEADER.unpack_from(data)[1], "another processor")
+            machine, sections = _read_sections(file)
         except (ValueError, struct.error) as error:
             raise DriverError(Code.NO_MODULES, f"{path} is not a whole 64-bit ELF module: {error}") from error
     fields: dict[str, str] = {}
@@ -56,7 +55,7 @@ def read(path: Path) -> ModuleInfo:
             parameter, _, kind = value.partition(":")
             parameters[parameter] = kind
     build_id = build_id_of_notes(sections.get(".note.gnu.build-id", b""))
-    return ModuleInfo(build_id, fields, parameters, machine)
+    return ModuleInfo(build_id, fields, parameters, MACHINES.get(machine, "another processor"))
 
 
 def read_elf_build_id(path: Path) -> str:
@@ -64,21 +63,31 @@ def read_elf_build_id(path: Path) -> str:
     return read(path).build_id
 
 
-def _sections(data: mmap.mmap) -> dict[str, bytes]:
-    """The two sections we read, by name; raises ValueError or struct.error on anything else than a whole module."""
-    if data[:6] != MAGIC_64_LITTLE:
+def _read_sections(file: FileIO) -> tuple[int, dict[str, bytes]]:
+    """The machine, and by name the two sections we read; raises ValueError or struct.error where it is no whole module.
+
+    A few short reads: a mapping of tens of megabytes costs more, and a file that is cut short meanwhile would kill us.
+    """
+    header = _read_at(file, 0, HEADER.size)
+    if header[:6] != MAGIC_64_LITTLE:
         raise ValueError("wrong magic number")
-    _, _, _, _, _, table, _, _, _, _, size, count, names_index = HEADER.unpack_from(data)
-    headers = [SECTION.unpack_from(data, table + number * size) for number in range(count)]
+    _, machine, _, _, _, table, _, _, _, _, size, count, names_index = HEADER.unpack(header)
+    sections = _read_at(file, table, count * size)
+    headers = [SECTION.unpack_from(sections, number * size) for number in range(count)]
     if names_index >= count:
         raise ValueError("no section names")
     _, _, _, _, names_at, names_size, *_ = headers[names_index]
-    names = data[names_at : names_at + names_size]
+    names = _read_at(file, names_at, names_size)
     found: dict[str, bytes] = {}
     for name_at, _, _, _, offset, length, *_ in headers:
         name = names[name_at : names.find(b"\0", name_at)].decode(errors="replace")
         if name in (".modinfo", ".note.gnu.build-id"):
-            if offset + length > len(data):
-                raise ValueError("cut short")
-            found[name] = data[offset : offset + length]
-    return found
+            found[name] = _read_at(file, offset, length)
+    return machine, found
+
+
+def _read_at(file: FileIO, offset: int, size: int) -> bytes:
+    """A part of the file; raises ValueError where it has none such."""
+    if offset + size > os.fstat(file.fileno()).st_size:
+        raise ValueError("cut short")
+    return os.pread(file.fileno(), size, offset)

@@ -101,7 +101,10 @@ class DriverRoot:
 
     def state(self) -> RootState:
         """What is mounted there now; raises OSError if the mount table cannot be read."""
-        mounts = self.read()
+        return self.judge(self.read())
+
+    def judge(self, mounts: Sequence[Mount]) -> RootState:
+        """What a mount table says is mounted there."""
         layers = mounttable.layers(mounts, self.target)
         carrier = mounttable.visible(mounts, self.paths.run)
         group = carrier.shared if carrier is not None else None
@@ -129,8 +132,9 @@ class DriverRoot:
         self._require_shared()
         with self._guarded("published"), self._locked():
             staging.clear(self.place / "peer", self.calls)
-            replaced = len(self.state().layers)
-            with staging.staged(self.paths.root, self.place / "root", self.calls, self.read(), carry) as tree:
+            mounts = self.read()
+            replaced = len(self.judge(mounts).layers)
+            with staging.staged(self.paths.root, self.place / "root", self.calls, mounts, carry) as tree:
                 self._publish(tree)
             state = self.state()
         if not state.settled:
@@ -208,27 +212,31 @@ class DriverRoot:
 
     def _peel(self, keep: int) -> None:
         """Take layers off until `keep` are left. Inner peers go first: through them the new tree would go too."""
-        for _ in range(len(self.state().layers) + 1):
-            self._detach_peers()
-            if len(self.state().layers) <= keep:
+        state = self._detach_peers()
+        for _ in state.layers:
+            if len(state.layers) <= keep:
                 return
             self.calls.umount(self.target)
+            state = self._detach_peers()
 
-    def _detach_peers(self) -> None:
-        """Take away the peers of /run/nvidia inside the uppermost tree, innermost mounts first.
+    def _detach_peers(self) -> RootState:
+        """Take away the peers of /run/nvidia inside the uppermost tree, innermost mounts first; returns what is left.
 
         The kernel lets an unmount propagate only to mounts without children, so each mount goes by itself: then the
         host's copies go too. With trees stacked by repeated `mount --rbind /` this also takes the hidden lower ones.
         """
-        for _ in range(len(self.read())):
-            mounts = self.read()
-            peers = self.state().peers
-            if not peers:
-                return
-            inside = [*peers, *(m for peer in peers for m in mounttable.below(mounts, Path(peer.target)))]
+        mounts = self.read()
+        state = self.judge(mounts)
+        for _ in mounts:
+            if not state.peers:
+                break
+            inside = [*state.peers, *(m for peer in state.peers for m in mounttable.below(mounts, Path(peer.target)))]
             parents = {mount.parent for mount in mounts}
             leaves = [m for m in inside if m.id not in parents]
             self.calls.umount(max(leaves, key=lambda mount: len(mount.target)).target)
+            mounts = self.read()
+            state = self.judge(mounts)
+        return state
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

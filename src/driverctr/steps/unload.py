@@ -1,7 +1,7 @@
 """Unload what is loaded, in the order of the real holders graph."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from driverctr import daemons, smi
@@ -50,17 +50,19 @@ def settle(tools: Tools) -> None:
         tools.signals.sleep(SETTLE_PAUSE)
 
 
-def check_free(tools: Tools) -> None:
+def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
     """Raise DriverError (in-use) with module, refcount and process if anybody but our own daemons uses the driver.
 
-    A module whose load or unload has not ended is neither free nor used: DriverError (stuck).
+    A module whose load or unload has not ended is neither free nor used: DriverError (stuck). Returns the modules.
     """
-    if unsettled := modules.unsettled(modules.read_stack(tools.paths)):
+    stack = modules.read_stack(tools.paths)
+    if unsettled := modules.unsettled(stack):
         hanging = tasks.hanging_module_tools(tools.paths)
         raise DriverError(Code.STUCK, tasks.describe_stuck(unsettled, hanging), EXPLANATIONS[Code.STUCK].remedy)
-    used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)])
+    used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)], stack)
     if used:
         raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
+    return stack
 
 
 def stop_daemons(tools: Tools) -> tuple[Running, ...]:
@@ -88,8 +90,7 @@ def unload_modules(tools: Tools) -> None:
     Raises DriverError. Somebody may come in between test and rmmod: then what went already is loaded again, and named
     is who came.
     """
-    check_free(tools)
-    stack = modules.read_stack(tools.paths)
+    stack = check_free(tools)
     order = modules.unload_order(stack)
     if not order:
         return

@@ -1,5 +1,6 @@
-# cycle.sh RUNTIME: the whole life of the driver container with NVIDIA's real modules, seen from the host.
-# /images/driver: the image's root; /mnt/modules: modules built before.
+# cycle.sh RUNTIME [DIGEST]: the whole life of the driver container with NVIDIA's real modules, seen from the host.
+# /images/driver: the image's root, or /images/saved: what docker save made of the image with that digest;
+# /mnt/modules: modules built before.
 . /mnt/guest/scenario.sh
 set_folder=/mnt/modules/$(uname -r)/$driver-proprietary
 gpu=0001:01:00.0
@@ -15,7 +16,7 @@ firmware_resolved() {
     esac
 }
 
-set_up "$1" /images/driver
+set_up "$1" "${2:-/images/driver}"
 common+=(-v /mnt/modules:/opt/driverctr/modules:ro -v /run/mellanox:/run/mellanox:rslave)
 mkdir -p /tmp/drivers /tmp/secret /tmp/firmware
 echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
@@ -27,6 +28,7 @@ stand_in nvidia
 stand_in nvidia-uvm
 start first -v /tmp/drivers:/drivers:ro -v /tmp/secret:/run/secrets:ro -e VERIFY_DEPTH=devices -- nvidia-driver init
 check "ready" wait_for 240 ready
+[ "$runtime" != docker ] || check "what runs is the image as it was loaded" runs_as_loaded first
 container "$runtime" logs first 2>&1 | tail -n 60
 tell "ready"
 for module in nvidia nvidia-uvm nvidia-modeset; do

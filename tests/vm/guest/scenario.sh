@@ -24,7 +24,8 @@ common=(--pid=host -v /run/nvidia:/run/nvidia:rshared)
 
 tell() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 
-# set_up RUNTIME [FOLDER]: have the image ready; without FOLDER that of the stand-in driver.
+# set_up RUNTIME [FOLDER|DIGEST]: have the image ready, as a folder or saved in /images/saved; without one that of the
+# stand-in driver.
 set_up() {
     runtime=$1 image=${2:-}
     mkdir -p /run/nvidia /run/mellanox $orders
@@ -33,7 +34,10 @@ set_up() {
         common+=(-v $orders:$orders:ro)
         lay_over
     fi
-    [ "$runtime" != docker ] || docker_image "$image"
+    case $runtime:$image in
+    docker:/*) docker_image "$image" ;;
+    docker:*) load_image ;;
+    esac
 }
 
 # The stand-in's modules and programs, and the checkout's sources if shared, over the image's root, read-only.
@@ -57,6 +61,19 @@ docker_image() {
     layer=$(docker image inspect --format '{{.GraphDriver.Data.UpperDir}}' driver:test)
     mount --bind "$1" "$layer"
     image=driver:test
+}
+
+# As an image comes to a node. Containers are started by the digest of its configuration, which names the content of
+# each layer.
+load_image() {
+    start_docker
+    docker load --input /images/saved || exit
+    tell "loaded"
+}
+# runs_as_loaded NAME: its image is the one asked for, and nothing covers the layers that Docker unpacked.
+runs_as_loaded() {
+    is "$(docker container inspect --format '{{.Image}}' "$1")" "$image" &&
+        fails grep ' /var/lib/docker/overlay2/[^/ ]*/diff ' /proc/self/mountinfo
 }
 
 check() {

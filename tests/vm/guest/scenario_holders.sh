@@ -31,6 +31,12 @@ assert address not in (None, ctypes.c_void_p(-1).value), os.strerror(ctypes.get_
 os.close(device)
 time.sleep(int(sys.argv[1]))' "$1" "$2"
 }
+# Two processes share one open file: counted twice it would hide who has only a mapping.
+sleep_forked() {
+    exec 3<"$2"
+    sleep "$1" &
+    exec sleep "$1"
+}
 sleep_path_only() {
     exec python3 -c 'import os, sys, time; os.open(sys.argv[2], os.O_PATH); time.sleep(int(sys.argv[1]))' "$1" "$2"
 }
@@ -62,7 +68,7 @@ chmod +x /tmp/rmmod
 if scenario "every holder is named, and nobody else"; then
     bring_up main
     : >/tmp/nvidia0
-    host sleep_on 7501 $device
+    host sleep_forked 7501 $device
     host sleep_mapped 7502 /run/nvidia/driver/dev/nvidia0
     host sleep_elsewhere 7503
     start user -- sh -c "exec sleep 7504 <$device"
@@ -76,6 +82,7 @@ if scenario "every holder is named, and nobody else"; then
     said=$(inside main driverctr status)
     echo "$said" | grep '^in use'
     check "a plain process" word "pid ${others[0]} (sleep 7501)"
+    check "its child, which shares its open file" word "pid $(pgrep -P "${others[0]}") (sleep 7501)"
     check "a mapping whose file is closed" word "pid ${others[1]} (python3 -c"
     check "as such" word "[by a mapping alone, since "
     check "another name in another namespace" word "pid $(pid_of "sleep 7503") (sleep 7503)"

@@ -18,6 +18,15 @@ if scenario "nvidia-smi and persistenced obey orders"; then
     echo 'echo "No devices were found"; exit 6' >$orders/smi
     start smi -- nvidia-driver init
     refused smi 31 "no GPU could be initialised"
+    remove smi
+    cat >$orders/smi <<'END'
+printf '<4>%s\n' 'NVRM: API mismatch: the client has the version 550.90.07, but' \
+    'NVRM: this kernel module has the version 535.309.01.' >/dev/kmsg
+echo 'Failed to initialize NVML: Driver/library version mismatch'
+exit 18
+END
+    start mismatch -- nvidia-driver init
+    refused mismatch 41 "userspace and kernel modules are of different versions" "the client has the version 550.90.07"
     rm $orders/smi
     echo 'fail no such thing as a GPU' >$orders/persistenced
     start daemon -- nvidia-driver init

@@ -34,6 +34,24 @@ if scenario "GPUs the release does not drive"; then
     swap_gpu a100
 fi
 
+if scenario "GPUs that the release drives with the open modules only"; then
+    # As lists of later releases have them, GH200 among them; none of this one's is.
+    python3 - /images/driver/usr/share/nvidia/supported-gpus.json /tmp/supported-gpus.json <<'PYTHON'
+import json, sys
+known = json.load(open(sys.argv[1]))
+for chip in known["chips"]:
+    chip["features"].append("kernelopen" if chip["devid"].lower() == "0x20b0" else "gsp_proprietary_supported")
+json.dump(known, open(sys.argv[2], "w"))
+PYTHON
+    list=(-v /tmp/supported-gpus.json:/usr/share/nvidia/supported-gpus.json:ro)
+    start proprietary "${list[@]}" -e KERNEL_MODULE_TYPE=proprietary -- nvidia-driver init
+    refused proprietary 26 "does not work with the proprietary modules of $driver" "Set KERNEL_MODULE_TYPE=open"
+    start auto "${list[@]}" -- driverctr plan
+    check "without a setting they are chosen" is "$(exit_of auto)" 0
+    check "and it says so" said auto "driver $driver (open modules)"
+    untouched
+fi
+
 if scenario "a GPU that belongs to another driver"; then
     # vfio-pci itself binds only behind an IOMMU, which there is none of here: it is reserved for it all the same.
     echo vfio-pci >$gpu/driver_override
@@ -46,8 +64,12 @@ if scenario "a GPU that belongs to another driver"; then
     start taken -- nvidia-driver init
     refused taken 27 "is taken by pci-stub"
     check "it is left where it was" is "$(bound $gpu)" pci-stub
-    untouched
+    # nouveau itself finds no firmware in the emulated GPU and lets it go: it has it reserved.
+    echo nouveau >$gpu/driver_override
     echo 0001:01:00.0 >$gpu/driver/unbind
+    start nouveau -- nvidia-driver init
+    refused nouveau 27 "is taken by nouveau" "modprobe.blacklist=nouveau"
+    untouched
     echo >$gpu/driver_override
 fi
 
@@ -93,6 +115,16 @@ if scenario "an NVSwitch, and no fabric manager"; then
     refused fabric 29 "NVSwitch at 0001:01:00.0"
     untouched
     swap_gpu a100
+fi
+
+if scenario "NVLink 5, and no fabric manager"; then
+    # The kernel's own folder of InfiniBand devices, with one put over it: nothing here has such a function.
+    modprobe ib_core
+    mkdir -p /tmp/infiniband/mlx5_0/device && printf '\202\036ConnectX SW_MNG' >/tmp/infiniband/mlx5_0/device/vpd
+    start nvlink -v /tmp/infiniband:/sys/class/infiniband:ro -- nvidia-driver init
+    refused nvlink 29 "NVLink 5 managed through mlx5_0"
+    untouched
+    rmmod ib_core
 fi
 
 if scenario "/run/nvidia is not shared"; then
@@ -157,6 +189,15 @@ if scenario "the kernel wants signatures"; then
     echo 1 >/sys/module/module/parameters/sig_enforce
     start enforced -- nvidia-driver init
     refused enforced 9 "module.sig_enforce is set"
+    # Signed, but by nobody the kernel knows: only the load tells.
+    openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=nobody/ -keyout /tmp/key -out /tmp/cert 2>/dev/null
+    cp -r /images/stand-in/opt/driverctr/modules /tmp/signed
+    for module in /tmp/signed/*/*/*.ko; do
+        /usr/lib/linux-kbuild-*/scripts/sign-file sha256 /tmp/key /tmp/cert "$module"
+    done
+    sums /tmp/signed
+    start untrusted -v /tmp/signed:/opt/driverctr/modules:ro -- nvidia-driver load
+    refused untrusted 39 "the kernel rejects it: module with unavailable key" "MOK"
     untouched
 fi
 

@@ -80,9 +80,16 @@ if scenario "a load that hangs in the kernel"; then
 fi
 
 if scenario "an unload that hangs in the kernel"; then
-    bring_up leaving -e STOP_TIMEOUT=8
+    # Whatever can hang, hangs: nvidia-smi, the daemon, and rmmod.
+    echo deaf >$orders/persistenced
+    bring_up leaving -e STOP_TIMEOUT=12
     echo 120 >/sys/module/nvidia/parameters/hang_exit
+    echo 'sleep 99' >$orders/smi
+    began=$(date +%s)
     container "$runtime" stop --time 90 leaving >/dev/null
+    took=$(($(date +%s) - began))
+    check "the stop takes little more than STOP_TIMEOUT: $took s" test $took -le 24
+    check "and needs some of it" test $took -ge 5
     refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
     check "it did not wait for the kernel" state_is nvidia going
     check "the status says so" phase_is stuck
