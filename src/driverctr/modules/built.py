@@ -5,8 +5,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from driverctr import files, patches
@@ -15,18 +16,33 @@ from driverctr.distros import Distro
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernel, limits
 from driverctr.facts.compiler import choose
+from driverctr.hashing import sha256
 from driverctr.headers import Headers, HeaderSearch, PackageSource
 from driverctr.log import Log
 from driverctr.modules import ModuleFile, ModuleSet, Wish, describe, write_manifest
+from driverctr.modules.entry import BUILD_LOG
+from driverctr.modules.key import Key
+from driverctr.modules.locks import Wait
 from driverctr.modules.ondisk import DEFAULT_FOLDER, set_folder
+from driverctr.modules.store import Store, check
 from driverctr.records import frozen
 from driverctr.run import Runner
-from driverctr.userspace.image import Image, Source
+from driverctr.userspace.image import DESCRIPTION, Image, Source
 
-BUILD_LOG = "build.log"
+AUTO_CONF = "include/config/auto.conf"
+"""The kernel's configuration, as Kbuild includes it; headers of some distributions have no .config."""
 DEFAULT_SCRATCH = Path("/var/tmp")
 SCRATCH = "driverctr-build-"
 ROOM_NEEDED = "Give the container's /var/tmp 1 GB to spare"
+
+
+@frozen
+class Draft:
+    """What was built, as it lies in scratch, the log of it, and what it was built with and from."""
+
+    module_set: ModuleSet
+    log_path: Path
+    provenance: Mapping[str, str]
 
 
 @frozen
@@ -49,19 +65,49 @@ class Built:
     name: str = "build"
 
     def find(self, wish: Wish) -> ModuleSet:
-        """Build the set and publish it in place of a former one.
+        """Build the set and publish it on disk, in place of a former one.
 
         Raises DriverError: no-modules (the image has no such source), headers-missing, compiler-missing, build-failed,
         no-space.
         """
+        with self._built(wish) as draft:
+            return publish(draft.module_set, set_folder(self.folder, wish), draft.log_path)
+
+    def find_once(self, store: Store, key: Key, wait: Wait) -> ModuleSet:
+        """Build the set into the store, unless another process does or has done so: then that one's is waited for.
+
+        A store that cannot be used is told in the log; the set is published on disk then. `wait` lets seconds pass and
+        may raise. Raises DriverError as `find` does.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(store.building(key, wait))
+            except DriverError as error:
+                self.log.warning(f"store: {error}")
+                return self.find(key.wish)
+            try:
+                return check(store.find(key).folder).module_set
+            except DriverError as error:
+                self.log.debug(f"store: {error}")
+            draft = stack.enter_context(self._built(key.wish))
+            try:
+                entry = store.publish(key, draft.module_set, draft.log_path, draft.provenance)
+            except DriverError as error:
+                self.log.warning(f"store: the modules that were built are not kept in it: {error}")
+                return publish(draft.module_set, set_folder(self.folder, key.wish), draft.log_path)
+            draft.log_path.unlink(missing_ok=True)
+            return entry.module_set
+
+    @contextmanager
+    def _built(self, wish: Wish) -> Iterator[Draft]:
         source = self.image.source(wish.driver_version, wish.module_type)
         with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
                 search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root)
                 headers = search.find(wish.kernel_release)
             request = self._request(wish, source, headers, scratch)
-            draft = self._draft(wish, request, build(request, self.runner, self.log))
-            return publish(draft, set_folder(self.folder, wish), request.log_path)
+            module_set = self._draft(wish, request, build(request, self.runner, self.log))
+            yield Draft(module_set, request.log_path, self._provenance(request))
 
     def _request(self, wish: Wish, source: Source, headers: Headers, scratch: Path) -> BuildRequest:
         wanted = headers.cc_version_text or kernel.read(self.root, wish.kernel_release).cc_version_text
@@ -90,6 +136,28 @@ class Built:
             patches=tuple(patch.file for patch in request.patches),
             compiler=request.compiler.command,
         )
+
+    def _provenance(self, request: BuildRequest) -> dict[str, str]:
+        """What the key does not tell; an empty text where it is not known."""
+        headers, compiler = request.headers, request.compiler.command
+        said = self.runner.run([compiler, "--version"], check=False).stdout.splitlines()
+        return {
+            "compiler": said[0] if said else compiler,
+            "kernel_compiler": headers.cc_version_text,
+            "config_sha256": _digest(headers.build_dir / ".config") or _digest(headers.build_dir / AUTO_CONF),
+            "symvers_sha256": _digest(headers.build_dir / "Module.symvers"),
+            "headers": headers.place,
+            "image_sha256": _digest(self.root / DESCRIPTION),
+            "patches": ", ".join(patch.file for patch in request.patches),
+            "built": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        }
+
+
+def _digest(file: Path) -> str:
+    try:
+        return sha256(file)
+    except OSError:
+        return ""
 
 
 def check_built(wish: Wish, modules: Mapping[str, ModuleFile]) -> None:

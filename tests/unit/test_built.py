@@ -1,0 +1,144 @@
+"""The provider that builds: once for each key, into the store where there is one that can be used."""
+
+import errno
+import fcntl
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from driverctr import distros
+from driverctr.errors import Code, DriverError
+from driverctr.hashing import sha256
+from driverctr.log import Log
+from driverctr.modules import Wish
+from driverctr.modules.built import Built
+from driverctr.modules.key import Key
+from driverctr.modules.ondisk import OnDisk
+from driverctr.modules.store import Store, check
+from driverctr.run import Runner
+from driverctr.userspace.image import Image, ModuleType, Source
+from driverctr.versions import DriverVersion
+from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.module_files import write_module
+from tests.unit.stored import said
+from tests.unit.stored import store as store
+from tests.unit.test_headers import CONFIG, FLAVOUR, RELEASE, split_tree
+from tests.unit.test_store_crash import forked, raising, status_of
+
+VERSION = DriverVersion("535.309.01")
+WISH = Wish(RELEASE, VERSION.text, "proprietary")
+KEY = Key(WISH.driver_version, WISH.module_type, "11" * 32, "x86_64", RELEASE, "#1 SMP Debian 6.1.192-2", "ab" * 20)
+NAMES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-peermem")
+
+
+@pytest.fixture
+def built(tmp_path: Path, fake_bin: FakeBin, runner: Runner, log: Log) -> Built:
+    """A builder whose compiler and make are fake; the time a make takes is in the file `takes`."""
+    node = tmp_path / "node"
+    split_tree(node)
+    make_tree(node, {"usr/src/nvidia/Makefile": "modules:\n", "usr/share/driverctr/image.json": "{}"})
+    for name in NAMES:
+        write_module(tmp_path / f"made/{name}.ko", RELEASE)
+    (tmp_path / "takes").write_text("0")
+    fake_bin.add("gcc-12", 'case "$1" in -dumpversion) echo 12;; *) echo "gcc-12 (Debian) 12.2.0"; echo more;; esac')
+    fake_bin.add("cp", '/bin/cp "$@"')
+    fake_bin.add("strip")
+    fake_bin.add(
+        "make", f'/bin/sleep "$(/bin/cat {tmp_path}/takes)"; /bin/cp {tmp_path}/made/*.ko .; echo "  CC [M]  x.o"'
+    )
+    source = Source(ModuleType.PROPRIETARY, VERSION, node / "usr/src/nvidia", "22" * 32)
+    described = Image(VERSION, (source,), "debian", "amd64")
+    distro = distros.by_name("debian")
+    (tmp_path / "scratch").mkdir()
+    return Built(described, distro, runner, log, None, tmp_path / "modules", tmp_path / "scratch", node)
+
+
+def compiled(fake_bin: FakeBin) -> int:
+    """How often make ran."""
+    return sum(call.startswith("make ") for call in fake_bin.calls)
+
+
+def wait(seconds: float) -> None:
+    time.sleep(0.01)
+
+
+def test_a_build_lies_on_disk_in_the_layout_that_is_found_there(built: Built) -> None:
+    found = built.find(WISH)
+    assert OnDisk(built.folder).find(WISH) == found and (found.folder / "build.log").is_file()
+    assert not list(built.scratch.iterdir())
+
+
+def test_a_build_goes_into_the_store_with_what_it_was_made_with(built: Built, store: Store) -> None:
+    found = built.find_once(store, KEY, wait)
+    entry = check(store.find(KEY).folder)
+    assert entry.module_set == found and "CC [M]" in (entry.folder / "build.log").read_text()
+    headers = built.root / FLAVOUR
+    expected = {
+        "compiler": "gcc-12 (Debian) 12.2.0",
+        "kernel_compiler": CONFIG.split('"')[1],
+        "config_sha256": sha256(headers / "include/config/auto.conf"),
+        "symvers_sha256": sha256(headers / "Module.symvers"),
+        "image_sha256": sha256(built.root / "usr/share/driverctr/image.json"),
+        "patches": "",
+    }
+    assert {name: entry.provenance[name] for name in expected} == expected
+    assert not list(built.scratch.iterdir()) and not built.folder.exists()
+
+
+def test_the_second_builder_of_a_key_compiles_nothing(
+    built: Built, store: Store, fake_bin: FakeBin, log: Log, tmp_path: Path
+) -> None:
+    (tmp_path / "takes").write_text("0.5")
+    pid = forked(lambda: built.find_once(store, KEY, wait))
+    while not compiled(fake_bin):
+        time.sleep(0.01)
+    before = len(fake_bin.calls)
+    found = built.find_once(store, KEY, wait)
+    assert status_of(pid) == 0 and compiled(fake_bin) == 1
+    assert not [call for call in fake_bin.calls[before:] if not call.startswith(("strip", "gcc-12 --version"))]
+    assert found == store.find(KEY).module_set and "waiting for it" in said(log)
+
+
+def test_many_builders_at_once_compile_once(built: Built, store: Store, fake_bin: FakeBin, tmp_path: Path) -> None:
+    (tmp_path / "takes").write_text("0.2")
+    pids = [forked(lambda: built.find_once(store, KEY, wait)) for _ in range(6)]
+    assert [status_of(pid) for pid in pids] == [0] * 6 and compiled(fake_bin) == 1
+
+
+def test_a_damaged_entry_is_built_anew(built: Built, store: Store, fake_bin: FakeBin) -> None:
+    file = built.find_once(store, KEY, wait).modules["nvidia"].file
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    built.find_once(store, KEY, wait)
+    assert compiled(fake_bin) == 2 and check(store.find(KEY).folder)
+
+
+def test_a_build_that_fails_leaves_its_log_and_the_next_may_try(built: Built, store: Store, fake_bin: FakeBin) -> None:
+    make = (fake_bin.folder / "make").read_text()
+    fake_bin.add("make", "echo '/x/nv.c:1:1: error: no'; exit 2")
+    with pytest.raises(DriverError) as failed:
+        built.find_once(store, KEY, wait)
+    assert failed.value.code is Code.BUILD_FAILED and [path.suffix for path in built.scratch.iterdir()] == [".log"]
+    assert store.look() == () and not list((store.folder / "locks").iterdir())
+    (fake_bin.folder / "make").write_text(make)
+    assert built.find_once(store, KEY, wait)
+
+
+def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
+    built: Built, store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_store = lambda descriptor, *words: str(store.folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink())  # noqa: E731
+    monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK, when=in_store, instead=fcntl.flock))
+    assert built.find_once(store, KEY, wait).folder.is_relative_to(built.folder)
+    assert f"the filesystem of {store.folder / 'locks'} has no locks" in said(log)
+
+
+def test_a_store_that_is_full_is_no_reason_to_lose_what_was_built(
+    built: Built, store: Store, log: Log, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    into = lambda source, target: Path(target).is_relative_to(store.folder)  # noqa: E731
+    monkeypatch.setattr(shutil, "copyfile", raising(errno.ENOSPC, when=into, instead=shutil.copyfile))
+    found = built.find_once(store, KEY, wait)
+    assert OnDisk(built.folder).find(WISH) == found and compiled(fake_bin) == 1
+    assert "not kept in it" in said(log) and "No space left on device" in said(log)
