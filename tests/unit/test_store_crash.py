@@ -136,7 +136,7 @@ def test_many_publishers_readers_and_evictors_see_whole_entries_or_none(store: S
     def evicting() -> None:
         while time.monotonic() < deadline:
             store.prune(0)
-            time.sleep(SLEEPS)
+            time.sleep(5 * SLEEPS)
 
     acts = [lambda: publishing(0), lambda: publishing(1), reading, reading, evicting]
     assert [status_of(pid) for pid in [forked(act) for act in acts]] == [0] * len(acts)
