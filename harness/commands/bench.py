@@ -177,6 +177,25 @@ def make_events() -> None:
         ) from error
 
 
+def measure_store(tag: str) -> list[Row]:
+    """Wall seconds of a hit in the store, natively in a container, with NVIDIA's real modules."""
+    modules = image.real_modules(kernels.get(kernels.DEFAULT).release)
+    said = dockerd.client().containers.run(
+        tag,
+        ["/bench/bench_store.py", "/mnt/modules"],
+        entrypoint="python3",
+        volumes={
+            str(GUEST): {"bind": "/bench", "mode": "ro"},
+            str(modules): {"bind": "/mnt/modules", "mode": "ro"},
+        },
+        network_mode="none",
+        remove=True,
+    )
+    found = json.loads(said)
+    what = f"store hit on {found['bytes'] / 1e6:.0f} MB of modules : sha256sum of them (s)"
+    return [Row(what, found["ours"], found["bare"], 1.5)]
+
+
 def measure_life(tag: str) -> list[Row]:
     """Start, stop and idleness in one virtual machine, with NVIDIA's real modules; wall seconds, median."""
     release = kernels.get(kernels.DEFAULT).release
@@ -222,6 +241,7 @@ PARTS = {
     "build": measure_build,
     "signal": measure_signal,
     "storm": measure_storm,
+    "store": measure_store,
     "life": measure_life,
     "cycles": measure_cycles,
 }

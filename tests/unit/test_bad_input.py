@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from driverctr import config as settings
-from driverctr import distros, markers, moduletree, parameters, pidlock, survey
+from driverctr import distros, files, markers, moduletree, parameters, pidlock, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
@@ -204,7 +204,7 @@ def test_built_modules_that_find_no_room_leave_what_was_there_and_no_half(
     target = tmp_path / "sets/wanted"
     make_tree(target, {"nvidia.ko": "former"})
     (tmp_path / "log").touch()
-    monkeypatch.setattr(built, "sync", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(DriverError, match=f"cannot be stored in {target}") as raised:
         built.publish(made, target, tmp_path / "log")
     assert raised.value.code is Code.NO_SPACE and "150 MB" in raised.value.remedy
