@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from driverctr.hashing import sha256
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a write fails with where no more may be written."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is still being written; it begins with a dot."""

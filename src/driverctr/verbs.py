@@ -26,7 +26,7 @@ Verb = Callable[[Tools, argparse.Namespace], int]
 
 def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
-    arguments = make_parser().parse_args(words)
+    arguments = make_parser(words).parse_args(words)
     log, paths = Log(), Paths()
     try:
         config = settings.load(os.environ, flags_of(arguments))
@@ -149,8 +149,8 @@ def probe_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
     return probe()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The verbs and flags of the reference, and ours."""
+def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The verbs and flags of the reference, and ours; those below `store` only where `words` begin with it."""
     parser = argparse.ArgumentParser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -182,6 +182,11 @@ def make_parser() -> argparse.ArgumentParser:
     asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
     asked.add_argument("--markdown", action="store_true", help="all, as docs/errors.md has them")
     add("unload", unload, "take away what a driver container that is no more has left")
+    stored = verbs.add_parser("store", help="list, verify, prune, export and import modules built before")
+    if words[:1] == ["store"]:
+        from driverctr import storeverbs
+
+        storeverbs.add_to(stored)
     add("reload_nvidia_peermem", reload_peermem, "load nvidia-peermem once MOFED's and our driver are ready, and stay")
     add("probe_nvidia_peermem", probe_peermem, "exit 1 if nvidia-peermem should be loaded and is not")
     return parser

@@ -222,13 +222,32 @@ class Store:
 
         One that is whole stays: somebody replaced it since the damage was seen.
         """
-        folder = self._place(key)
+        self._set_aside(self._place(key), reason)
+
+    def _set_aside(self, folder: Path, reason: str) -> None:
         try:
             with self._alone():
                 if os.path.lexists(folder):
                     self._undamaged(folder)
         except (OSError, DriverError) as error:
             self.log.warning(f"store: {folder} is damaged ({reason}) and stays: {error}")
+
+    def verify(self) -> tuple[Refused, ...]:
+        """Compare every file of every entry with its manifest; what is wrong is returned, what is damaged set aside.
+
+        Raises DriverError (store-unusable).
+        """
+        wrong: list[Refused] = []
+        for seen in self.look():
+            try:
+                check(seen.folder)
+            except DriverError as error:
+                if os.path.lexists(seen.folder):
+                    newer = error.code is Code.STORE_UNUSABLE
+                    wrong.append(Refused(seen.folder, error.message, newer))
+                    if not newer:
+                        self._set_aside(seen.folder, error.message)
+        return tuple(wrong)
 
     def _move_aside(self, folder: Path, reason: str) -> None:
         former = sorted(files.entries(self.folder / ASIDE), key=_number)
@@ -311,7 +330,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in files.FULL
             raise DriverError(
                 Code.NO_SPACE if full else Code.STORE_UNUSABLE,
                 f"the store {self.folder} cannot be {act}: {error}",

@@ -1,0 +1,228 @@
+"""The verbs of `driverctr store`: what lies in the store, whether it is whole, what fits, and how it travels."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from driverctr import config as settings
+from driverctr import node, survey
+from driverctr.errors import Code, DriverError
+from driverctr.facts import gpus, kernel
+from driverctr.facts.kernel import KernelFacts
+from driverctr.modules import archive, key, pins
+from driverctr.modules import store as stores
+from driverctr.modules.entry import Entry, Refused
+from driverctr.modules.key import Key
+from driverctr.modules.store import Store
+from driverctr.steps import Tools
+from driverctr.userspace import image
+from driverctr.versions import KernelRelease
+
+Act = Callable[[Tools, argparse.Namespace], int]
+
+SHORTEST = 6
+"""Digits by which an entry can be named at least."""
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs below `store`."""
+    verbs = parser.add_subparsers(dest="store_verb", required=True, metavar="VERB")
+
+    def add(name: str, act: Act, text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb.set_defaults(act=act)
+        return verb
+
+    add("list", show, "print the entries, the last used first").add_argument(
+        "--json", action="store_true", help="for programs"
+    )
+    add(
+        "verify",
+        verify,
+        "compare every file with its manifest; what is damaged is set aside, and built anew when needed",
+    )
+    why = add(
+        "why", explain, "print whether the modules wanted here are in the store, or what keeps the nearest from it"
+    )
+    prune = add("prune", prune_to, "give up what was used least recently; what runs, ran last or is to run stays")
+    prune.add_argument("--max-size", metavar="SIZE", help="such as 2G; default: STORE_MAX_SIZE")
+    export = add("export", export_to, "write entries to one file, for nodes that reach neither packages nor a server")
+    export.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
+    export.add_argument("file", type=Path, metavar="FILE")
+    for verb in (why, export):
+        verb.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
+    taken = add(
+        "import",
+        import_from,
+        "take the entries of a file into the store. They are code for the kernel, checked against damage only: whoever "
+        "imports a file vouches for where it comes from",
+    )
+    taken.add_argument("file", type=Path, metavar="FILE")
+
+
+def open_store(tools: Tools) -> Store:
+    """The store of the settings; raises DriverError (no-modules, store-unusable)."""
+    folder = stores.locate(tools.paths, tools.config)
+    return Store.open(folder, tools.runner.log, tools.config.store_max_size)
+
+
+def show(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print what lies in the store."""
+    found = describe(open_store(tools), kernel.read(tools.paths.root))
+    sys.stdout.write(json.dumps(found, indent=2) + "\n" if arguments.json else format_list(found))
+    return 0
+
+
+def describe(store: Store, running: KernelFacts) -> dict[str, Any]:
+    """The store as a document: sizes in bytes, times in UTC."""
+    try:
+        reasons = pins.read(store.folder).reasons()
+    except DriverError as error:
+        store.log.warning(f"store: what is pinned is not known: {error}")
+        reasons = {}
+    entries = store.entries()
+    return {
+        "schema": 1,
+        "folder": str(store.folder),
+        "size": sum(found.size for found in entries),
+        "entries": [
+            {
+                "digest": found.key.digest,
+                **{name: value for name, value in json.loads(found.key.document).items() if name != "schema"},
+                "size": found.size,
+                "pinned": reasons.get(found.key.digest, ""),
+                "used": f"{datetime.fromtimestamp(found.used, UTC):%Y-%m-%dT%H:%M:%SZ}",
+                "fits": runs_on(found.key, running),
+                "provenance": dict(found.provenance),
+            }
+            for found in entries
+        ],
+        "refused": [
+            {"folder": str(seen.folder), "reason": seen.reason, "newer": seen.newer}
+            for seen in store.look()
+            if isinstance(seen, Refused)
+        ],
+    }
+
+
+def runs_on(found: Key, running: KernelFacts) -> bool:
+    """Whether an entry was made for the kernel that runs; its build-id may not have been known."""
+    return (
+        (found.architecture, found.kernel_release) == (running.architecture, running.release)
+        and found.kernel_version == running.version
+        and found.kernel_build_id in ("", running.build_id)
+    )
+
+
+def format_list(found: dict[str, Any]) -> str:
+    """A line for each entry, and one for each folder that is none."""
+    rows = [("KEY", "MB", "LAST USED", "RUNS HERE", "PINNED", "MODULES")]
+    rows += [
+        (
+            one["digest"][:12],
+            f"{one['size'] / 1e6:.0f}",
+            one["used"].replace("T", " ").rstrip("Z"),
+            "yes" if one["fits"] else "no",
+            one["pinned"] or "-",
+            f"{one['module_type']} {one['driver_version']} for {one['kernel_release']} {one['kernel_version']}",
+        )
+        for one in found["entries"]
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
+    ]
+    lines += [f"{'newer' if one['newer'] else 'damaged'}: {one['reason']}" for one in found["refused"]]
+    lines.append(f"{len(found['entries'])} entries, {found['size'] / 1e6:.0f} MB in {found['folder']}")
+    return "\n".join(lines) + "\n"
+
+
+def verify(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Hash everything; exit status 0 if all is whole, else that of store-unusable."""
+    store = open_store(tools)
+    tools.signals.install()
+    wrong = store.verify()
+    for seen in wrong:
+        sys.stdout.write(f"{'newer' if seen.newer else 'damaged'}: {seen.reason}\n")
+    sys.stdout.write(f"{len(store.entries())} entries are whole\n")
+    return Code.STORE_UNUSABLE.exit_status if any(not seen.newer for seen in wrong) else 0
+
+
+def explain(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print the entry that fits; or, with the exit status of no-modules, what differs in the nearest."""
+    store = open_store(tools)
+    wanted = wanted_key(tools, arguments.kernel)
+    try:
+        found = store.find(wanted)
+    except DriverError as error:
+        sys.stdout.write(f"miss: {error.message}\n")
+        return error.code.exit_status
+    sys.stdout.write(f"hit: {found} in {found.folder}\n")
+    return 0
+
+
+def wanted_key(tools: Tools, release: str | None) -> Key:
+    """The key of what a start would want on the kernel that runs, or on another one of this node."""
+    described = image.read(tools.paths.root)
+    facts = kernel.read(tools.paths.root, KernelRelease(release).text if release else None)
+    support = node.read_support(tools.paths, gpus.read(tools.paths))
+    return key.make(survey.make_wish(tools.config, described, facts.release, support), described, facts)
+
+
+def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Print what went."""
+    words = arguments.max_size
+    most = settings.parse_size("--max-size", words) if words else tools.config.store_max_size
+    store = open_store(tools)
+    tools.signals.install()
+    for gone in store.prune(most):
+        sys.stdout.write(f"given up: {gone}, {gone.size / 1e6:.0f} MB\n")
+    left = store.entries()
+    sys.stdout.write(f"{len(left)} entries, {sum(found.size for found in left) / 1e6:.0f} MB are left\n")
+    return 0
+
+
+def export_to(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Write the entries asked for to a file."""
+    store = open_store(tools)
+    tools.signals.install()
+    chosen = choose(store.entries(), arguments.digests, arguments.kernel)
+    archive.write(chosen, arguments.file)
+    for found in chosen:
+        sys.stdout.write(f"exported: {found}\n")
+    return 0
+
+
+def choose(entries: Sequence[Entry], digests: Sequence[str], release: str | None) -> list[Entry]:
+    """The entries named, by the beginning of their digests or by kernel release; raises DriverError (no-modules)."""
+    chosen = [found for found in entries if release in (None, found.key.kernel_release)]
+    for digest in digests:
+        fitting = [found for found in chosen if found.key.digest.startswith(digest)]
+        if len(digest) < SHORTEST or len(fitting) != 1:
+            raise DriverError(
+                Code.NO_MODULES,
+                f"{digest!r} names {len(fitting)} entries of the store{f' for {release}' if release else ''}",
+                f"Give {SHORTEST} digits or more of one that `driverctr store list` shows",
+            )
+    if digests:
+        chosen = [found for found in chosen if found.key.digest.startswith(tuple(digests))]
+    if not chosen:
+        raise DriverError(
+            Code.NO_MODULES,
+            f"the store has no entry{f' for {release}' if release else ''}",
+            "See `driverctr store list`",
+        )
+    return chosen
+
+
+def import_from(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Take a file's entries into the store."""
+    store = open_store(tools)
+    tools.signals.install()
+    for found in archive.read(arguments.file, store):
+        sys.stdout.write(f"imported: {found}\n")
+    return 0
