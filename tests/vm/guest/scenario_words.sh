@@ -81,7 +81,7 @@ fi
 
 if scenario "an unload that hangs in the kernel"; then
     bring_up leaving -e STOP_TIMEOUT=8
-    echo 60 >/sys/module/nvidia/parameters/hang_exit
+    echo 120 >/sys/module/nvidia/parameters/hang_exit
     container "$runtime" stop --time 90 leaving >/dev/null
     refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
     check "it did not wait for the kernel" state_is nvidia going
