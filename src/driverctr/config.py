@@ -1,5 +1,7 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
+import binascii
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -141,6 +143,36 @@ def parse_size(variable: str, value: str) -> int:
     return int(number) * units[unit]
 
 
+def parse_url(variable: str, value: str) -> str:
+    """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
+    host = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+    valid = value.isprintable() and re.fullmatch(rf"https?://([^\s/?#]*@)?{host}(/[^\s?#]*)?", value)
+    if value and not valid:
+        raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
+    return value.rstrip("/")
+
+
+def without_credentials(address: str) -> str:
+    """An address as it may be shown: name and password in it are nobody's business, nor is a signed query."""
+    shown = re.sub(r"^(https?:/*)?.*@", r"\1...@", address, flags=re.IGNORECASE | re.DOTALL)
+    return re.sub(r"[?#].*", "?...", shown, flags=re.DOTALL)
+
+
+def parse_public_keys(variable: str, value: str) -> str:
+    """Public keys with commas between, each 32 bytes in base64 or the absolute path of a PEM file; raises DriverError.
+
+    What the files hold is seen when it is needed.
+    """
+    for word in filter(None, map(str.strip, value.split(","))):
+        try:
+            known = word.startswith("/") or len(binascii.a2b_base64(word, strict_mode=True)) == 32
+        except ValueError:
+            known = False
+        if not known or not word.isprintable():
+            raise _bad(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
+    return value
+
+
 def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
@@ -256,6 +288,21 @@ SETTINGS = (
         "Size beyond which the store gives up what was used least recently; pinned entries stay.",
     ),
     Setting(
+        "REMOTE_URL",
+        "remote_url",
+        parse_url,
+        "",
+        "HTTP(S) address of a folder of signed modules, as `store push` fills it; asked before a build.",
+    ),
+    Setting(
+        "REMOTE_PUBLIC_KEY",
+        "remote_public_key",
+        parse_public_keys,
+        "",
+        "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with; "
+        "several with commas between.",
+    ),
+    Setting(
         "PARAMETERS_WHEN_BUSY",
         "parameters_when_busy",
         parse_member(WhenBusy),
@@ -292,6 +339,12 @@ HANDED_TO_CHILDREN = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "LD_LIBRARY_PATH",
 )
 
@@ -316,6 +369,8 @@ class Config:
     store_dir: Path
     store_on_host: bool
     store_max_size: int
+    remote_url: str
+    remote_public_key: str
     parameters_when_busy: WhenBusy
     rdma: bool
     host_mofed: bool

@@ -357,6 +357,15 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
             ),
         ),
     ),
+    Code.REMOTE_FAILED: Explanation(
+        "The server of REMOTE_URL did not give what was asked, within the time it has; the message says what it did.",
+        "See that the server answers from this node, and the proxy variables; meanwhile modules are built here.",
+        retryable=True,
+    ),
+    Code.SIGNATURE_INVALID: Explanation(
+        "What the server of REMOTE_URL gave is not what a key of REMOTE_PUBLIC_KEY has signed; nothing of it was used.",
+        "Find out who changed it, then push the entry again; or give the public key of who signs.",
+    ),
     Code.LOAD_FAILED: Explanation(
         "A module could not be loaded, for a reason without a code of its own.",
         "See the kernel's words in the message.",
