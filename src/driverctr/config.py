@@ -1,12 +1,11 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
-import binascii
-import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from driverctr.addresses import are_public_keys, is_address, without_credentials
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
@@ -145,31 +144,15 @@ def parse_size(variable: str, value: str) -> int:
 
 def parse_url(variable: str, value: str) -> str:
     """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
-    host = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
-    valid = value.isprintable() and re.fullmatch(rf"https?://([^\s/?#]*@)?{host}(/[^\s?#]*)?", value)
-    if value and not valid:
+    if value and not is_address(value):
         raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
     return value.rstrip("/")
 
 
-def without_credentials(address: str) -> str:
-    """An address as it may be shown: name and password in it are nobody's business, nor is a signed query."""
-    shown = re.sub(r"^(https?:/*)?.*@", r"\1...@", address, flags=re.IGNORECASE | re.DOTALL)
-    return re.sub(r"[?#].*", "?...", shown, flags=re.DOTALL)
-
-
 def parse_public_keys(variable: str, value: str) -> str:
-    """Public keys with commas between, each 32 bytes in base64 or the absolute path of a PEM file; raises DriverError.
-
-    What the files hold is seen when it is needed.
-    """
-    for word in filter(None, map(str.strip, value.split(","))):
-        try:
-            known = word.startswith("/") or len(binascii.a2b_base64(word, strict_mode=True)) == 32
-        except ValueError:
-            known = False
-        if not known or not word.isprintable():
-            raise _bad(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
+    """Public keys, or nothing; what files of them hold is seen when it is needed. Raises DriverError."""
+    if not are_public_keys(value):
+        raise _bad(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
     return value
 
 

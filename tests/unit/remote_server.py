@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -19,10 +20,12 @@ class Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: ssl.SSLContext | None = None) -> None:
         """Listen on a port of its own."""
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
+        self.tls = tls
+        self.mute = False
         self.behaviour: Behaviour = serve
         self.login = ""
         self.entity_tags = True
@@ -34,7 +37,17 @@ class Server(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.server_port}"
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the thread of the request: TLS, or nothing at all, before anything is read."""
+        if self.mute:
+            self.closing.wait(60)
+        elif self.tls:
+            with contextlib.suppress(OSError), self.tls.wrap_socket(request, server_side=True) as wrapped:
+                super().finish_request(wrapped, client_address)
+        else:
+            super().finish_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is no error of a test."""
@@ -108,9 +121,9 @@ def serve(handler: Handler) -> None:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[Server]:
+def served(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """A server for the length of the block."""
-    with Server(folder) as server:
+    with Server(folder, tls) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

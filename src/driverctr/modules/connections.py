@@ -68,7 +68,7 @@ def watched(kind: Any, call: Call) -> Any:
 class Session(requests.Session):
     """Reads nothing from the environment, nor ~/.netrc: what it may use is handed to it; and follows no redirect.
 
-    Not even so far as `requests` does when told not to: it reads the answer's whole body, and lays out the next request.
+    Not even so far as `requests` does when told not to: it reads the whole body of such an answer, however long.
     """
 
     def __init__(self, call: Call) -> None:
@@ -80,4 +80,3 @@ class Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Nowhere."""
-        return None

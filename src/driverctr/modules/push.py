@@ -16,9 +16,9 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, manifest_document, signing
 from driverctr.modules.bounds import Deadline, Limits
-from driverctr.modules.built import sync
+from driverctr.modules.entry import KEY
 from driverctr.modules.key import Key
-from driverctr.modules.remote import KEY, SIGNATURE, compressed, fetch_module, read_entry
+from driverctr.modules.remote import SIGNATURE, compressed, fetch_module, read_entry
 from driverctr.modules.sinks import PIECE, Sink, told_if_full
 
 if TYPE_CHECKING:
@@ -143,11 +143,11 @@ class Folder:
                 for name in names:
                     files.copy_atomic(folder / name, stage / name)
                 stage.chmod(0o755)  # who offers the folder to others is another user, most likely
-                sync(stage)
+                files.sync(stage)
                 if place.exists():
                     place.rename(former)
                 stage.rename(place)
-            sync(self._folder)
+            files.sync(self._folder)
         finally:
             if former.exists() and not place.exists():
                 former.rename(place)

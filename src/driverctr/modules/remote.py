@@ -4,8 +4,6 @@ Below the address lies one folder for each key, named by its digest: key.json, m
 and each module compressed. What reads them is imported only where a remote folder is asked.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
-from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, key, parse_manifest
+from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, key, parse_document, parse_manifest
 from driverctr.modules.bounds import Deadline, Limits
+from driverctr.modules.entry import KEY
 from driverctr.modules.key import Key
+from driverctr.modules.ondisk import check_described
 from driverctr.records import frozen
 
 if TYPE_CHECKING:
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
 
     PublicKeys = Mapping[str, Ed25519PublicKey]
 
-KEY = "key.json"
 SIGNATURE = "signature.json"
 LARGEST_DOCUMENT = 1 << 18
 """Bytes; a manifest of nine modules has five thousand."""
 LARGEST_MODULE = 1 << 30
 """Bytes; nvidia.ko has 60 million."""
 MOST_MODULES = 64
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Place(Protocol):
@@ -166,42 +162,31 @@ def _half(where: str, name: str) -> DriverError:
 def _understand(asked: Key, key_document: bytes, manifest: bytes, where: str) -> RemoteEntry:
     """What was signed, as the entry that was asked for; raises DriverError (signature-invalid, remote-failed)."""
     try:
-        signed = key.read(json.loads(key_document))
-        document = json.loads(manifest)
-        found = parse_manifest(document, Path())
-        _check_fields(found)
+        signed = key.read(parse_document(key_document))
+        document = parse_document(manifest)
+        found = parse_manifest(document, Path(where))
+        if len(found.modules) > MOST_MODULES or any(one.size > LARGEST_MODULE for one in found.modules.values()):
+            raise ValueError(f"more than {MOST_MODULES} modules, or one of more than {LARGEST_MODULE} bytes")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DriverError(
             Code.REMOTE_FAILED,
             f"{where} is signed but not as expected: {type(error).__name__}: {error}",
             "Push it again with the driverctr that is to read it",
         ) from error
-    fields = ("kernel_release", "driver_version", "module_type")
-    wrong = asked.differing(signed) or [
-        f"{field} of the manifest: {getattr(found, field)}"
-        for field in fields
-        if getattr(found, field) != getattr(asked, field)
-    ]
-    if wrong or signed != asked:
-        raise DriverError(
-            Code.SIGNATURE_INVALID,
-            f"{where} was signed as another entry: {'; '.join(wrong) or 'kernel_build_id'}",
-            "Somebody has put an entry under the name of another; nothing of it was used. Push the right one",
-        )
+    if signed != asked:
+        differing = "; ".join(asked.differing(signed)) or "kernel_build_id"
+        raise _another(f"{where} was signed as another entry: {differing}")
+    try:
+        check_described(found, asked.wish)
+    except DriverError as error:
+        raise _another(f"{where} was signed with a manifest of another entry: {error.message}") from error
     return RemoteEntry(signed, document)
 
 
-def _check_fields(found: ModuleSet) -> None:
-    """A manifest names files and sizes that we shall act upon; raises ValueError."""
-    if not 0 < len(found.modules) <= MOST_MODULES:
-        raise ValueError(f"{len(found.modules)} modules")
-    for name, module in found.modules.items():
-        if not NAME.fullmatch(name) or module.file.name != f"{name}.ko":
-            raise ValueError(f"module {name!r} in file {module.file.name!r}")
-        if type(module.size) is not int or not 0 < module.size <= LARGEST_MODULE or not DIGEST.fullmatch(module.sha256):
-            raise ValueError(f"size or sha256 of {name}")
-        if module.kernel_release != found.kernel_release:
-            raise ValueError(f"{name} for kernel {module.kernel_release}")
+def _another(what: str) -> DriverError:
+    return DriverError(
+        Code.SIGNATURE_INVALID, what, "Nothing of it was used. Find out who put it there, and push the right one"
+    )
 
 
 def fetch_module(place: Place, asked: Key, name: str, module: ModuleFile, deadline: Deadline) -> None:

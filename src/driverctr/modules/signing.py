@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driverctr import files
+from driverctr.addresses import split_keys
 from driverctr.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def read_public(setting: str) -> Mapping[str, "Ed25519PublicKey"]:
 
     Raises DriverError (bad-setting).
     """
-    found = [_read_public(word) for word in split(setting)]
+    found = [_read_public(word) for word in split_keys(setting)]
     if not found:
         raise DriverError(
             Code.BAD_SETTING,
@@ -112,11 +113,6 @@ def read_public(setting: str) -> Mapping[str, "Ed25519PublicKey"]:
             f"Set REMOTE_PUBLIC_KEY to {VALID_PUBLIC}",
         )
     return {key_id(public): public for public in found}
-
-
-def split(setting: str) -> list[str]:
-    """The words of a list with commas between."""
-    return [word for part in setting.split(",") if (word := part.strip())]
 
 
 def _read_public(word: str) -> "Ed25519PublicKey":
@@ -155,11 +151,13 @@ def _bad_public(what: str) -> DriverError:
 def _read_small(path: Path) -> tuple[bytes, int]:
     """What a key file holds, and its mode; raises OSError, also where it is no regular file or far too long."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a file")
-        text = file.read(LARGEST_KEY_FILE + 1)
+        text = os.read(handle, LARGEST_KEY_FILE + 1)
+    finally:
+        os.close(handle)
     if len(text) > LARGEST_KEY_FILE:
         raise OSError(errno.EFBIG, "far too long for a key")
     return text, mode

@@ -14,7 +14,7 @@ import requests
 from requests.utils import should_bypass_proxies
 from urllib3.exceptions import HTTPError
 
-from driverctr.config import without_credentials
+from driverctr.addresses import without_credentials
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules.bounds import Deadline, Limits
