@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from driverctr.errors import DriverError
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, describe, signing
 from driverctr.modules.bounds import Limits
@@ -14,6 +18,7 @@ from driverctr.modules.key import Key
 from driverctr.modules.push import Folder, push
 from driverctr.modules.remote import Remote
 from tests.unit.module_files import module_bytes
+from tests.unit.remote_server import Server, served
 
 RELEASE = "6.1.0-56-amd64"
 KEY = Key("535.309.01", "open", "11" * 32, "x86_64", RELEASE, "#1 SMP Debian 6.1.192-2", "ab" * 20)
@@ -73,3 +78,32 @@ def node(url: str, public: str, log: Log, limits: Limits = PATIENT, **environmen
 def other_key() -> Key:
     """The key of another kernel."""
     return replace(KEY, kernel_release="6.12.0-1-amd64")
+
+
+@pytest.fixture
+def pushed(tmp_path: Path, log: Log) -> Pushed:
+    """A remote folder with one entry."""
+    return Pushed(tmp_path, log)
+
+
+@pytest.fixture
+def server(pushed: Pushed) -> Iterator[Server]:
+    """An honest server of it."""
+    with served(pushed.folder) as running:
+        yield running
+
+
+def text_of(log: Log) -> str:
+    """All that was logged."""
+    assert isinstance(log.stream, StringIO)
+    return log.stream.getvalue()
+
+
+def refused(server: Server, pushed: Pushed, log: Log, into: Path | None = None) -> tuple[DriverError, float]:
+    """The error of a search, or of a fetch, and the seconds it took."""
+    remote = node(server.url, pushed.public, log, QUICK)
+    found = None if into is None else node(server.url, pushed.public, log).find(KEY)
+    began = time.monotonic()
+    with pytest.raises(DriverError) as error:
+        remote.find(KEY) if found is None or into is None else remote.fetch(found, into)
+    return error.value, time.monotonic() - began

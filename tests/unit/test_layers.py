@@ -42,7 +42,7 @@ ROOMS = (
     ("steps",),
     ("mend", "pending"),
     ("report", "health", "stopping", "bringup", "lifecycle"),
-    ("remoteverbs", "verbs", "storeverbs", "cli", "__main__"),
+    ("verbs", "storeverbs", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -292,14 +292,14 @@ def test_the_verbs_make_keys_and_push_what_was_chosen(tmp_path: Path, stored: Pa
     environment = {"STORE_DIR": str(stored)}
     words = ["store", "push", "--private-key", str(tmp_path / "keys/private.pem"), "--to", str(tmp_path / "remote")]
     done = call(*words, "--kernel", KEY.kernel_release, **environment)
-    assert (done.returncode, done.stdout) == (0, f"{KEY.digest} {KEY.wish}: pushed\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"pushed: {KEY.digest[:12]} ({KEY.wish})\n"), done.stderr
     done = call(*words, **environment)
-    assert sorted(line.rpartition(": ")[2] for line in done.stdout.splitlines()) == ["pushed", "there already"]
+    assert sorted(line.partition(": ")[0] for line in done.stdout.splitlines()) == ["pushed", "there already"]
     done = call(*words, KEY.digest[:12], **environment)
-    assert (done.returncode, done.stdout) == (0, f"{KEY.digest} {KEY.wish}: there already\n")
+    assert (done.returncode, done.stdout) == (0, f"there already: {KEY.digest[:12]} ({KEY.wish})\n")
     for more, says in (
-        (["f" * 12], "no entry ffffffffffff"),
-        (["--kernel", "5.10.0"], "no such entry for kernel 5.10.0"),
+        (["f" * 12], "'ffffffffffff' names 0 entries"),
+        (["--kernel", "5.10.0"], "no entry for 5.10.0"),
     ):
         done = call(*words, *more, **environment)
         assert done.returncode == Code.NO_MODULES.exit_status and says in done.stderr

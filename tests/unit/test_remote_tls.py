@@ -18,7 +18,8 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules.web import JOIN_LIMIT
 from tests.unit import remote_server
-from tests.unit.remote_entries import KEY, QUICK, Pushed, node
+from tests.unit.remote_entries import KEY, QUICK, Pushed, node, text_of
+from tests.unit.remote_entries import pushed as pushed
 from tests.unit.remote_server import Server, redirect, served
 
 
@@ -50,12 +51,6 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def pushed(tmp_path: Path, log: Log) -> Pushed:
-    """A remote folder with one entry."""
-    return Pushed(tmp_path, log)
-
-
-@pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """The certificate of the server below."""
     return make_certificate(tmp_path)[0]
@@ -82,7 +77,7 @@ def test_a_certificate_that_nobody_vouches_for_is_told_at_once(pushed: Pushed, s
     with pytest.raises(DriverError, match=r"not believed: .*certificate verify failed.*self.signed") as error:
         node(server.url, pushed.public, log).find(KEY)
     assert error.value.code is Code.REMOTE_FAILED and "SSL_CERT_FILE" in error.value.remedy
-    assert "next in" not in log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "next in" not in text_of(log)
 
 
 def test_a_redirect_out_of_tls_is_not_followed(pushed: Pushed, server: Server, log: Log, certificate: Path) -> None:

@@ -164,7 +164,7 @@ class Web:
     ) -> Iterator[requests.Response]:
         """An answer that says yes; raises Broken or DriverError for any other, and for what breaks while it is read."""
         url = f"{self.base}/{name}"
-        with told(), Session(call) as used:
+        with told(f"{self.shown}/{name}"), Session(call) as used:
             for _ in range(REDIRECTS + 1):
                 with used.request(
                     method,
@@ -272,16 +272,19 @@ class Transfer:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn what the libraries raise into Broken or DriverError, in words that hold no address and no password."""
+def told(what: str) -> Iterator[None]:
+    """Turn what the libraries raise into Broken or DriverError, in words of ours: theirs may hold a password."""
     try:
         yield
     except (*NO_ADDRESS, UnicodeError):
-        raise DriverError(Code.REMOTE_FAILED, "the address, or that of its proxy, is not valid", REMEDY) from None
+        raise DriverError(
+            Code.REMOTE_FAILED, f"{what}: the address, or that of its proxy, is not valid", REMEDY
+        ) from None
     except (requests.exceptions.RequestException, HTTPError, HTTPException, OSError) as error:
         causes = causes_of(error)
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-            raise DriverError(Code.REMOTE_FAILED, f"the server is not believed: {words(causes)}", TLS) from None
+            why = f"the server is not believed: {words(causes)}"
+            raise DriverError(Code.REMOTE_FAILED, f"{what}: {why}", TLS) from None
         by_proxy = isinstance(error, requests.exceptions.ProxyError)
         raise Broken(f"the proxy is of no use: {words(causes)}" if by_proxy else words(causes)) from None
 
