@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from driverctr.addresses import are_public_keys, is_address, without_credentials
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
@@ -141,6 +142,20 @@ def parse_size(variable: str, value: str) -> int:
     return int(number) * units[unit]
 
 
+def parse_url(variable: str, value: str) -> str:
+    """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
+    if value and not is_address(value):
+        raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
+    return value.rstrip("/")
+
+
+def parse_public_keys(variable: str, value: str) -> str:
+    """Public keys, or nothing; what files of them hold is seen when it is needed. Raises DriverError."""
+    if not are_public_keys(value):
+        raise _bad(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
+    return value
+
+
 def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
@@ -256,6 +271,21 @@ SETTINGS = (
         "Size beyond which the store gives up what was used least recently; pinned entries stay.",
     ),
     Setting(
+        "REMOTE_URL",
+        "remote_url",
+        parse_url,
+        "",
+        "HTTP(S) address of a folder of signed modules, as `store push` fills it; asked before a build.",
+    ),
+    Setting(
+        "REMOTE_PUBLIC_KEY",
+        "remote_public_key",
+        parse_public_keys,
+        "",
+        "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with; "
+        "several with commas between.",
+    ),
+    Setting(
         "PARAMETERS_WHEN_BUSY",
         "parameters_when_busy",
         parse_member(WhenBusy),
@@ -292,6 +322,12 @@ HANDED_TO_CHILDREN = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "LD_LIBRARY_PATH",
 )
 
@@ -316,6 +352,8 @@ class Config:
     store_dir: Path
     store_on_host: bool
     store_max_size: int
+    remote_url: str
+    remote_public_key: str
     parameters_when_busy: WhenBusy
     rdma: bool
     host_mofed: bool

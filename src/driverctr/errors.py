@@ -58,6 +58,8 @@ class Code(StrEnum):
     OTHER_VERSION = "other-version", 41
     WRONG_ARCHITECTURE = "wrong-architecture", 42
     STORE_UNUSABLE = "store-unusable", 43
+    REMOTE_FAILED = "remote-failed", 44
+    SIGNATURE_INVALID = "signature-invalid", 45
 
 
 BUG_EXIT_STATUS = 70

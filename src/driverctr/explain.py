@@ -6,7 +6,7 @@ first row to the last: the more telling ones come first.
 
 from collections.abc import Mapping
 
-from driverctr.errors import BUG_EXIT_STATUS, Code
+from driverctr.errors import Code
 from driverctr.records import frozen
 
 OF_NVIDIA = r"nv(?:idia_|[A-Z_])"
@@ -357,6 +357,15 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
             ),
         ),
     ),
+    Code.REMOTE_FAILED: Explanation(
+        "The server of REMOTE_URL did not give what was asked, within the time it has; the message says what it did.",
+        "See that the server answers from this node, and the proxy variables; meanwhile modules are built here.",
+        retryable=True,
+    ),
+    Code.SIGNATURE_INVALID: Explanation(
+        "What the server of REMOTE_URL gave is not what a key of REMOTE_PUBLIC_KEY has signed; nothing of it was used.",
+        "Find out who changed it, then push the entry again; or give the public key of who signs.",
+    ),
     Code.LOAD_FAILED: Explanation(
         "A module could not be loaded, for a reason without a code of its own.",
         "See the kernel's words in the message.",
@@ -368,25 +377,3 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         ),
     ),
 }
-
-
-def markdown() -> str:
-    """The page docs/errors.md."""
-    lines = [
-        "# Exit statuses and codes",
-        "",
-        "Generated from `src/driverctr/explain.py`. `driverctr explain CODE` prints one of them.",
-        "",
-        "| status | code | meaning | remedy | again |",
-        "|---|---|---|---|---|",
-    ]
-    for code in Code:
-        row = EXPLANATIONS[code]
-        again = "may help" if row.retryable else "no"
-        lines.append(f"| {code.exit_status} | `{code.value}` | {row.meaning} | {row.remedy} | {again} |")
-    lines += [
-        f"| {BUG_EXIT_STATUS} | | A bug in driverctr, with its traceback in the log. | Report it. | no |",
-        "| 128 + n | | Signal n before the driver was ready; all is undone. A third signal: nothing more is. | | |",
-        "",
-    ]
-    return "\n".join(lines)

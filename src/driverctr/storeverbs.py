@@ -62,6 +62,13 @@ def add_to(parser: argparse.ArgumentParser) -> None:
         "imports a file vouches for where it comes from",
     )
     taken.add_argument("file", type=Path, metavar="FILE")
+    pushed = add("push", push, "sign entries, and send them to a folder, or by HTTP PUT to an address")
+    pushed.add_argument("--to", metavar="FOLDER|URL", help="default: REMOTE_URL")
+    pushed.add_argument("--private-key", metavar="FILE", type=Path, required=True, help="PEM file, mode 0600")
+    pushed.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
+    pushed.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
+    made = add("keygen", keygen, "make the keys of a remote folder: one for `store push`, one for REMOTE_PUBLIC_KEY")
+    made.add_argument("folder", metavar="DIR", type=Path, help="gets private.pem and public.pem")
 
 
 def open_store(tools: Tools) -> Store:
@@ -225,4 +232,36 @@ def import_from(tools: Tools, arguments: argparse.Namespace) -> int:
     tools.signals.install()
     for found in archive.read(arguments.file, store):
         sys.stdout.write(f"imported: {found}\n")
+    return 0
+
+
+def push(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Sign the entries asked for, and send those that are not there yet."""
+    from driverctr.modules import push as pushing
+    from driverctr.modules import signing
+
+    where = arguments.to or tools.config.remote_url
+    if not where:
+        raise DriverError(Code.BAD_USAGE, "there is nowhere to push to", "Give --to FOLDER or URL, or set REMOTE_URL")
+    store = open_store(tools)
+    tools.signals.install()
+    private = signing.read_private(arguments.private_key)
+    target = pushing.target_of(where, tools.config.child_environment, store.log, tools.signals.sleep)
+    for found in choose(store.entries(), arguments.digests, arguments.kernel):
+        sent = pushing.push(found.key, found.module_set, target, private, store.log)
+        sys.stdout.write(f"{'pushed' if sent else 'there already'}: {found}\n")
+    return 0
+
+
+def keygen(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Make a pair, and print the public key as nodes take it."""
+    from driverctr.modules import signing
+
+    try:
+        sys.stdout.write(f"{signing.make_pair(arguments.folder)}\n")
+    except OSError as error:
+        place = error.filename or arguments.folder
+        raise DriverError(
+            Code.NODE_FILE, f"{place}: {error.strerror}", "Name a folder that can be written to"
+        ) from error
     return 0

@@ -129,7 +129,8 @@ def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
 
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what a code means and what to do, or the whole table."""
-    from driverctr.explain import EXPLANATIONS, markdown
+    from driverctr.explain import EXPLANATIONS
+    from driverctr.explain_page import markdown
 
     if arguments.markdown:
         sys.stdout.write(markdown())
@@ -201,7 +202,7 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
     asked.add_argument("--markdown", action="store_true", help="all, as docs/errors.md has them")
     add("unload", unload, "take away what a driver container that is no more has left")
-    stored = verbs.add_parser("store", help="list, verify, prune, export and import modules built before")
+    stored = verbs.add_parser("store", help="list, verify, prune, export, import and push modules built before")
     if words[:1] == ["store"]:
         from driverctr import storeverbs
 

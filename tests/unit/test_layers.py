@@ -16,6 +16,8 @@ ROOMS = (
         "hashing",
         "errors",
         "explain",
+        "explain_page",
+        "addresses",
         "diagnose",
         "log",
         "run",
@@ -112,6 +114,24 @@ def test_processes_are_spawned_by_run_and_kmod_only() -> None:
         if target.split(".")[0] in ("subprocess", "sh", "multiprocessing") and name_of(file) not in ("run", "kmod")
     }
     assert not spawners
+
+
+def test_what_only_a_remote_folder_needs_is_imported_by_its_own_rooms() -> None:
+    of_libraries = {
+        (target.split(".")[0], name_of(file))
+        for file in sources()
+        for target in imports(file)
+        if target.split(".")[0] in ("requests", "urllib3", "cryptography")
+    }
+    assert of_libraries == {
+        ("cryptography", "modules.signing"),
+        ("cryptography", "modules.remote"),
+        ("cryptography", "modules.push"),
+        ("requests", "modules.connections"),
+        ("requests", "modules.web"),
+        ("urllib3", "modules.connections"),
+        ("urllib3", "modules.web"),
+    }
 
 
 def test_files_stay_short() -> None:

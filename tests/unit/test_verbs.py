@@ -12,7 +12,8 @@ import driverctr
 from driverctr import config as settings
 from driverctr.config import SETTINGS
 from driverctr.errors import Code, DriverError
-from driverctr.explain import EXPLANATIONS, markdown
+from driverctr.explain import EXPLANATIONS
+from driverctr.explain_page import markdown
 from driverctr.peermem import probe
 from tests.unit.conftest import make_tree
 

@@ -1,0 +1,38 @@
+"""What an address and a public key in a setting look like, and how an address may be shown."""
+
+import binascii
+import re
+
+HOST = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+ADDRESS = re.compile(rf"https?://([^\s/?#]*@)?{HOST}(/[^\s?#]*)?")
+
+PUBLIC_KEY_SIZE = 32
+"""Bytes of an Ed25519 public key (RFC 8032)."""
+
+
+def is_address(value: str) -> bool:
+    """Whether it is an HTTP(S) address without a query, perhaps with a name and password."""
+    return value.isprintable() and ADDRESS.fullmatch(value) is not None
+
+
+def without_credentials(address: str) -> str:
+    """An address as it may be shown, also one that is not valid: no name, no password, no query that may be signed."""
+    shown = re.sub(r"^(https?:/*)?.*@", r"\1...@", address, flags=re.IGNORECASE | re.DOTALL)
+    return re.sub(r"[?#].*", "?...", shown, flags=re.DOTALL)
+
+
+def split_keys(value: str) -> list[str]:
+    """The public keys of a list with commas between."""
+    return [word for part in value.split(",") if (word := part.strip())]
+
+
+def are_public_keys(value: str) -> bool:
+    """Whether each is a public key in base64 or an absolute path."""
+    return all(word.isprintable() and (word.startswith("/") or _is_key(word)) for word in split_keys(value))
+
+
+def _is_key(word: str) -> bool:
+    try:
+        return len(binascii.a2b_base64(word, strict_mode=True)) == PUBLIC_KEY_SIZE
+    except ValueError:
+        return False

@@ -1,0 +1,26 @@
+"""The table of explain.py as a page for people: docs/errors.md."""
+
+from driverctr.errors import BUG_EXIT_STATUS, Code
+from driverctr.explain import EXPLANATIONS
+
+
+def markdown() -> str:
+    """The page docs/errors.md."""
+    lines = [
+        "# Exit statuses and codes",
+        "",
+        "Generated from `src/driverctr/explain.py`. `driverctr explain CODE` prints one of them.",
+        "",
+        "| status | code | meaning | remedy | again |",
+        "|---|---|---|---|---|",
+    ]
+    for code in Code:
+        row = EXPLANATIONS[code]
+        again = "may help" if row.retryable else "no"
+        lines.append(f"| {code.exit_status} | `{code.value}` | {row.meaning} | {row.remedy} | {again} |")
+    lines += [
+        f"| {BUG_EXIT_STATUS} | | A bug in driverctr, with its traceback in the log. | Report it. | no |",
+        "| 128 + n | | Signal n before the driver was ready; all is undone. A third signal: nothing more is. | | |",
+        "",
+    ]
+    return "\n".join(lines)

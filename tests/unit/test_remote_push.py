@@ -1,0 +1,334 @@
+"""Filling a remote folder: keys, signatures, a folder or HTTP PUT, and the two verbs."""
+
+import base64
+import gzip
+import os
+import subprocess
+import sys
+from base64 import b64encode
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+import driverctr
+from driverctr import config as settings
+from driverctr.errors import Code, DriverError
+from driverctr.log import Log
+from driverctr.modules import signing
+from driverctr.modules.push import Folder, push, target_of
+from driverctr.modules.remote import configured
+from driverctr.modules.store import Store
+from tests.unit.remote_entries import KEY, Pushed, make_private, make_set, node, other_key
+from tests.unit.remote_server import Handler, answer, serve, served
+from tests.unit.stored import make_draft
+
+SOURCE = Path(driverctr.__file__).parents[1]
+PYTHON = Path(sys.executable).name
+RAW = bytes(range(32))
+PEM = serialization.Encoding.PEM
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would."""
+    code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from driverctr.cli import main; sys.exit(main())"
+    argv = [sys.executable, "-c", code, *words]
+    return subprocess.run(argv, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each file below a folder was written."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_pair_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    printed = signing.make_pair(tmp_path / "keys")
+    private, public = tmp_path / "keys/private.pem", tmp_path / "keys/public.pem"
+    assert (private.stat().st_mode & 0o777, private.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    by_text, by_file = signing.read_public(printed), signing.read_public(str(public))
+    assert by_text.keys() == by_file.keys() == {signing.key_id(signing.read_private(private).public_key())}
+    assert settings.load({"REMOTE_PUBLIC_KEY": printed}).remote_public_key == printed
+    before = private.read_bytes()
+    with pytest.raises(DriverError, match=r"private\.pem is there already") as error:
+        signing.make_pair(tmp_path / "keys")
+    assert error.value.code is Code.NODE_FILE and private.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x", "AAAA", base64.b64encode(RAW).decode()[:-1], base64.b64encode(RAW + b"x").decode(), "keys/public.pem", "é"],
+)
+def test_a_public_key_that_is_malformed_is_refused_at_the_start(value: str) -> None:
+    for given in (value, f"/etc/key.pem,{value}"):
+        with pytest.raises(DriverError, match=r"REMOTE_PUBLIC_KEY=.* is not the base64 of a 32 byte") as error:
+            settings.load({"REMOTE_PUBLIC_KEY": given})
+        assert error.value.code is Code.BAD_SETTING
+    with pytest.raises(DriverError, match="REMOTE_PUBLIC_KEY"):
+        signing.read_public(value)
+
+
+def pem_files(folder: Path) -> dict[str, bytes]:
+    """Files that are not the PEM file of an Ed25519 public key."""
+    private = ed25519.Ed25519PrivateKey.generate()
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return {
+        "holds a private key": private.private_bytes(
+            PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+        "holds a key of another kind": other.public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+        "holds no public key": b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        "far too long": b"x" * 20_000,
+    }
+
+
+def test_a_public_key_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    for says, content in pem_files(tmp_path).items():
+        (tmp_path / "public.pem").write_bytes(content)
+        with pytest.raises(DriverError, match=f"REMOTE_PUBLIC_KEY: .*public.pem.*{says}") as error:
+            signing.read_public(str(tmp_path / "public.pem"))
+        assert error.value.code is Code.BAD_SETTING and "store keygen" in error.value.remedy
+    os.mkfifo(tmp_path / "pipe")
+    for name, says in (("gone", "No such file"), ("pipe", "not a file"), ("", "not a file")):
+        with pytest.raises(DriverError, match=says):
+            signing.read_public(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+def test_a_private_key_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    signing.make_pair(tmp_path)
+    (tmp_path / "private.pem").chmod(mode)
+    with pytest.raises(DriverError, match=rf"open to others \(mode 0{mode:o}\)") as error:
+        signing.read_private(tmp_path / "private.pem")
+    assert error.value.code is Code.BAD_SETTING and "chmod 600" in error.value.remedy
+
+
+def test_a_private_key_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    private, file = ed25519.Ed25519PrivateKey.generate(), tmp_path / "private.pem"
+    locked = serialization.BestAvailableEncryption(b"word")
+    other = ec.generate_private_key(ec.SECP256R1())
+    plain = serialization.NoEncryption()
+    for says, content in {
+        "is encrypted": private.private_bytes(PEM, serialization.PrivateFormat.PKCS8, locked),
+        "holds a key of another kind": other.private_bytes(PEM, serialization.PrivateFormat.PKCS8, plain),
+        "holds no private key": b"hello",
+    }.items():
+        file.write_bytes(content)
+        file.chmod(0o600)
+        with pytest.raises(DriverError, match=says) as error:
+            signing.read_private(file)
+        assert error.value.code is Code.BAD_SETTING
+    with pytest.raises(DriverError, match="cannot be read: No such file"):
+        signing.read_private(tmp_path / "gone")
+
+
+def test_a_signature_says_what_it_is_for_and_where_each_document_ends() -> None:
+    assert signing.message(b"ab", b"c") != signing.message(b"a", b"bc") != signing.message(b"", b"abc")
+    assert signing.message(b"", b"").startswith(b"driverctr: modules for a kernel, v1\0")
+
+
+def test_what_is_pushed_to_a_folder_is_whole_and_open_to_its_web_server(tmp_path: Path, log: Log) -> None:
+    pushed = Pushed(tmp_path, log)
+    names = {"key.json", "manifest.json", "signature.json", "nvidia.ko.gz", "nvidia-uvm.ko.gz"}
+    assert {path.name for path in pushed.entry.iterdir()} == names
+    assert [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+    assert {path.stat().st_mode & 0o777 for path in pushed.entry.iterdir()} == {0o644}
+    assert pushed.entry.stat().st_mode & 0o777 == 0o755
+    assert (pushed.entry / "key.json").read_text() == KEY.document
+    unpacked = gzip.decompress((pushed.entry / "nvidia.ko.gz").read_bytes())
+    assert unpacked == pushed.module_set.modules["nvidia"].file.read_bytes()
+
+
+def test_what_is_there_and_whole_is_not_sent_again(tmp_path: Path, log: Log) -> None:
+    pushed = Pushed(tmp_path, log)
+    before = times(pushed.folder)
+    target = Folder(pushed.folder)
+    assert not push(KEY, pushed.module_set, target, pushed.private, log, scratch=tmp_path)
+    assert times(pushed.folder) == before
+    other_build = make_set(tmp_path / "again", b"another build")
+    assert not push(KEY, other_build, target, pushed.private, log, scratch=tmp_path), "nodes may be reading this one"
+    assert times(pushed.folder) == before
+
+
+@pytest.mark.parametrize("damage", ["module", "signature", "document", "signer"])
+def test_what_is_there_and_damaged_is_replaced(tmp_path: Path, log: Log, damage: str) -> None:
+    pushed = Pushed(tmp_path, log)
+    private = pushed.private
+    match damage:
+        case "module":
+            (pushed.entry / "nvidia.ko.gz").write_bytes(b"half")
+        case "signature":
+            (pushed.entry / "signature.json").unlink()
+        case "document":
+            (pushed.entry / "manifest.json").write_text("{}")
+        case "signer":
+            private = make_private(tmp_path / "new")
+    assert push(KEY, pushed.module_set, Folder(pushed.folder), private, log, scratch=tmp_path)
+    assert not push(KEY, pushed.module_set, Folder(pushed.folder), private, log, scratch=tmp_path)
+    assert [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+
+
+def test_a_file_that_is_not_the_one_described_is_not_pushed(tmp_path: Path, log: Log) -> None:
+    pushed = Pushed(tmp_path, log)
+    file = pushed.module_set.modules["nvidia"].file
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    before = times(pushed.folder)
+    with pytest.raises(DriverError, match=r"nvidia\.ko is not the file its manifest describes") as error:
+        push(other_key(), pushed.module_set, Folder(pushed.folder), pushed.private, log, scratch=tmp_path)
+    assert error.value.code is Code.NO_MODULES and times(pushed.folder) == before
+
+
+def test_a_push_that_breaks_off_leaves_what_was_there(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = Pushed(tmp_path, log)
+    (pushed.entry / "nvidia.ko.gz").write_bytes(b"damaged")
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target == pushed.entry and ".former" not in path.name:
+            raise OSError(30, "Read-only file system")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(DriverError, match="Read-only"):
+        push(KEY, pushed.module_set, Folder(pushed.folder), pushed.private, log, scratch=tmp_path)
+    assert (pushed.entry / "nvidia.ko.gz").read_bytes() == b"damaged"
+    assert [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+
+
+def test_a_server_gets_the_signature_last_and_nothing_twice(tmp_path: Path, log: Log) -> None:
+    private, module_set = make_private(tmp_path / "keys"), make_set(tmp_path / "built")
+    (tmp_path / "remote").mkdir()
+    with served(tmp_path / "remote") as server:
+        target = target_of(f"{server.url}/", {}, log, lambda seconds: None)
+        assert push(KEY, module_set, target, private, log, scratch=tmp_path)
+        sent = [line.rpartition("/")[2] for line in server.asked if line.startswith("PUT")]
+        assert sent == ["nvidia.ko.gz", "nvidia-uvm.ko.gz", "key.json", "manifest.json", "signature.json"]
+        assert not push(KEY, module_set, target, private, log, scratch=tmp_path)
+        assert [line for line in server.asked if line.startswith("PUT")][5:] == []
+        assert node(server.url, str(tmp_path / "keys/public.pem"), log).find(KEY).key == KEY
+
+
+def test_a_server_that_falters_is_tried_again_and_one_that_refuses_is_told(tmp_path: Path, log: Log) -> None:
+    private, module_set = make_private(tmp_path / "keys"), make_set(tmp_path / "built")
+    pauses: list[float] = []
+
+    def falter(handler: Handler) -> None:
+        failing = handler.command == "PUT" and not pauses
+        (answer(503) if failing else serve)(handler)
+
+    (tmp_path / "remote").mkdir()
+    with served(tmp_path / "remote") as server:
+        server.behaviour = falter
+        target = target_of(server.url, {}, log, pauses.append)
+        assert push(KEY, module_set, target, private, log, scratch=tmp_path) and len(pauses) == 1
+        server.behaviour = answer(405)
+        with pytest.raises(DriverError, match="the server answers 405") as error:
+            push(other_key(), module_set, target, private, log, scratch=tmp_path)
+        assert error.value.code is Code.REMOTE_FAILED
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://x/y", "http://", "https://h/?sig=planted-secret", "http://u:planted-secret@"]
+)
+def test_an_address_that_is_none_is_refused_without_its_secrets(address: str, log: Log) -> None:
+    with pytest.raises(DriverError, match="--to=") as error:
+        target_of(address, {}, log, lambda seconds: None)
+    assert error.value.code is Code.BAD_SETTING and "planted-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http:/u:planted-secret@h",
+        "u:planted-secret@h",
+        "HTTPS://u:planted-secret@h",
+        "https://u:plan/planted-secret@h",
+        "https://u:p@planted-secret@h/\udcff",
+        "https://h/x?token=planted-secret",
+        "https://u\n:planted-secret@h",
+    ],
+)
+def test_an_address_of_the_settings_that_is_none_is_refused_without_its_secrets(address: str) -> None:
+    with pytest.raises(DriverError, match="REMOTE_URL=") as error:
+        settings.load({"REMOTE_URL": address})
+    assert error.value.code is Code.BAD_SETTING and "planted-secret" not in str(error.value)
+
+
+def test_without_the_settings_there_is_no_remote_folder(log: Log) -> None:
+    with pytest.raises(DriverError, match="REMOTE_URL is not set") as error:
+        configured(settings.load({}), log, lambda seconds: None)
+    assert error.value.code is Code.NO_MODULES
+    remote = configured(settings.load({"REMOTE_URL": "http://127.0.0.1:9/"}), log, lambda seconds: None)
+    with pytest.raises(DriverError, match="REMOTE_PUBLIC_KEY is not") as error:
+        remote.find(KEY)
+    assert error.value.code is Code.BAD_SETTING
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_the_rooms_that_every_start_imports_leave_the_libraries_alone() -> None:
+    code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import driverctr.verbs, driverctr.modules.remote; "
+    code += "print([name for name in ('requests', 'urllib3', 'cryptography') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def stored(tmp_path: Path, log: Log) -> Path:
+    """A store with entries for two kernels."""
+    store = Store.open(tmp_path / "lib/store", log)
+    for key in (KEY, replace(KEY, kernel_release="6.12.0-1-amd64")):
+        folder = tmp_path / f"draft-{key.digest}"
+        store.publish(key, make_draft(folder, key), folder / "log", {})
+    return store.folder
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_the_verbs_make_keys_and_push_what_was_chosen(tmp_path: Path, stored: Path) -> None:
+    made = call("store", "keygen", str(tmp_path / "keys"))
+    assert made.returncode == 0 and len(base64.b64decode(made.stdout.strip())) == 32
+    environment = {"STORE_DIR": str(stored)}
+    words = ["store", "push", "--private-key", str(tmp_path / "keys/private.pem"), "--to", str(tmp_path / "remote")]
+    done = call(*words, "--kernel", KEY.kernel_release, **environment)
+    assert (done.returncode, done.stdout) == (0, f"pushed: {KEY.digest[:12]} ({KEY.wish})\n"), done.stderr
+    done = call(*words, **environment)
+    assert sorted(line.partition(": ")[0] for line in done.stdout.splitlines()) == ["pushed", "there already"]
+    done = call(*words, KEY.digest[:12], **environment)
+    assert (done.returncode, done.stdout) == (0, f"there already: {KEY.digest[:12]} ({KEY.wish})\n")
+    for more, says in (
+        (["f" * 12], "'ffffffffffff' names 0 entries"),
+        (["--kernel", "5.10.0"], "no entry for 5.10.0"),
+    ):
+        done = call(*words, *more, **environment)
+        assert done.returncode == Code.NO_MODULES.exit_status and says in done.stderr
+    done = call("store", "push", "--private-key", str(tmp_path / "keys/private.pem"), **environment)
+    assert done.returncode == Code.BAD_USAGE.exit_status and "REMOTE_URL" in done.stderr
+    assert call("store", "keygen", str(tmp_path / "keys")).returncode == Code.NODE_FILE.exit_status
+    assert call("store", "keygen", "/proc/keys-of-mine").returncode == Code.NODE_FILE.exit_status
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_no_verb_shows_name_and_password_of_the_address(tmp_path: Path, stored: Path) -> None:
+    signing.make_pair(tmp_path / "keys")
+    (tmp_path / "remote").mkdir()
+    secrets = ("pla:nted", b64encode(b"somebody:pla:nted").decode(), "somebody", "pla%3Anted")
+    with served(tmp_path / "remote") as server:
+        server.login = f"Basic {secrets[1]}"
+        environment = {
+            "STORE_DIR": str(stored),
+            "REMOTE_URL": server.url.replace("//", "//somebody:pla%3Anted@"),
+            "REMOTE_PUBLIC_KEY": str(tmp_path / "keys/public.pem"),
+            "LOG_LEVEL": "debug",
+            "no_proxy": "*",
+        }
+        words = ["store", "push", "--private-key", str(tmp_path / "keys/private.pem")]
+        good = call(*words, **environment)
+        server.login = "Basic another"
+        bad = call(*words, **environment)
+        rest = [call(*verb, **environment) for verb in (["plan", "--json"], ["status", "--json"])]
+    assert good.returncode == 0, good.stderr
+    assert bad.returncode == Code.REMOTE_FAILED.exit_status and "answers 401" in bad.stderr
+    for done in (good, bad, *rest):
+        assert not [secret for secret in secrets if secret in done.stdout + done.stderr]
