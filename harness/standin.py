@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import shutil
+import sys
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -56,7 +57,12 @@ def sources_layer() -> Path:
 def _copy_sources(to: Path) -> None:
     target = to / "opt/driverctr/lib/driverctr"
     shutil.copytree(SOURCES, target, ignore=shutil.ignore_patterns("__pycache__"))
-    compileall.compile_dir(target, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    # `dev` has compiled files go elsewhere; without one beside a source that of the older image would be run.
+    elsewhere, sys.pycache_prefix = sys.pycache_prefix, None
+    try:
+        compileall.compile_dir(target, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    finally:
+        sys.pycache_prefix = elsewhere
 
 
 def newest_root() -> Path:

@@ -10,6 +10,7 @@ from driverctr.facts.compiler import Compiler
 from driverctr.headers import Headers
 from driverctr.log import Log
 from driverctr.patches import Patch
+from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.image import Source
 
@@ -46,7 +47,7 @@ TOOL_ERROR = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildRequest:
     """What to build; `scratch` is ours alone and empty, `log_path` receives all that make says."""
 

@@ -11,9 +11,14 @@ def main(argv: list[str] | None = None) -> int:
         from driverctr.peermem import probe
 
         return probe()
+    hashes = None
+    if words[:1] in (["init"], ["load"]):
+        from driverctr.hashing import begin_early
+
+        hashes = begin_early(os.environ)
     from driverctr.verbs import run
 
-    return run(words)
+    return run(words, hashes)
 
 
 def leave(status: int | str | None) -> None:

@@ -1,14 +1,13 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
+from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
 from driverctr.versions import DriverVersion
 
@@ -43,7 +42,7 @@ class OnStop(StrEnum):
     KEEP = "keep"
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuNeed:
     """How many GPUs must serve: `least`, or all of them (None)."""
 
@@ -74,7 +73,7 @@ class DriverType(StrEnum):
     PASSTHROUGH = "passthrough"
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """One row of the table: the variable, the field it fills, its parser, its default as text, and its help."""
 
@@ -131,23 +130,6 @@ def parse_threads(variable: str, value: str) -> int | None:
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 4096):
         raise _bad(variable, value, "a whole number from 1 to 4096")
     return int(value)
-
-
-def parse_size(variable: str, value: str) -> int:
-    """Bytes, from a number and a unit: M, G or T, of 1000; raises DriverError."""
-    units = {"M": 10**6, "G": 10**9, "T": 10**12}
-    number, unit = value[:-1], value[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
-        raise _bad(variable, value, "a whole number and M, G or T, such as 2G")
-    return int(number) * units[unit]
-
-
-def parse_url(variable: str, value: str) -> str:
-    """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
-    if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-        shown = re.sub(r"//[^/@]*@", "//...@", value)
-        raise _bad(variable, shown, "an address such as https://modules.example/driverctr")
-    return value.rstrip("/")
 
 
 def parse_gpus(variable: str, value: str) -> GpuNeed:
@@ -244,53 +226,11 @@ SETTINGS = (
         "Folder of modules built before: <kernel release>/<driver version>-<module type>/.",
     ),
     Setting(
-        "STORE_DIR",
-        "store_dir",
-        parse_path,
-        "/var/lib/driverctr/store",
-        "Folder of the module store; used where it, or the folder it lies in, is there: mount one of the host's.",
-    ),
-    Setting(
-        "STORE_ON_HOST",
-        "store_on_host",
-        parse_boolean,
-        "false",
-        "Take STORE_DIR on the host itself, through process 1's root (hostPID), where no such folder can be mounted.",
-    ),
-    Setting(
-        "STORE_MAX_SIZE",
-        "store_max_size",
-        parse_size,
-        "2G",
-        "Size beyond which the store gives up what was used least recently; pinned entries stay.",
-    ),
-    Setting(
-        "REMOTE_URL",
-        "remote_url",
-        parse_url,
-        "",
-        "HTTP(S) address of a folder of signed modules, as `store push` fills it; asked before a build.",
-    ),
-    Setting(
-        "REMOTE_PUBLIC_KEY",
-        "remote_public_key",
-        parse_text,
-        "",
-        "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with.",
-    ),
-    Setting(
         "PARAMETERS_WHEN_BUSY",
         "parameters_when_busy",
         parse_member(WhenBusy),
         "wait",
         "On changed module parameters while the driver is in use: wait (serve, and apply them when idle) or refuse.",
-    ),
-    Setting(
-        "PREBUILD",
-        "prebuild",
-        parse_boolean,
-        "true",
-        "While serving, build into the store for kernels that are installed on the host and have not run yet.",
     ),
     Setting(
         "GPU_DIRECT_RDMA_ENABLED",
@@ -326,7 +266,7 @@ HANDED_TO_CHILDREN = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Config:
     """What the user wants; nothing here changes while we run, and nothing here was read from the node."""
 
@@ -343,13 +283,7 @@ class Config:
     unknown_parameters: Unknown
     max_threads: int | None
     modules_dir: Path
-    store_dir: Path
-    store_on_host: bool
-    store_max_size: int
-    remote_url: str
-    remote_public_key: str
     parameters_when_busy: WhenBusy
-    prebuild: bool
     rdma: bool
     host_mofed: bool
     gds: bool
@@ -363,9 +297,21 @@ class Config:
 def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Config:
     """Read the settings; a flag (by variable) beats the environment; unknown variables are tolerated.
 
-    Raises DriverError (bad-setting) for the first value that is not valid.
+    Raises DriverError (bad-setting) for the first value that is not valid. An empty value means the default, but not
+    for the driver version, as in NVIDIA's container (reference A.2): which driver a node gets is not left to a
+    template that nobody filled in.
     """
-    given = {**environment, **(flags or {})}
-    values = {row.field: row.parse(row.variable, given.get(row.variable, "") or row.default) for row in SETTINGS}
+    flags = flags or {}
+    if environment.get("DRIVER_VERSION") == "":
+        raise DriverError(
+            Code.BAD_SETTING,
+            "DRIVER_VERSION='' is empty",
+            "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
+        )
+    values = {}
+    for row in SETTINGS:
+        name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
+        text = flags.get(row.variable, environment.get(row.variable)) or row.default
+        values[row.field] = row.parse(name, text)
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
     return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})

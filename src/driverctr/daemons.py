@@ -5,7 +5,6 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -13,6 +12,7 @@ from driverctr.facts import processes
 from driverctr.facts.processes import Identity, Process
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import Runner, wait_for_end
 from driverctr.syslog import Syslog
 
@@ -20,7 +20,8 @@ START_LIMIT = 120.0
 """Seconds a daemon may take to be up: nvidia-persistenced opens every GPU before it returns."""
 
 STOP_LIMIT = 10.0
-"""Seconds a daemon may take to end by itself, at a stop half of what is left if that is less."""
+STOP_SHARE = 0.5
+"""Seconds a daemon may take to end by itself, and at a stop of what is left: the rest is for the modules."""
 
 KILL_LIMIT = 5.0
 """Seconds for the kernel to end a killed daemon, whose open GPUs it closes."""
@@ -32,7 +33,7 @@ CLOCK_ERROR = 1.0
 """Seconds a file's time and a process' start may be apart for one moment: jiffies, and the boot time's whole second."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Daemon:
     """One row: name, command line, and where it writes its pid, below the root."""
 
@@ -41,7 +42,7 @@ class Daemon:
     pid_file: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Running:
     """A daemon that lives: pid and start (clock ticks since boot, which no clock change moves) are its identity."""
 
@@ -135,17 +136,25 @@ def tell(runner: Runner, daemon: Daemon, syslog: Syslog) -> list[str]:
     return said
 
 
-def stop(paths: Paths, running: Running, limit: float, wait: Callable[[int, float], bool] | None = None) -> None:
+def stop(
+    paths: Paths,
+    running: Running,
+    limit: float,
+    wait: Callable[[int, float], bool] | None = None,
+    *,
+    kill_limit: float = KILL_LIMIT,
+) -> None:
     """SIGTERM, wait, after `limit` seconds SIGKILL; only if the pid is still that daemon. Its files go with it.
 
-    `wait(descriptor, seconds)` may give up earlier than that.
+    `wait(descriptor, seconds)` may give up earlier than that. A daemon that hangs in the kernel is left after
+    `kill_limit` more seconds.
     """
     with contextlib.suppress(ProcessLookupError), _handle_on(running.pid) as handle:
         if find(paths, running.daemon) == running:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             if not wait_for_end(running.pid, limit, wait):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                wait_for_end(running.pid, KILL_LIMIT)
+                wait_for_end(running.pid, kill_limit)
     _clear_leftovers(paths, running.daemon)
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -13,9 +12,10 @@ from driverctr.facts import chardevs, modules
 from driverctr.facts.chardevs import MINOR_CONTROL, MINOR_MODESET
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """A character device: path below /dev, major, minor, permissions."""
 

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from driverctr.errors import Code
 from driverctr.explain import EXPLANATIONS
+from driverctr.records import frozen
 
 NVRM = "NVRM: "
 SHOWN = 3
 """Findings of one kind told in a message: a module of another kernel lacks symbols by the hundred."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Recognised:
     """What words were found to mean."""
 

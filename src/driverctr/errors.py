@@ -1,5 +1,6 @@
 """The one error type: a stable code, the cause in a sentence, and the remedy."""
 
+import errno
 from enum import StrEnum
 
 
@@ -75,6 +76,13 @@ class DriverError(Exception):
     def __str__(self) -> str:
         """One sentence for a log line."""
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+def of_os(what: str, error: OSError) -> DriverError:
+    """The node's own word for what an act met that nothing more telling was made of; `error` names the file."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DriverError(Code.NO_SPACE, f"{what}: {error}", "Free space there")
+    return DriverError(Code.NODE_FILE, f"{what}: {error}", "See what keeps us from that file: mount, mode, medium")
 
 
 class Stopped(BaseException):

@@ -5,15 +5,15 @@ first row to the last: the more telling ones come first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from driverctr.errors import BUG_EXIT_STATUS, Code
+from driverctr.records import frozen
 
 OF_NVIDIA = r"nv(?:idia_|[A-Z_])"
 """How the symbols begin that NVIDIA's modules offer each other (nvUvmInterface..., nvidia_register_module)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Sign:
     """Words of the kernel or of a tool that mean a code, and what to tell: `says`, with the pattern's named groups.
 
@@ -25,7 +25,7 @@ class Sign:
     of_tool: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Explanation:
     """One row: what a code means, whether trying again can help, the remedy, and the signs of it."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import mmap
 import os
 import shutil
 import tempfile
@@ -11,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from driverctr.hashing import sha256
+
 PARTIAL = ".partial"
 """How the name of a file ends that is still being written; it begins with a dot."""
-
-PIECE = 4 << 20
-"""Bytes."""
 
 
 def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
@@ -120,19 +118,6 @@ def write_kernel(path: Path, value: str) -> None:
         os.write(handle, value.encode())
     finally:
         os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal; raises OSError.
-
-    In large pieces: between two of them the interpreter's lock is asked for, which other threads may hold for long.
-    The buffer is a mapping of its own, since the heap of a thread keeps what was freed.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file, mmap.mmap(-1, PIECE) as area, memoryview(area) as buffer:
-        while size := file.readinto(buffer):
-            digest.update(buffer[:size])
-    return digest.hexdigest()
 
 
 def tree_digest(root: Path) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from driverctr.facts.hostroot import HostRoot, Reach, host_roots
 from driverctr.facts.kernel import compiler_of_tree, version_of_tree
 from driverctr.files import read_text
 from driverctr.log import Log
+from driverctr.records import frozen
 from driverctr.run import Runner
 
 TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
@@ -42,7 +42,7 @@ class Origin(StrEnum):
     PACKAGES = "packages"
 
 
-@dataclass(frozen=True)
+@frozen
 class Headers:
     """Headers ready to build with.
 
@@ -67,7 +67,7 @@ class PackageSource(Protocol):
         """Return the names of the packages; raises DriverError."""
 
 
-@dataclass(frozen=True)
+@frozen
 class HeaderSearch:
     """Looks for headers; everything it makes lies in `scratch`, which the caller removes after the build."""
 

@@ -1,5 +1,6 @@
 """The look at the driver while we wait: seen, said, mended where safe; the markers follow (DESIGN section 4)."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,9 @@ from dataclasses import dataclass, field
 from driverctr import markers, verify
 from driverctr.errors import DriverError
 from driverctr.facts import kernellog
+from driverctr.facts.kernellog import Mark
 from driverctr.mend import Mender
+from driverctr.pending import Pending
 from driverctr.status import Phase
 from driverctr.steps import Tools
 from driverctr.verify import Expected, Finding
@@ -22,19 +25,22 @@ class Health:
 
     The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
-    nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay.
+    nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
+    `pending` a reload that ends the wait once nobody uses the driver.
     """
 
     tools: Tools
     expected: Expected
     tell: Callable[..., None]
     lasting: tuple[str, ...] = ()
+    pending: Pending | None = None
+    waits_for: str = ""
     found: Sequence[Finding] = ()
     daemons_live: bool = True
     restarts: int = 0
     withdrawn: bool = False
     mender: Mender = field(init=False)
-    heard: int = field(init=False)
+    heard: Mark = field(init=False)
 
     def __post_init__(self) -> None:
         """The mender loads in the order in which the modules were loaded first; `heard` marks the kernel log.
@@ -42,10 +48,10 @@ class Health:
         What the kernel says from the beginning of one look on belongs to what the next one finds too.
         """
         self.mender = Mender(self.tools, tuple(self.expected.build_ids), self.expected.firmware_path)
-        self.heard = kernellog.mark(self.tools.paths)
+        self.heard = Mark(self.tools.paths)
 
     def look(self) -> float:
-        """Look, mend, look again; returns the seconds until the next look at most.
+        """Look, mend, look again; returns the seconds until the next look at most. Raises ReloadDue.
 
         The kernel's trees change while they are read: what fails of it is no finding, the next look tells.
         """
@@ -56,12 +62,16 @@ class Health:
             return LOOK_EVERY
 
     def _look(self) -> float:
-        begun = kernellog.mark(self.tools.paths)
-        self._report(self._ask())
-        if any(finding.gone for finding in self.found) and self.mender.is_due():
-            with self.tools.signals.held():
-                self.mender.mend(self.found)
+        with contextlib.ExitStack() as unfinished:
+            begun = unfinished.enter_context(Mark(self.tools.paths))
+            self.waits_for = self.pending.look() if self.pending else ""
             self._report(self._ask())
+            if any(finding.gone for finding in self.found) and self.mender.is_due():
+                with self.tools.signals.held():
+                    self.mender.mend(self.found)
+                self._report(self._ask())
+            unfinished.pop_all()
+        self.heard.close()
         self.heard = begun
         if not any(finding.gone for finding in self.found):
             self.mender.rest()
@@ -95,7 +105,7 @@ class Health:
             else:
                 log.error(finding.text, code=finding.code.value)
         if any(not finding.serves for finding in new):
-            said = kernellog.since(self.tools.paths, self.heard).of_nvidia()
+            said = self.heard.read().of_nvidia()
             if said:
                 log.error(f"the kernel log has: {kernellog.last(said)}")
 
@@ -128,7 +138,7 @@ class Health:
             degraded.append("a daemon is down and will be started again")
         self.tell(
             phase=Phase.READY if self._serves() else Phase.NOT_READY,
-            degraded=(*self.lasting, *degraded),
+            degraded=(*self.lasting, *filter(None, (self.waits_for,)), *degraded),
             problems=tuple({"code": f.code.value, "message": f.text} for f in self.found if not f.serves),
             daemon_restarts=self.restarts,
             last_check=time.time(),

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from driverctr.facts import kernellog, tasks
 from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH, KILL_LIMIT, wait_for_end
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """A kmod tool's exit status and words."""
 
@@ -33,7 +34,7 @@ class Answer:
         return "; ".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-3:])
 
 
-@dataclass(frozen=True)
+@frozen
 class Kmod:
     """Calls the tools with our environment; `sh` is imported at the first call, it is not cheap."""
 
@@ -53,10 +54,15 @@ class Kmod:
         self._act(Code.UNLOAD_FAILED, "rmmod", tuple(names), limit)
 
     def index(self, kernel_release: str, base: Path) -> None:
-        """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod; raises DriverError."""
+        """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod.
+
+        Raises DriverError: no-space, or load-failed; then an index may be there that is cut short.
+        """
         answer = self._call("depmod", "-b", str(base), kernel_release)
         if answer.status != 0:
-            raise DriverError(Code.LOAD_FAILED, f"depmod for {kernel_release} failed: {answer.words}")
+            meant = recognise((), answer.stderr)
+            code = Code.NO_SPACE if meant and meant.code is Code.NO_SPACE else Code.LOAD_FAILED
+            raise DriverError(code, f"depmod for {kernel_release} failed: {answer.words}", EXPLANATIONS[code].remedy)
 
     def dependencies(self, name: str, kernel_release: str, base: Path) -> list[Path]:
         """The files modprobe would insert for a module of a tree, in order; [] where the tree lacks it."""
@@ -73,11 +79,11 @@ class Kmod:
 
         rmmod says itself all that is to be known; what the kernel says beside it is of other things.
         """
-        position = kernellog.mark(self.paths)
-        answer = self._call(tool, *names, limit=limit)
-        if answer.status == 0:
-            return
-        said = kernellog.since(self.paths, position)
+        with kernellog.Mark(self.paths) as mark:
+            answer = self._call(tool, *names, limit=limit)
+            if answer.status == 0:
+                return
+            said = mark.read()
         meant = recognise(() if tool == "rmmod" else said.about(names), answer.stderr)
         if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
             raise DriverError(

@@ -1,72 +1,60 @@
-"""The line of DESIGN section 1: plan, act step by step, wait, undo in reverse."""
+"""The line of DESIGN section 1: the way up, the wait, the way down; and the verbs that do only a part of it."""
 
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, files, firmware, gpuwait, hints, markers, node, pidlock, status, survey
-from driverctr.config import NoGpu
+from driverctr import devices, files, firmware, hints, markers, node, pidlock, status, survey
+from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
 from driverctr.health import Health
-from driverctr.modules import ModuleSet, Wish
+from driverctr.modules import ModuleSet, Source, Wish, failures, loaded
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
-from driverctr.plan import Plan, PlannedStep, StepName, make
+from driverctr.pending import Pending, ReloadDue
+from driverctr.plan import StepName
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
-from driverctr.steps import Gained, Outcome, Step, Tools, Undo
-from driverctr.steps.devices import Daemons, DeviceNodes
-from driverctr.steps.load import Load
-from driverctr.steps.markers import Publish, Withdraw
-from driverctr.steps.modules import Modules, builder
-from driverctr.steps.root import DriverRoot, Firmware
-from driverctr.steps.unload import Unload, check_free, free, settle
-from driverctr.steps.verify import Verify
+from driverctr.steps import Step, Tools, Undo
+from driverctr.steps.load import furnish
+from driverctr.steps.modules import builder
+from driverctr.steps.unload import check_free, free, settle
 from driverctr.stopping import Stopping, abandon
 from driverctr.supervise import Supervisor
-from driverctr.survey import Facts, Observation
 from driverctr.userspace import image
 from driverctr.versions import KernelRelease
-
-STEPS: tuple[Step, ...] = (
-    Withdraw(),
-    Modules(),
-    Unload(),
-    Firmware(),
-    DriverRoot(),
-    Load(),
-    DeviceNodes(),
-    Daemons(),
-    Verify(),
-    Publish(),
-)
-
-OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
-"""What no other source of modules can cure."""
 
 
 @dataclass
 class Start:
-    """One start: what was done (to be undone in reverse) and what is told about it."""
+    """One start: the way up, the wait, the way down, and what is told of it."""
 
     tools: Tools
     build_allowed: bool = True
-    done: list[tuple[Step, Undo]] = field(default_factory=list)
-    gained: Gained = field(default_factory=Gained)
     told: Status = field(default_factory=lambda: Status(Phase.STARTING, time.time(), os.getpid()))
+    way_up: BringUp = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The way up tells its steps here."""
+        self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
+
+    @property
+    def done(self) -> list[tuple[Step, Undo]]:
+        """What was done, to be undone in reverse."""
+        return self.way_up.done
 
     def run(self) -> None:
         """Bring the driver up, wait, take it down; ends by raising Stopped, DriverError, or a bug's exception."""
         try:
-            self.bring_up()
-            self.tell(phase=Phase.READY)
-            self.tools.runner.log.info("ready; waiting for a signal")
-            self.wait()
+            while True:
+                self.bring_up()
+                self.wait()
+                self.tools.runner.log.info("nobody uses the driver any more: it is loaded anew, as was pending")
+                self.tell(phase=Phase.STARTING, steps=())
         except Stopped as stopped:
             stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
             self.take_down()
@@ -79,95 +67,50 @@ class Start:
             raise
 
     def bring_up(self) -> None:
-        """Carry out the plan; a step that cannot do its part is an observation, and the plan is made again."""
-        facts = self.look()
-        if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
-            self.plan(facts)
-            self.wait_for_gpu()
-            facts = self.look()
-        for warning in self.plan(facts).warnings:
-            self.tools.runner.log.warning(warning)
-        finished: set[StepName] = set()
-        while planned := next((step for step in self.plan(facts).steps if step.name not in finished), None):
-            try:
-                self.apply(planned, facts)
-            except DriverError as error:
-                if not planned.alternative or error.code in OF_THE_USER:
-                    raise
-                facts = replace(
-                    facts, observations=(*facts.observations, Observation(planned.name, planned.alternative, error))
-                )
-                continue
-            finished.add(planned.name)
-
-    def look(self) -> Facts:
-        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted."""
-        settle(self.tools)
-        facts = survey.survey(self.tools.paths, self.tools.config)
-        wish = facts.wish
-        self.tell(
-            driver_version=wish.driver_version,
-            module_type=wish.module_type,
-            kernel_release=wish.kernel_release,
-        )
-        return facts
-
-    def wait_for_gpu(self) -> None:
-        """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
-        markers.withdraw(self.tools.paths.run, digest=True)
-        self.tools.runner.log.info("no NVIDIA GPU on the PCI bus: waiting for one to be plugged in (NO_GPU=wait)")
-        self.tell(phase=Phase.WAITING_FOR_GPU)
-        gpuwait.wait_for_gpu(self.tools.paths, self.tools.signals)
-        self.tools.runner.log.info("an NVIDIA GPU has come")
-        self.tell(phase=Phase.STARTING)
-
-    def plan(self, facts: Facts) -> Plan:
-        """The plan as things are known now; raises DriverError for its first blocker."""
-        made = make(self.tools.config, facts, build_allowed=self.build_allowed)
-        for blocker in made.blockers:
-            raise DriverError(blocker.code, blocker.message, blocker.remedy)
-        return made
-
-    def apply(self, planned: PlannedStep, facts: Facts) -> None:
-        """Do one step, timed and told; its undo is noted on the line after the act."""
-        step = next(step for step in STEPS if step.name == planned.name)
-        self.tell(step=planned.name.value)
-        started = time.monotonic()
-        with self.tools.runner.log.step(planned.name.value, planned.what), self.interrupts(step):
-            outcome: Outcome = step.apply(self.tools, planned, facts, self.gained)
-            if outcome.undo is not None:
-                self.done.append((step, outcome.undo))
-            self.gained = outcome.gained
-        took = StepTime(planned.name.value, round(time.monotonic() - started, 3), "done")
-        source = planned.alternative if planned.name == StepName.MODULES else self.told.modules_from
-        self.told = replace(self.told, steps=(*self.told.steps, took), modules_from=source, lost=self.gained.lost)
-
-    @contextlib.contextmanager
-    def interrupts(self, step: Step) -> Iterator[None]:
-        """A signal ends a build at once, but never tears a modprobe or a mount apart."""
-        if step.interruptible:
-            self.tools.signals.check()
-            yield
-        else:
-            with self.tools.signals.held():
-                yield
+        """Make the driver ready, and say so; one that was already there gets its files put in place after that."""
+        self.way_up.run()
+        reasons = (*self.lasting(), *filter(None, (self.way_up.pending,)))
+        self.tell(phase=Phase.READY, degraded=reasons)
+        for reason in reasons:
+            self.tools.runner.log.warning(f"degraded: {reason}")
+        self.tools.runner.log.info("ready; waiting for a signal")
 
     def wait(self) -> None:
-        """Supervise until a signal: daemons live, and what was true at the start stays true."""
-        config = self.tools.config
-        expected = replace(self.gained.expected(config.verify_gpus), running=())
-        silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in self.gained.silent_gpus)
-        health = Health(self.tools, expected, self.tell, lasting=silent)
+        """Supervise until a signal, or until nobody uses a driver that is to be loaded anew."""
+        gained, config = self.way_up.gained, self.tools.config
+        expected = replace(gained.expected(config.verify_gpus), running=())
+        pending = Pending(self.tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
+        health = Health(self.tools, expected, self.tell, lasting=self.lasting(), pending=pending)
         self.tell(expected=expected.as_dict())
         supervisor = Supervisor(
             self.tools.paths, self.tools.runner, self.tools.signals, self.tools.syslog, health.on_daemons, health.look
         )
-        with hints.listening(self.tools.paths, self.tools.runner.log) as heard:
-            supervisor.wait(self.gained.running, heard)
+        self.furnish()
+        with hints.listening(self.tools.paths, self.tools.runner.log) as heard, contextlib.suppress(ReloadDue):
+            supervisor.wait(gained.running, heard)
+
+    def lasting(self) -> tuple[str, ...]:
+        """Why the driver is degraded for as long as this start lives."""
+        gained = self.way_up.gained
+        silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in gained.silent_gpus)
+        if gained.source is not Source.LAST_GOOD:
+            return silent
+        return (self.way_up.describe_rollback(), *silent)
+
+    def furnish(self) -> None:
+        """A driver that was loaded before has no files in this container yet, which neighbours' modprobe looks for."""
+        gained = self.way_up.gained
+        if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
+            return
+        try:
+            furnish(self.tools, gained.module_set, tuple(gained.parameters))
+        except DriverError as error:
+            self.tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
 
     def take_down(self) -> None:
         """Undo in reverse order; raises DriverError (in-use) where the driver stays."""
-        Stopping(self.tools, self.done, self.tell).take_down()
+        found_loaded = self.way_up.gained.kept is not None
+        Stopping(self.tools, self.done, self.tell, found_loaded).take_down()
 
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
@@ -187,13 +130,23 @@ class Start:
             if second.code is Code.STUCK:
                 raise second from error
             self.tools.runner.log.error(f"not all could be undone: {second}")
-        if self.gained.unloaded:
+        if self.way_up.gained.unloaded:
             self.tools.runner.log.error(
-                f"{', '.join(self.gained.unloaded)} served before this start, was unloaded for it, and cannot return: "
-                "its userspace went with its container"
+                f"{', '.join(self.way_up.gained.unloaded)} served before this start, was unloaded for it, and cannot "
+                "return: its userspace went with its container"
             )
         if isinstance(error, DriverError):
             self.tell(phase=Phase.FAILED, failure=status.describe_failure(error))
+
+    def tell_step(self, *, took: tuple[str, float] | None = None, **changes: Any) -> None:
+        """Tell of the way up: a step that was done, and what it changed."""
+        if took is not None:
+            gained = self.way_up.gained
+            steps = (*self.told.steps, StepTime(*took, "done"))
+            changes |= {"steps": steps, "modules_from": gained.source or "", "lost": gained.lost}
+            self.told = self.told.changed(**changes)
+        else:
+            self.tell(**changes)
 
     def tell(self, **changes: Any) -> None:
         """Write the status document; a full or read-only /run/nvidia is not a reason to die half-way."""
@@ -248,6 +201,8 @@ def unload(tools: Tools) -> None:
         markers.withdraw(tools.paths.run, digest=True)
         free(tools)
         devices.remove(tools.paths, devices.leftovers(tools.paths))
+        loaded.forget(tools.paths)
+        failures.forget(tools.paths)
         propagation.settle(tools.paths)
         driverroot.clear(tools.paths, log=tools.runner.log)
         firmware.undo(tools.paths, firmware.recall(tools.paths))

@@ -5,10 +5,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TextIO
+
+from driverctr.records import frozen
 
 
 class Format(StrEnum):
@@ -27,7 +29,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True)
+@frozen
 class Log:
     """Writes lines to a stream; passed to whoever has something to say."""
 

@@ -55,8 +55,8 @@ def assemble(
 ) -> list[str]:
     """Put our modules and the host's that they need into one indexed tree; returns the host modules to load first.
 
-    What is loaded or built in already is not needed from the host. Raises DriverError (load-failed) where the tree
-    cannot be written.
+    What is loaded or built in already is not needed from the host. Raises DriverError (load-failed, no-space) where the
+    tree cannot be written.
     """
     tree = paths.modules_tree(kernel_release)
     first = [name for name in WANTED_FROM_HOST if not modules.is_available(paths, name)]
@@ -68,18 +68,25 @@ def assemble(
         raise DriverError(
             Code.NO_SPACE if full else Code.LOAD_FAILED,
             f"{tree} cannot be written: {error.strerror or error}",
-            f"Free {space_needed(ours) >> 20} MB there"
+            _room_needed(ours)
             if full
             else "Leave /lib/modules of the container writable; the host's is read through --pid=host",
         ) from error
     if found or not (tree / INDEX).is_file():
-        kmod.index(kernel_release, paths.root)
+        try:
+            kmod.index(kernel_release, paths.root)
+        except DriverError as error:
+            files.remove(tree / INDEX)  # cut short by a full disk: the next start must not believe it
+            raise DriverError(
+                error.code, error.message, _room_needed(ours) if error.code is Code.NO_SPACE else error.remedy
+            ) from error
     return [name for name in first if name in found]
 
 
-def space_needed(ours: Mapping[str, Path]) -> int:
-    """Bytes that copies of our modules and an index of them take."""
-    return sum(file.stat().st_size for file in ours.values()) + (8 << 20)
+def _room_needed(ours: Mapping[str, Path]) -> str:
+    """The remedy for a full disk: copies of our modules, and an index of them."""
+    needed = sum(file.stat().st_size for file in ours.values()) + (8 << 20)
+    return f"Free {needed >> 20} MB there"
 
 
 def _place_ours(paths: Paths, tree: Path, ours: Mapping[str, Path]) -> None:

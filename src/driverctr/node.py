@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import DriverError
@@ -16,9 +15,10 @@ from driverctr.facts.privilege import Privilege
 from driverctr.facts.supported import Support
 from driverctr.modules import ModuleSet, Wish, elf
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Room:
     """What a build would find: free bytes of disk where it works, None where that cannot be told, memory in bytes, and
     headers of the host, or ""."""
@@ -29,7 +29,7 @@ class Room:
     headers: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """What decides whether to begin at all.
 

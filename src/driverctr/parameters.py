@@ -128,15 +128,19 @@ def write(paths: Paths, module: str, words: Iterable[str]) -> None:
 
 def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
     """What was asked and is not so, each as "name: asked X, is Y"; what the kernel does not show counts as so."""
-    name = module.replace("-", "_")
-    actual = modules.read_parameters(paths, name)
-    if name == "nvidia":
-        actual |= modules.read_driver_parameters(paths)
+    actual = shown(paths, module)
     return [
         f"{parameter}: asked {value}, is {actual[parameter]}"
         for parameter, value in split(words).items()
         if parameter in actual and not _same(value, actual[parameter])
     ]
+
+
+def shown(paths: Paths, module: str) -> dict[str, str]:
+    """The parameters of a loaded module that the kernel shows, in sysfs or in NVIDIA's own file."""
+    name = module.replace("-", "_")
+    actual = modules.read_parameters(paths, name)
+    return actual | modules.read_driver_parameters(paths) if name == modules.CORE else actual
 
 
 def split(words: Iterable[str]) -> dict[str, str]:

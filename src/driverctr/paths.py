@@ -1,10 +1,11 @@
 """Where things lie on a node, below a root that tests may move."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from driverctr.records import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Paths:
     """Every path of the contract (DESIGN section 4), as properties of one root."""
 

@@ -4,11 +4,11 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 
 ATTEMPTS = 100
 """How often the file may be replaced under our hands before we say so; each time somebody deleted it."""
@@ -86,7 +86,7 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@frozen
 class _Candidate:
     """A pid that may be the holder's, and who says so."""
 

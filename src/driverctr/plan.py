@@ -1,14 +1,19 @@
 """(Config, Facts) → Plan: what will be done, in order, and why not otherwise. Pure."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
 from driverctr import preflight
-from driverctr.config import Config
+from driverctr.config import Config, WhenBusy
 from driverctr.errors import Code
+from driverctr.facts import holders
+from driverctr.modules import Source
+from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
-from driverctr.survey import Facts
+from driverctr.records import frozen
+from driverctr.survey import Facts, Observation
 
 
 class StepName(StrEnum):
@@ -26,14 +31,24 @@ class StepName(StrEnum):
     PUBLISH = "publish"
 
 
-class Source(StrEnum):
-    """Where modules can come from, in the order they are tried."""
+KEEP_DIGEST = "keep-digest"
+"""How markers are withdrawn where the driver that is loaded stays: what the operator installed is still so."""
 
-    ON_DISK = "on-disk"
-    BUILD = "build"
+UNKNOWN = {Source.BUILD: "whether headers can be had and the source compiles"}
+"""What only the network or the compiler can tell."""
+
+IN_THE_KERNEL = (Source.LOADED, Source.LAST_GOOD)
+"""Where modules are kept, not had."""
+
+NOTHING_THERE = {
+    Source.LOADED: "no driver of ours is loaded",
+    Source.ON_DISK: "nothing that fits is on disk",
+    Source.LAST_GOOD: "nothing else served before in this boot, or its files are gone",
+}
+"""Where the survey found nothing; it may know more of why."""
 
 
-@dataclass(frozen=True)
+@frozen
 class SetAside:
     """An alternative not taken, and why."""
 
@@ -41,7 +56,7 @@ class SetAside:
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class PlannedStep:
     """One step: what it does, by which alternative ("" where there is only one way), what was set aside."""
 
@@ -53,7 +68,7 @@ class PlannedStep:
     unknown: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Blocker:
     """What keeps the plan from being carried out as things stand."""
 
@@ -62,13 +77,14 @@ class Blocker:
     remedy: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
-    """What `driverctr plan` prints and `init` runs."""
+    """What `driverctr plan` prints and `init` runs; `pending` is what must wait until nobody uses the driver."""
 
     wanted: str
     steps: tuple[PlannedStep, ...]
     checks: tuple[Check, ...] = ()
+    pending: str = ""
 
     @property
     def blockers(self) -> tuple[Blocker, ...]:
@@ -93,62 +109,110 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     wish = facts.wish
     wanted = f"driver {wish.driver_version} ({wish.module_type} modules) for kernel {wish.kernel_release}"
     modules_step, modules_check = _plan_modules(config, facts, build_allowed)
-    building = modules_step.alternative == Source.BUILD
-    checks = (*preflight.judge(config, facts, building=building), modules_check)
+    source = modules_step.alternative
+    kept = facts.supply.kept.get(Source(source)) if source else None
+    judged = preflight.judge(config, facts, building=source == Source.BUILD, unloading=kept is None)
+    what_markers = "the ready markers" if kept else "the ready markers and the operator's digest"
     steps = (
-        PlannedStep(StepName.WITHDRAW, "remove the ready markers and the operator's digest"),
+        PlannedStep(StepName.WITHDRAW, f"remove {what_markers}", KEEP_DIGEST if kept else ""),
         modules_step,
-        _plan_unload(facts),
+        _plan_unload(facts, kept),
         PlannedStep(StepName.FIRMWARE, f"GSP firmware {wish.driver_version} in /lib/firmware; search path if blank"),
         PlannedStep(StepName.DRIVER_ROOT, _describe_root(facts)),
-        PlannedStep(StepName.LOAD, "load " + ", ".join(modules_to_load(config, facts))),
+        _plan_load(facts, kept),
         PlannedStep(StepName.DEVICE_NODES, "make /dev/nvidia* with the kernel's numbers"),
-        PlannedStep(StepName.DAEMONS, "start nvidia-persistenced and watch it"),
+        PlannedStep(StepName.DAEMONS, "start nvidia-persistenced and watch it, or adopt the one that runs"),
         PlannedStep(StepName.VERIFY, f"check the kernel's truth to depth {config.verify_depth.value}"),
         PlannedStep(StepName.PUBLISH, "publish the ready markers"),
     )
-    return Plan(wanted, steps, checks)
-
-
-def modules_to_load(config: Config, facts: Facts) -> tuple[str, ...]:
-    """Our modules, in the order they are loaded; peermem only where RDMA is asked for and a Mellanox NIC is there."""
-    peermem = ("nvidia-peermem",) if config.rdma and facts.mellanox else ()
-    return ("nvidia", "nvidia-uvm", "nvidia-modeset", *peermem)
+    pending = describe_pending(kept.stale, holders.describe(facts.in_use)) if kept and kept.stale else ""
+    return Plan(wanted, steps, (*judged, modules_check), pending)
 
 
 def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[PlannedStep, Check]:
     refused = facts.refusals(StepName.MODULES)
-    set_aside = [SetAside(seen.alternative, seen.error.message) for seen in refused]
-    left = [source.value for source in Source if source.value not in {seen.alternative for seen in refused}]
-    if not build_allowed and Source.BUILD in left:
-        left.remove(Source.BUILD)
-        set_aside.append(SetAside(Source.BUILD, "`load` builds nothing; `init` and `build` do"))
-    release = facts.wish.kernel_release
-    what = {
-        Source.ON_DISK: f"take the modules on disk ({config.modules_dir}/{release})",
-        Source.BUILD: f"build the modules from the image's source for {release}",
-    }
-    chosen = left[0] if left else ""
+    set_aside = {Source(seen.alternative): seen.error.message for seen in refused}
+    set_aside = _leave_aside(config, facts, build_allowed) | set_aside
+    left = [source for source in Source if source not in set_aside]
+    chosen = left[0] if left else None
     step = PlannedStep(
         StepName.MODULES,
-        what[Source(chosen)] if chosen else "no way to have the modules is left",
-        chosen,
+        _describe_source(config, facts, chosen) if chosen else "no way to have the modules is left",
+        chosen or "",
         tuple(left),
-        tuple(set_aside),
-        "whether headers can be had and the source compiles" if chosen == Source.BUILD else "",
+        tuple(SetAside(source, set_aside[source]) for source in Source if source in set_aside),
+        UNKNOWN.get(chosen, "") if chosen else "",
     )
     if chosen:
         result = Result.UNKNOWN if step.unknown else Result.OK
         return step, Check("modules", result, step.what + (f"; unknown: {step.unknown}" if step.unknown else ""))
-    last = refused[-1].error
-    return step, Check("modules", Result.REFUSED, last.message, last.code, last.remedy)
+    return step, _refuse_modules(refused, step.set_aside)
 
 
-def _plan_unload(facts: Facts) -> PlannedStep:
+def _refuse_modules(refused: Sequence[Observation], set_aside: Sequence[SetAside]) -> Check:
+    """No way is left: the refusal that tells most, the latest with a code of its own, and in brief the other places'.
+
+    That the kernel holds no such modules is what brought us here, and no news.
+    """
+    places = [seen for seen in refused if seen.alternative not in IN_THE_KERNEL] or refused
+    telling = [seen for seen in places if seen.error.code is not Code.NO_MODULES] or places
+    error, told = telling[-1].error, telling[-1].alternative
+    others = [
+        f"{other.alternative}: {other.reason}"
+        for other in set_aside
+        if other.alternative not in (told, *IN_THE_KERNEL) and other.reason != error.message
+    ]
+    also = f" ({'; '.join(others)})" if others else ""
+    return Check("modules", Result.REFUSED, error.message + also, error.code, error.remedy)
+
+
+def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Source, str]:
+    """Places that have the modules, or could have them, and are not asked all the same."""
+    aside: dict[Source, str] = {}
+    supply = facts.supply
+    if not build_allowed:
+        aside[Source.BUILD] = "`load` builds nothing; `init` and `build` do"
+    there = {*supply.kept, *supply.builds, *([Source.LAST_GOOD] if supply.good else [])}
+    aside |= {source: nothing for source, nothing in NOTHING_THERE.items() if source not in there}
+    if supply.good is not None and supply.failed:
+        others = [source for source in Source if source is not Source.LAST_GOOD]
+        aside |= dict.fromkeys(others, f"what is wanted failed earlier in this boot: {supply.failed}")
+    if (kept := supply.kept.get(Source.LOADED)) and kept.stale:
+        changes = "; ".join(kept.stale)
+        if not facts.in_use:
+            aside[Source.LOADED] = f"nobody uses the driver, and it is loaded anew for {changes}"
+        elif config.parameters_when_busy is WhenBusy.REFUSE:
+            aside[Source.LOADED] = f"PARAMETERS_WHEN_BUSY=refuse, and it would have to be loaded anew for {changes}"
+    return aside
+
+
+def _describe_source(config: Config, facts: Facts, source: Source) -> str:
+    release = facts.wish.kernel_release
+    return {
+        Source.LOADED: "keep the modules that are loaded: they are the ones wanted",
+        Source.ON_DISK: f"take the modules on disk ({config.modules_dir}/{release})",
+        Source.BUILD: f"build the modules from the image's source for {release}",
+        Source.LAST_GOOD: "take the modules that served last, with their parameters",
+    }[source]
+
+
+def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:
+    if kept:
+        return PlannedStep(StepName.UNLOAD, "nothing: what is loaded stays")
     if not facts.stack:
         return PlannedStep(StepName.UNLOAD, "nothing: no module of the driver is loaded")
     loaded = ", ".join(f"{module.name} {module.version}".strip() for module in facts.stack.values())
     return PlannedStep(StepName.UNLOAD, f"unload {loaded}")
+
+
+def _plan_load(facts: Facts, kept: Loaded | None) -> PlannedStep:
+    names = kept.missing if kept else facts.to_load
+    return PlannedStep(StepName.LOAD, f"load {', '.join(names)}" if names else "nothing: all modules are loaded")
+
+
+def describe_pending(stale: Sequence[str], in_use: str) -> str:
+    """Which parameters wait until the driver is idle, and for whom; one sentence for plan, log and status."""
+    return f"pending reload: {'; '.join(stale)}; {in_use}"
 
 
 def _describe_root(facts: Facts) -> str:

@@ -1,7 +1,6 @@
 """The checks that init, plan and doctor share: Facts → ok, refused or unknown, with evidence and remedy. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
@@ -13,6 +12,7 @@ from driverctr.facts.gpus import Gpu
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import describe_stuck
 from driverctr.mounts.driverroot import SHARE_IT
+from driverctr.records import frozen
 from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
@@ -35,7 +35,7 @@ class Result(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Check:
     """One check: what was found; where it is refused, the code and what to do; what is wrong and yet no refusal."""
 
@@ -47,9 +47,13 @@ class Check:
     warnings: tuple[str, ...] = ()
 
 
-def judge(config: Config, facts: Facts, *, building: bool) -> tuple[Check, ...]:
-    """Every check, in the order in which a refusal counts; `building`: the plan is to build modules."""
+def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = True) -> tuple[Check, ...]:
+    """Every check, in the order in which a refusal counts.
+
+    `building`: the plan is to build modules; `unloading`: what is loaded is to go, and nobody may use it.
+    """
     checks = [check(config, facts) for check in CHECKS]
+    checks.append(check_in_use(facts, unloading=unloading))
     if building:
         checks += [check_disk(facts), check_memory(facts), check_headers(facts)]
     return tuple(checks)
@@ -220,9 +224,11 @@ def check_fabric(config: Config, facts: Facts) -> Check:
     return _ok(name, ", ".join(parts) if parts else "no NVSwitch and no NVLink 5")
 
 
-def check_in_use(config: Config, facts: Facts) -> Check:
-    """Whether a loaded driver can be unloaded."""
+def check_in_use(facts: Facts, *, unloading: bool) -> Check:
+    """Whether a loaded driver can be unloaded, if it must be."""
     name = "in-use"
+    if facts.in_use and not unloading:
+        return _ok(name, f"{holders.describe(facts.in_use)}: it stays as it is")
     if facts.in_use:
         return _refused(name, Code.IN_USE, holders.describe(facts.in_use), STOP_THE_USERS)
     return _ok(name, "nobody uses the driver" if facts.stack else "no module of the driver is loaded")
@@ -281,7 +287,6 @@ CHECKS: tuple[Callable[[Config, Facts], Check], ...] = (
     check_gpu_free,
     check_gpu_support,
     check_fabric,
-    check_in_use,
 )
 
 

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
+from driverctr.records import frozen
 
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
@@ -26,7 +27,7 @@ KILL_LIMIT = 2.0
 """Seconds a program has after SIGKILL: what lives on then sleeps in the kernel, where no signal reaches it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Result:
     """What a program left: exit status (negative: ended by that signal) and its words."""
 
@@ -43,7 +44,7 @@ class Result:
         return "; ".join(line.strip() for line in lines[-5:]) or f"exit status {self.status}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Runner:
     """Starts programs in a given environment; the only importer of subprocess."""
 

@@ -129,13 +129,16 @@ class Signals:
 
 
 class Budget:
-    """The seconds a stop may take, all its acts together; before a stop begins, each act has them for itself."""
+    """The seconds a stop may take, all its acts together; before a stop begins, each act has them for itself.
+
+    nvidia-smi, a daemon and rmmod may all hang: who is waited for while more follows gets a share of what is left.
+    """
 
     LEAST = 1.0
-    """Seconds somebody else is waited for even when nothing is left."""
+    """Seconds that anything gets even when nothing is left."""
 
-    LEAST_ACT = 15.0
-    """Seconds an act gets even when nothing is left: a slow rmmod cut off in the kernel would be taken for stuck."""
+    RESERVE = 3.0
+    """Seconds an act leaves: to see that nothing ends it (run.KILL_LIMIT), and for all that is done in a moment."""
 
     def __init__(self, signals: Signals, seconds: float) -> None:
         """`seconds` must be below the grace period of whoever stops us."""
@@ -148,16 +151,12 @@ class Budget:
         self._deadline = self._deadline or time.monotonic() + self.seconds
 
     def for_an_act(self) -> float:
-        """Seconds for what we do ourselves."""
-        return max(self.LEAST_ACT, self._left())
+        """Seconds for what we do ourselves: all that is left, as an rmmod cut off in the kernel is taken for stuck."""
+        return self.seconds if self._deadline is None else max(self.LEAST, self._left() - self.RESERVE)
 
-    def for_others(self, most: float) -> float:
-        """Seconds to wait for somebody else, `most` at most; none when haste is asked."""
-        return 0.0 if self._signals.hurried else min(most, max(self.LEAST, self._left()))
-
-    def half_for_others(self, most: float) -> float:
-        """The same, of half of what is left: the other half is for what comes after."""
-        return self.for_others(min(most, max(self.LEAST, self._left() / 2)))
+    def for_others(self, most: float, share: float = 1.0) -> float:
+        """Seconds to wait for somebody else, of a share of what is left `most` at most; none when haste is asked."""
+        return 0.0 if self._signals.hurried else min(most, max(self.LEAST, self._left() * share))
 
     def _left(self) -> float:
         return self.seconds if self._deadline is None else self._deadline - time.monotonic()

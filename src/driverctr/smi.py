@@ -3,13 +3,14 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.config import GpuNeed
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernellog
+from driverctr.facts.kernellog import Mark
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.run import Result, Runner
 
 SMI = Path("nvidia-smi")
@@ -19,7 +20,8 @@ MISMATCH = 18
 """nvidia-smi(1), "RETURN VALUE", and NVML's own: 6 no devices, 18 library and driver do not match."""
 
 STATE_LIMIT = 5.0
-"""Seconds the state may take to read, all in all: it is only told, and a stop waits for it."""
+STATE_SHARE = 0.25
+"""Seconds the state may take to read, all in all, and at a stop of what is left: it is only told, and waited for."""
 
 
 def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:
@@ -29,14 +31,14 @@ def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Seque
     enough others do. Raises DriverError (gpu-init-failed, not-ready) that names the silent GPUs, with the kernel's
     words about them.
     """
-    mark = kernellog.mark(paths)
-    result = runner.run([SMI], limit=limit, check=False)
-    try:
-        _judge(result)
-        answering = list_answering(runner, limit)
-        return _judge_number(ours, answering, need)
-    except DriverError as error:
-        raise DriverError(error.code, error.message + _kernel_words(paths, mark), error.remedy) from error
+    with kernellog.Mark(paths) as mark:
+        result = runner.run([SMI], limit=limit, check=False)
+        try:
+            _judge(result)
+            answering = list_answering(runner, limit)
+            return _judge_number(ours, answering, need)
+        except DriverError as error:
+            raise DriverError(error.code, error.message + _kernel_words(paths, mark), error.remedy) from error
 
 
 def _judge(result: Result) -> None:
@@ -89,13 +91,13 @@ def _judge_number(present: Sequence[str], answering: Sequence[str], need: GpuNee
     )
 
 
-def _kernel_words(paths: Paths, mark: int) -> str:
+def _kernel_words(paths: Paths, mark: Mark) -> str:
     """What the driver said meanwhile; where it said nothing new, the Xids of before."""
-    said = kernellog.since(paths, mark).of_nvidia() or kernellog.read(paths).xids()
+    said = mark.read().of_nvidia() or kernellog.read(paths).xids()
     return f" (kernel log: {kernellog.last(said)})" if said else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Field:
     """A state that ends with the driver: what nvidia-smi calls it, in words, and what it is without anybody's doing:
     a value, or (with `default_field`) the field that tells."""

@@ -4,13 +4,14 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from enum import StrEnum
 from typing import Any
 
 from driverctr.errors import DriverError
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 SCHEMA = 1
 TERMINATION_LIMIT = 4096
@@ -30,7 +31,7 @@ class Phase(StrEnum):
     STUCK = "stuck"
 
 
-@dataclass(frozen=True)
+@frozen
 class StepTime:
     """A step done in this start, and its seconds."""
 
@@ -39,7 +40,7 @@ class StepTime:
     outcome: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Status:
     """The document at /run/nvidia/driverctr/status.json; times in seconds since the epoch.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from driverctr import markers, smi, status
 from driverctr.config import Depth, OnStop
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo
@@ -30,11 +30,15 @@ def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None
 
 @dataclass
 class Stopping:
-    """One stop: takes back what is in `done`, and tells by `tell(field=value, ...)`."""
+    """One stop: takes back what is in `done`, and tells by `tell(field=value, ...)`.
+
+    `found_loaded`: the driver was there before this start; one that did not become ready leaves it there.
+    """
 
     tools: Tools
     done: list[tuple[Step, Undo]]
     tell: Callable[..., None]
+    found_loaded: bool = False
     kept: list[StepName] = field(default_factory=list)
 
     def take_down(self) -> None:
@@ -46,13 +50,13 @@ class Stopping:
         self.tell(phase=Phase.STOPPING)
         was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
         failures = self.undo_last() if self.done and self.done[-1][0].name is StepName.PUBLISH else []
-        keep = was_ready and self.tools.config.on_stop is OnStop.KEEP
+        keep = self.reason_to_keep(was_ready)
         busy = [] if keep else self.find_users()
         self.stop_at_a_hang(busy)
         lost = self.read_state() if was_ready and not (keep or busy) else ()
         while self.done:
             if (busy or keep) and self.done[-1][0].name in STAYS_WHILE_IN_USE:
-                self.keep_last("as ON_STOP=keep asks" if keep else "since the driver is in use")
+                self.keep_last(keep or "since the driver is in use")
                 continue
             name = self.done[-1][0].name
             failed = self.undo_last()
@@ -68,6 +72,12 @@ class Stopping:
             raise failure
         if not keep:
             status.remove(self.tools.paths)
+
+    def reason_to_keep(self, was_ready: bool) -> str:
+        """Why the driver stays though nobody may use it; "" where it is to go."""
+        if was_ready:
+            return "as ON_STOP=keep asks" if self.tools.config.on_stop is OnStop.KEEP else ""
+        return "since it was loaded before this start" if self.found_loaded else ""
 
     def stop_at_a_hang(self, failures: list[DriverError]) -> None:
         """Where the kernel hangs nothing more is touched; raises its DriverError (stuck)."""
@@ -101,7 +111,7 @@ class Stopping:
         """What the unload will lose, where nvidia-smi is there to tell and nobody is in a hurry."""
         if self.tools.config.verify_depth is not Depth.SMI or self.tools.signals.hurried:
             return ()
-        return smi.read_state(self.tools.runner, self.tools.budget.for_others(smi.STATE_LIMIT))
+        return smi.read_state(self.tools.runner, self.tools.budget.for_others(smi.STATE_LIMIT, smi.STATE_SHARE))
 
     def tell_load(self, failed: list[DriverError], lost: tuple[str, ...]) -> None:
         """Modules that went took state with them; modules that did not go are kept."""
@@ -126,7 +136,7 @@ class Stopping:
         except DriverError as error:
             failure = error
         except OSError as error:
-            failure = DriverError(Code.NODE_FILE, f"undo of {step.name.value}: {error}", "See the log above")
+            failure = of_os(f"undo of {step.name.value}", error)
         else:
             return []
         finally:

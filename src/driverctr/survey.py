@@ -1,7 +1,6 @@
 """Everything the plan needs to know, looked at once, changing nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
@@ -13,12 +12,13 @@ from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
-from driverctr.modules import ModuleSet, Wish
-from driverctr.modules.ondisk import OnDisk
+from driverctr.modules import Wish
+from driverctr.modules.supply import Search, Supply
 from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
 from driverctr.node import Node
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
 
@@ -30,7 +30,7 @@ DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 """How `dpkg --print-architecture` calls what uname(1) calls a machine."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Observation:
     """An alternative that was tried, or looked at, and cannot be used."""
 
@@ -39,7 +39,7 @@ class Observation:
     error: DriverError
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What is true of this node and this image, and what was learned since."""
 
@@ -52,9 +52,9 @@ class Facts:
     driver_root: RootState
     host_modules: bool
     node: Node
+    supply: Supply
+    to_load: tuple[str, ...]
     observations: tuple[Observation, ...] = ()
-    module_set: ModuleSet | None = None
-    mellanox: bool = False
     blind: str = ""
     hanging: tuple[Task, ...] = ()
 
@@ -108,6 +108,12 @@ def choose_type(config: Config, version: str, support: Mapping[str, Support] | N
     return max(types, key=lambda kind: sum(seen.drives(kind) for seen in (support or {}).values()))
 
 
+def modules_to_load(config: Config, *, mellanox: bool) -> tuple[str, ...]:
+    """Our modules, in the order they are loaded; peermem only where RDMA is asked for and a Mellanox NIC is there."""
+    peermem = ("nvidia-peermem",) if config.rdma and mellanox else ()
+    return ("nvidia", "nvidia-uvm", "nvidia-modeset", *peermem)
+
+
 def survey(paths: Paths, config: Config) -> Facts:
     """Look at the node; raises DriverError where the wish itself makes no sense here."""
     described = image.read(paths.root)
@@ -116,9 +122,12 @@ def survey(paths: Paths, config: Config) -> Facts:
         parameters.user_words(paths, module)
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
-    wish = make_wish(config, described, kernel.read(paths.root).release, support)
+    running_kernel = kernel.read(paths.root)
+    wish = make_wish(config, described, running_kernel.release, support)
     stack = modules.read_stack(paths)
-    observations, module_set = look_for_modules(config, described, wish)
+    to_load = modules_to_load(config, mellanox=gpus.have_mellanox(paths))
+    supply = Search(paths, config, described, wish, running_kernel, stack, to_load).look()
+    found = next((build.module_set for build in supply.builds.values()), None)
     return Facts(
         image=described,
         wish=wish,
@@ -128,25 +137,10 @@ def survey(paths: Paths, config: Config) -> Facts:
         holders=holders.read(paths, stack),
         driver_root=driverroot.state(paths),
         host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
-        node=node.read(paths, wish, support, stack.get(modules.CORE), module_set),
-        observations=observations,
-        module_set=module_set,
-        mellanox=gpus.have_mellanox(paths),
+        node=node.read(paths, wish, support, stack.get(modules.CORE), found),
+        supply=supply,
+        to_load=to_load,
+        observations=tuple(Observation("modules", source, error) for source, error in supply.refusals.items()),
         blind=processes.blindness(paths),
         hanging=tasks.hanging_module_tools(paths) if modules.unsettled(stack) else (),
     )
-
-
-def look_for_modules(config: Config, described: Image, wish: Wish) -> tuple[tuple[Observation, ...], ModuleSet | None]:
-    """The set on disk, and each way to have the modules that is closed already."""
-    observations: list[Observation] = []
-    module_set = None
-    try:
-        module_set = OnDisk(config.modules_dir).find(wish)
-    except DriverError as error:
-        observations.append(Observation("modules", "on-disk", error))
-    try:
-        described.source(wish.driver_version, wish.module_type)
-    except DriverError as error:
-        observations.append(Observation("modules", "build", error))
-    return tuple(observations), module_set

@@ -12,6 +12,7 @@ from driverctr import config as settings
 from driverctr import status
 from driverctr.config import Config
 from driverctr.errors import BUG_EXIT_STATUS, Code, DriverError, Stopped
+from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.paths import Paths
@@ -23,15 +24,15 @@ from driverctr.syslog import Syslog
 Verb = Callable[[Tools, argparse.Namespace], int]
 
 
-def run(words: Sequence[str]) -> int:
-    """Parse, load the settings, act; every DriverError ends here."""
+def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
+    """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
     arguments = make_parser().parse_args(words)
     log, paths = Log(), Paths()
     try:
         config = settings.load(os.environ, flags_of(arguments))
         log = Log(config.log_format, config.log_level)
         verb: Verb = arguments.act
-        return verb(make_tools(config, log, paths), arguments)
+        return verb(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
         log.error(str(error), code=error.code.value)
         if arguments.verb in ("init", "load", "reload_nvidia_peermem"):
@@ -47,13 +48,14 @@ def run(words: Sequence[str]) -> int:
         return BUG_EXIT_STATUS
 
 
-def make_tools(config: Config, log: Log, paths: Paths) -> Tools:
+def make_tools(config: Config, log: Log, paths: Paths, hashes: Hashes | None = None) -> Tools:
     """What every verb acts with."""
     runner = Runner(config.child_environment, log)
     syslog = Syslog(paths.dev / "log", paths.own_run)
     signals = Signals()
     budget = Budget(signals, config.stop_timeout)
-    return Tools(paths, config, runner, Kmod(config.child_environment, log, paths), signals, syslog, budget)
+    kmod = Kmod(config.child_environment, log, paths)
+    return Tools(paths, config, runner, kmod, signals, syslog, budget, hashes or Hashes())
 
 
 def flags_of(arguments: argparse.Namespace) -> Mapping[str, str]:

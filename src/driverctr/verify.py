@@ -1,7 +1,7 @@
 """The check that ready depends on: what the kernel says, against what we placed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 
 class Part(StrEnum):
@@ -26,7 +27,7 @@ class Part(StrEnum):
     FIRMWARE = "firmware"
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """Something that is not as wanted: about what, in words, and whether the driver serves all the same.
 
@@ -41,7 +42,7 @@ class Finding:
     code: Code = Code.NOT_READY
 
 
-@dataclass(frozen=True)
+@frozen
 class Expected:
     """What must be so: version, per module the build-id of our file and the parameters asked, daemons that live,
     the GPUs that were bound to the driver when it became ready, how many of them must stay, the driver root, and the

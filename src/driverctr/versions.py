@@ -1,14 +1,14 @@
 """Driver versions and kernel releases: strings as their makers write them, with an order."""
 
 import re
-from dataclasses import dataclass
 from functools import total_ordering
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 
 
 @total_ordering
-@dataclass(frozen=True)
+@frozen
 class DriverVersion:
     """A driver version such as 535.309.01; the text is kept, since leading zeros matter in file names."""
 
@@ -41,7 +41,7 @@ class DriverVersion:
         return self.text
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelRelease:
     """A kernel release as `uname -r` prints it, such as 6.1.0-56-amd64."""
 

@@ -10,7 +10,9 @@ from driverctr.facts.hostdriver import HostDriver
 from driverctr.facts.loading import Loading
 from driverctr.facts.privilege import Privilege
 from driverctr.facts.supported import Support
-from driverctr.modules import Wish
+from driverctr.modules import ModuleSet, Source, Wish
+from driverctr.modules.loaded import Build
+from driverctr.modules.supply import Supply
 from driverctr.mounts.driverroot import RootState
 from driverctr.node import Node, Room
 from driverctr.survey import Facts
@@ -32,6 +34,16 @@ GOOD_NODE = Node(
 )
 
 
+ON_DISK = ModuleSet(
+    Path("/opt/driverctr/modules/6.1.0-56-amd64/535.309.01-proprietary"),
+    "6.1.0-56-amd64",
+    "",
+    "535.309.01",
+    "proprietary",
+    {},
+)
+
+
 def facts(**changes: Any) -> Facts:
     """A node with nothing loaded."""
     plain = Facts(
@@ -44,6 +56,8 @@ def facts(**changes: Any) -> Facts:
         driver_root=RootState((), False, ()),
         host_modules=True,
         node=GOOD_NODE,
+        supply=Supply(builds={Source.ON_DISK: Build(ON_DISK)}),
+        to_load=("nvidia", "nvidia-uvm", "nvidia-modeset"),
     )
     return replace(plain, **changes)
 

@@ -14,17 +14,19 @@ from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, describe, write_manifest
+from driverctr.modules import ModuleSet, describe, failures, write_manifest
 from driverctr.modules.built import scratch_folder, told_if_full
 from driverctr.modules.ondisk import OnDisk, verify
 from driverctr.paths import Paths
+from driverctr.plan import StepName
 from driverctr.userspace.image import Image
 from driverctr.versions import DriverVersion
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.module_files import write_module
+from tests.unit.test_lifecycle import Life, life
 from tests.unit.test_module_sets import WISH, made
 
-__all__ = ["made"]
+__all__ = ["life", "made"]
 
 NOT_TEXT = os.fsdecode(b"caf\xe9")
 TYPES = {"NVreg_A": "int", "NVreg_U": "uint", "flag": "bool", "text": "charp"}
@@ -67,12 +69,17 @@ def test_a_variable_that_is_not_valid_is_named_with_its_value_and_the_message_ca
 
 @pytest.mark.parametrize("threads", ["0", "x", "100000", "-1", "1.5", "²"])
 def test_a_number_of_jobs_that_is_none_is_refused(threads: str) -> None:
-    assert "from 1 to 4096" in refused({}, {"MAX_THREADS": threads}).message
+    said = refused({"MAX_THREADS": "2"}, {"MAX_THREADS": threads})
+    assert said.message == f"--max-threads={threads!r} is not a whole number from 1 to 4096"
+    assert "Set --max-threads" in said.remedy
+    assert refused({"MAX_THREADS": threads}).message.startswith("MAX_THREADS=")
 
 
-def test_an_empty_driver_version_means_the_images_own() -> None:
-    wish = survey.make_wish(settings.load({"DRIVER_VERSION": ""}), image(), "6.1.0-56-amd64")
+def test_a_driver_version_that_is_not_given_is_the_images_own_and_an_empty_one_is_refused() -> None:
+    wish = survey.make_wish(settings.load({}), image(), "6.1.0-56-amd64")
     assert wish.driver_version == "535.309.01"
+    said = refused({"DRIVER_VERSION": ""})
+    assert "DRIVER_VERSION=''" in said.message and "535.309.01" in said.remedy and "leave it out" in said.remedy
 
 
 def test_a_driver_version_that_the_image_does_not_hold_is_refused_with_what_it_holds() -> None:
@@ -207,6 +214,35 @@ def test_a_full_disk_in_lib_modules_is_told_with_the_room_it_needs(
             paths, "6.1.0", {"nvidia": paths.root / "built/nvidia.ko"}, None, Kmod(fake_bin.environment)
         )
     assert raised.value.code is Code.NO_SPACE and "MB" in raised.value.remedy
+
+
+DEPMOD_IS_FULL = "depmod: ERROR: Could not create index 'modules.dep.bin'. Output is truncated: No space left on device"
+
+
+@pytest.mark.parametrize(("said", "code"), [(DEPMOD_IS_FULL, Code.NO_SPACE), ("depmod: ERROR: no", Code.LOAD_FAILED)])
+def test_an_index_that_a_full_disk_cut_short_does_not_stay(
+    paths: Paths, fake_bin: FakeBin, said: str, code: Code
+) -> None:
+    make_tree(paths.root, {"built/nvidia.ko": "x"})
+    index = paths.modules_tree("6.1.0") / moduletree.INDEX
+    fake_bin.add("depmod", f'echo half >{index}; echo "{said}" >&2; exit 1')
+    with pytest.raises(DriverError, match=r"depmod for 6\.1\.0 failed") as raised:
+        moduletree.assemble(
+            paths, "6.1.0", {"nvidia": paths.root / "built/nvidia.ko"}, None, Kmod(fake_bin.environment)
+        )
+    assert raised.value.code is code and not index.exists()
+    assert ("MB there" in raised.value.remedy) is (code is Code.NO_SPACE)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, Code.NO_SPACE), (errno.EROFS, Code.NODE_FILE)])
+def test_a_file_that_a_step_cannot_write_is_told_by_name_and_is_no_bug(life: Life, number: int, code: Code) -> None:
+    file = "/etc/modprobe.d/nvidia.conf"
+    life.steps[StepName.LOAD].failures[""] = OSError(number, os.strerror(number), file)
+    with pytest.raises(DriverError, match=file) as raised:
+        life.start.run()
+    assert raised.value.code is code and "load" in raised.value.message and raised.value.remedy
+    assert "undo driver-root" in life.told
+    assert "trying others" not in life.log and not (life.start.tools.paths.own_run / failures.RECORD).exists()
 
 
 def test_a_full_run_folder_is_told_by_lock_and_markers(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

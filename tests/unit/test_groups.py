@@ -277,4 +277,5 @@ def test_a_daemon_that_is_gone_before_the_wait_begins_is_told_and_retried_with_g
         watching.wait((Running(DAEMON, 2**22 + 1, 0),))
     assert changes == [False, True] and watching.restarts == 1
     gaps = [later - earlier for earlier, later in zip([began, *tries], tries, strict=False)]
-    assert [round(gap, 1) for gap in gaps] == [0.1, 0.2, 0.4]
+    # A busy machine wakes us late, never early.
+    assert all(pause <= gap < pause + 0.35 for gap, pause in zip(gaps, (0.1, 0.2, 0.4), strict=True))

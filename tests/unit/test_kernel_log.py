@@ -5,7 +5,7 @@ import os
 import pytest
 
 from driverctr.facts import kernellog
-from driverctr.facts.kernellog import Extract, Line
+from driverctr.facts.kernellog import Extract, Line, Mark
 from driverctr.paths import Paths
 from tests.unit.conftest import make_tree
 
@@ -25,11 +25,14 @@ NEWER = r"""4,340,84000001,-;nvidia: Unknown symbol drm_gem_object_free (err -2)
 
 def test_what_came_since_the_mark_is_told_without_device_lines(paths: Paths) -> None:
     make_tree(paths.root, {"dev/kmsg": OLDER})
-    before = kernellog.mark(paths)
-    assert before == 340
-    with paths.kernel_log.open("a") as file:
-        file.write(NEWER)
-    said = kernellog.since(paths, before)
+    with Mark(paths) as mark:
+        assert mark.read() == Extract()
+        with paths.kernel_log.open("a") as file:
+            file.write(NEWER)
+        said = mark.read()
+        assert mark.read() == said
+    with Mark(paths) as later:
+        assert later.read() == Extract()
     assert said.lines[0] == Line(340, 84.000001, "nvidia: Unknown symbol drm_gem_object_free (err -2)")
     assert said.texts[1:4] == (
         "NVRM: The NVIDIA GPU 0001:01:00.0 (PCI ID: 10de:2901)",
@@ -37,7 +40,6 @@ def test_what_came_since_the_mark_is_told_without_device_lines(paths: Paths) -> 
         "nvidia-uvm: a tab\tand an umlaut ä",
     )
     assert not said.gap and not said.unknown
-    assert kernellog.since(paths, kernellog.mark(paths)) == Extract()
 
 
 def test_lines_are_found_by_driver_module_and_xid(paths: Paths) -> None:
@@ -49,20 +51,15 @@ def test_lines_are_found_by_driver_module_and_xid(paths: Paths) -> None:
     assert [text[:19] for text in said.xids()] == ["NVRM: Xid (PCI:0001"]
 
 
-def test_overwritten_lines_are_a_gap(paths: Paths) -> None:
-    make_tree(paths.root, {"dev/kmsg": NEWER})
-    assert kernellog.since(paths, 12).gap
-
-
 @pytest.mark.parametrize("tree", [{}, {"dev/kmsg": None}])
 def test_a_log_that_cannot_be_read_is_said_to_be_unknown(paths: Paths, tree: dict[str, None]) -> None:
     make_tree(paths.root, tree)
-    assert kernellog.mark(paths) == 0
-    said = kernellog.since(paths, 0)
+    with Mark(paths) as mark:
+        said = mark.read()
     assert not said.lines and str(paths.kernel_log) in said.unknown
 
 
-def test_a_record_lost_while_reading_is_passed_over(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_lost_while_reading_is_passed_over_and_a_gap(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tree(paths.root, {"dev/kmsg": ""})
     answers: list[bytes | OSError] = [b"6,1,1,-;one\n", BrokenPipeError(), b"6,5,1,-;five\n", BlockingIOError()]
 
@@ -73,4 +70,5 @@ def test_a_record_lost_while_reading_is_passed_over(paths: Paths, monkeypatch: p
         return answer
 
     monkeypatch.setattr(os, "read", read)
-    assert kernellog.read(paths).texts == ("one", "five")
+    said = kernellog.read(paths)
+    assert said.texts == ("one", "five") and said.gap

@@ -3,19 +3,20 @@
 import json
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from driverctr import bringup, markers, status, stopping, survey
 from driverctr import config as settings
-from driverctr import lifecycle, markers, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
+from driverctr.modules import Source
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.run import Runner
@@ -59,6 +60,21 @@ def test_modules_come_from_the_first_source_not_refused(
     json.dumps(made.as_dict())
 
 
+def test_where_no_way_is_left_the_refusal_that_tells_most_comes_first_and_the_other_places_after() -> None:
+    seen = (
+        Observation("modules", "loaded", DriverError(Code.NO_MODULES, "no module of the driver is loaded")),
+        Observation("modules", "on-disk", DriverError(Code.WRONG_KERNEL, "nvidia was built for 6.0", "Build it")),
+        Observation("modules", "build", DriverError(Code.NO_MODULES, "the image has no source")),
+    )
+    (blocker,) = make(CONFIG, facts(observations=seen)).blockers
+    assert (blocker.code, blocker.remedy) == (Code.WRONG_KERNEL, "Build it")
+    assert blocker.message == "nvidia was built for 6.0 (build: the image has no source)"
+    (blocker,) = make(CONFIG, facts(observations=seen[:2]), build_allowed=False).blockers
+    assert blocker.message == "nvidia was built for 6.0 (build: `load` builds nothing; `init` and `build` do)"
+    (blocker,) = make(CONFIG, facts(observations=(seen[0], NOWHERE, seen[2]))).blockers
+    assert (blocker.code, blocker.message) == (Code.NO_MODULES, "the image has no source (on-disk: nothing on disk)")
+
+
 def test_a_driver_in_use_blocks_with_module_refcnt_and_process() -> None:
     holder = Holder(42, "train.py", 0.0, (("nvidia", 2),))
     blockers = make(CONFIG, facts(stack={"nvidia": core(2)}, holders=(holder,))).blockers
@@ -74,11 +90,15 @@ class FakeStep:
     told: list[str]
     interruptible: bool = False
     failures: dict[str, BaseException] = field(default_factory=dict)
+    once: BaseException | None = None
 
     def apply(self, tools: Tools, planned: PlannedStep, known: Facts, gained: Gained) -> Outcome:
         self.told.append(self.name.value + (f":{planned.alternative}" if planned.alternative else ""))
-        if failure := self.failures.get(planned.alternative):
+        failure, self.once = self.once or self.failures.get(planned.alternative), None
+        if failure:
             raise failure
+        if self.name is StepName.MODULES:
+            gained = replace(gained, source=Source(planned.alternative))
         return Outcome({"by": self.name.value}, gained)
 
     def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:
@@ -105,7 +125,7 @@ class Life:
 def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
     told: list[str] = []
     steps = {name: FakeStep(name, told) for name in StepName}
-    monkeypatch.setattr(lifecycle, "STEPS", tuple(steps.values()))
+    monkeypatch.setattr(bringup, "STEPS", tuple(steps.values()))
     monkeypatch.setattr(survey, "survey", lambda *_: facts())
     monkeypatch.setattr(stopping, "check_free", lambda tools: None)
     signals = Signals()

@@ -12,7 +12,7 @@ import pytest
 
 import driverctr
 from driverctr import config as settings
-from driverctr import daemons, markers, smi, status, stopping
+from driverctr import daemons, markers, run, smi, status, stopping
 from driverctr.config import OnStop
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.modules import LoadedModule
@@ -31,6 +31,8 @@ from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, sign
 __all__ = ["life", "real_proc", "signals"]
 
 STAYS = {"load", "firmware", "driver-root", "device-nodes"}
+END_GRACE = 0.5
+"""Seconds between SIGTERM and SIGKILL of a program that takes too long (run.end_group)."""
 BUSY = DriverError(Code.IN_USE, "nvidia has refcnt 3: pid 9 (train.py)")
 
 
@@ -186,7 +188,7 @@ def test_modules_that_do_not_go_have_lost_nothing(life: Life, monkeypatch: pytes
 
 def test_a_start_that_fails_after_it_unloaded_the_old_driver_says_so(life: Life) -> None:
     life.steps[StepName.LOAD].failures[""] = DriverError(Code.LOAD_FAILED, "modprobe: no")
-    life.start.gained = replace(life.start.gained, unloaded=("nvidia 470.1", "nvidia_uvm 470.1"))
+    life.start.way_up.gained = replace(life.start.way_up.gained, unloaded=("nvidia 470.1", "nvidia_uvm 470.1"))
     with pytest.raises(DriverError):
         life.start.run()
     assert "nvidia 470.1, nvidia_uvm 470.1 served before this start, was unloaded for it, and cannot return" in life.log
@@ -198,28 +200,67 @@ def test_a_stop_has_one_budget_for_all_its_acts(signals: Signals) -> None:
     budget.begin()
     deadline = budget._deadline
     budget.begin()
-    assert budget._deadline == deadline and 19 < budget.for_an_act() <= 20 and budget.for_others(3.0) == 3.0
-    assert 9 < budget.half_for_others(60.0) <= 10 and budget.half_for_others(3.0) == 3.0
+    assert budget._deadline == deadline and 16 < budget.for_an_act() <= 17 and budget.for_others(3.0) == 3.0
+    assert 9 < budget.for_others(60.0, 0.5) <= 10 and budget.for_others(3.0, 0.5) == 3.0
     budget._deadline = time.monotonic() - 5
-    assert budget.for_others(3.0) == budget.half_for_others(3.0) == Budget.LEAST
-    assert budget.for_an_act() == 15, "a slow rmmod is not cut off and called a hang"
+    assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == budget.for_an_act() == Budget.LEAST
     signals.count = 2
-    assert budget.for_others(3.0) == budget.half_for_others(3.0) == 0.0 and budget.for_an_act() == 15
+    assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == 0.0 and budget.for_an_act() == Budget.LEAST
 
 
-def test_a_daemon_leaves_time_for_the_modules(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[float] = []
-    monkeypatch.setattr(daemons, "stop", lambda paths, running, limit, wait: limits.append(limit))
+@pytest.mark.parametrize(("left", "limit", "kill_limit"), [(20, 10, 5), (14.5, 7.25, 4.25), (2, 1, 1)])
+def test_a_daemon_leaves_time_for_the_modules(
+    life: Life, monkeypatch: pytest.MonkeyPatch, left: float, limit: float, kill_limit: float
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(
+        daemons, "stop", lambda paths, running, limit, wait, kill_limit: given.extend((limit, kill_limit))
+    )
     life.start.tools.budget.begin()
-    life.start.tools.budget._deadline = time.monotonic() + 8
+    life.start.tools.budget._deadline = time.monotonic() + left
     life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
-    assert 3.5 < limits[0] <= 4
+    assert given == pytest.approx([limit, kill_limit], abs=0.3)
 
 
-def test_everything_ends_within_the_grace_period_of_kubernetes() -> None:
-    config = settings.load({})
-    assert config.stop_timeout + daemons.KILL_LIMIT <= 30
-    assert config.stop_timeout > daemons.STOP_LIMIT + stopping.BUSY_WAIT + smi.STATE_LIMIT
+class Clock:
+    """A monotonic clock that somebody else moves."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [15.0, 25.0, 120.0])
+def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
+    life: Life, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Somebody uses the driver at first; nvidia-smi, a daemon and rmmod use up what they are given, and are killed."""
+    clock, tools = Clock(), life.start.tools
+    monkeypatch.setattr("driverctr.signals.time", clock)
+    budget = Budget(tools.signals, seconds)
+    life.start.tools = replace(tools, budget=budget)
+
+    def stop(paths: Paths, running: object, limit: float, wait: object, kill_limit: float) -> None:
+        clock.now += limit + kill_limit
+
+    def read_state(runner: Runner, limit: float) -> tuple[str, ...]:
+        clock.now += limit + END_GRACE + run.KILL_LIMIT
+        return ()
+
+    monkeypatch.setattr(daemons, "stop", stop)
+    monkeypatch.setattr(smi, "read_state", read_state)
+    stopping_now = stopping.Stopping(life.start.tools, [], life.start.tell)
+    budget.begin()
+    clock.now += budget.for_others(stopping.BUSY_WAIT)
+    stopping_now.read_state()
+    life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
+    clock.now += budget.for_an_act() + run.KILL_LIMIT
+    assert clock.now - 1000 <= seconds + Budget.LEAST
+
+
+def test_the_time_a_stop_takes_is_below_the_grace_period_of_kubernetes() -> None:
+    assert settings.load({}).stop_timeout + Budget.LEAST + 2 < 30
 
 
 def test_a_second_signal_kills_a_daemon_that_is_being_waited_for(
@@ -285,7 +326,8 @@ def test_a_third_signal_leaves_at_once_even_from_a_held_act() -> None:
 
 
 def test_what_is_left_names_kept_and_not_yet_undone(life: Life) -> None:
-    left = stopping.Stopping(life.start.tools, [(life.steps[StepName.LOAD], {})], life.start.tell, [StepName.FIRMWARE])
+    left = stopping.Stopping(life.start.tools, [(life.steps[StepName.LOAD], {})], life.start.tell)
+    left.kept.append(StepName.FIRMWARE)
     assert left.describe_what_is_left() == "not taken back: firmware, load; `driverctr unload` does it"
     left.done.clear()
     left.kept.clear()

@@ -96,7 +96,7 @@ class FakeDaemons:
     def find_all(self, paths: Paths) -> tuple[Running, ...]:
         return tuple(self.running)
 
-    def stop(self, paths: Paths, running: Running, limit: float, wait: object = None) -> None:
+    def stop(self, paths: Paths, running: Running, limit: float, wait: object = None, **more: object) -> None:
         self.running.remove(running)
         self.told.append(f"stop {running.pid}")
 

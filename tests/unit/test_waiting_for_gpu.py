@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from driverctr import bringup, gpuwait, status, survey, verbs
 from driverctr import config as settings
-from driverctr import gpuwait, lifecycle, status, survey, verbs
 from driverctr.errors import Code, DriverError, Stopped
-from driverctr.facts import events
+from driverctr.facts import events, kernel
 from driverctr.facts.privilege import Privilege
 from driverctr.lifecycle import Start
-from driverctr.modules import Wish
+from driverctr.modules import Source, Wish
+from driverctr.modules.supply import Search
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Signals
@@ -88,8 +89,7 @@ class Looks:
 
 @pytest.fixture
 def start(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Start:
-    monkeypatch.setattr(Start, "apply", lambda self, planned, known: None)
-    monkeypatch.setattr(lifecycle, "STEPS", ())
+    monkeypatch.setattr(bringup.BringUp, "apply", lambda self, planned, known: None)
     return Start(tools(paths, runner, NO_GPU="wait"))
 
 
@@ -105,7 +105,7 @@ def test_a_gpu_that_comes_is_planned_for_anew(start: Start, monkeypatch: pytest.
 
     monkeypatch.setattr(survey, "survey", looks.survey)
     monkeypatch.setattr(gpuwait, "wait_for_gpu", wait)
-    start.bring_up()
+    start.way_up.run()
     assert looks.phases == [status.Phase.WAITING_FOR_GPU] and not looks.found
     assert start.told.module_type == "open" and start.told.phase is status.Phase.STARTING
 
@@ -114,7 +114,7 @@ def test_what_else_is_refused_is_refused_before_the_wait(start: Start, monkeypat
     known = replace(node(privilege=Privilege(("SYS_MODULE",), False)), gpus=())
     monkeypatch.setattr(survey, "survey", Looks([known]).survey)
     with pytest.raises(DriverError) as refused:
-        start.bring_up()
+        start.way_up.run()
     assert refused.value.code is Code.NO_PRIVILEGE
 
 
@@ -122,7 +122,7 @@ def test_warnings_of_the_plan_are_logged(start: Start, monkeypatch: pytest.Monke
     good = facts()
     taken = replace(good.gpus[0], address="0002:01:00.0", driver="vfio-pci")
     monkeypatch.setattr(survey, "survey", Looks([replace(good, gpus=(*good.gpus, taken))]).survey)
-    start.bring_up()
+    start.way_up.run()
     assert "0002:01:00.0 (10de:20b0) is taken by vfio-pci" in start.tools.runner.log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
@@ -145,6 +145,7 @@ def test_the_doctors_exit_status_is_that_of_the_first_refusal(
 def test_an_image_without_the_source_wanted_is_known_before_anything_is_touched(tmp_path: Path) -> None:
     bare = Image(DriverVersion("535.309.01"), (), "debian", "x86_64")
     config = settings.load({"MODULES_DIR": str(tmp_path)})
-    observations, found = survey.look_for_modules(config, bare, Wish("6.1", "535.309.01", "open"))
-    assert [seen.alternative for seen in observations] == ["on-disk", "build"] and found is None
-    assert "no open module source" in observations[1].error.message
+    running = kernel.read(tmp_path, "6.1")
+    supply = Search(Paths(tmp_path), config, bare, Wish("6.1", "535.309.01", "open"), running, {}, ("nvidia",)).look()
+    assert supply.key is None and not supply.builds
+    assert "no open module source" in supply.refusals[Source.BUILD].message

@@ -3,18 +3,18 @@
 import importlib
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from driverctr.errors import Code, DriverError
 from driverctr.files import read_text
+from driverctr.records import frozen
 
 KNOWN = ("debian",)
 """Distributions we have a module for, by their ID in os-release(5)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class HeaderPackages:
     """The package that holds a kernel's headers, and which of its dependencies are headers too."""
 

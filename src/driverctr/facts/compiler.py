@@ -1,14 +1,14 @@
 """The compiler a kernel was built with, among those we have."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 from driverctr.run import Runner
 
 
-@dataclass(frozen=True)
+@frozen
 class Compiler:
     """A compiler on PATH; `command` goes to make as CC."""
 

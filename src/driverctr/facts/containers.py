@@ -1,11 +1,11 @@
 """Which container and pod a process belongs to, from its control group."""
 
 import re
-from dataclasses import dataclass
 
 from driverctr.facts.hostroot import host_roots
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 SHORT_ID = 12
 """How many digits of a container's id docker and crictl print."""
@@ -29,7 +29,7 @@ MONITORS = ("conmon",)
 """cri-o's and podman's conmon runs beside its container, in a group with the container's id (crio-conmon-<id>)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Container:
     """What is known of a process's container; empty where it runs in none, or nothing tells."""
 

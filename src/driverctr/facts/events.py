@@ -3,11 +3,11 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 
 RECEIVE_BUFFER = 16 * 1024 * 1024
 """Bytes the kernel may queue for us: an event takes about 1 KB there, and memory is taken only while it waits."""
@@ -27,7 +27,7 @@ LOST = "lost"
 """The action of an event of our own: the kernel dropped some, so look at everything again."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Event:
     """One event: the kernel's action (add, remove, bind, unbind, change) and a PCI address or a module's name.
 

@@ -1,11 +1,11 @@
 """NVLink fabrics, which need a fabric manager: NVSwitches on the PCI bus, or NVLink 5 behind InfiniBand functions."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.facts.gpus import VENDOR_NVIDIA
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 CLASS_BRIDGE_OTHER = 0x0680
 """PCI class of an NVSwitch, and of some of NVIDIA's old chip sets too (pci.ids): the device id decides."""
@@ -18,7 +18,7 @@ NVLINK5_MARK = b"SW_MNG"
 """In the vital product data of a function that manages an NVLink 5 switch (reference C, NVIDIA's container)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Fabric:
     """NVSwitches by PCI address, and InfiniBand devices that manage NVLink 5."""
 

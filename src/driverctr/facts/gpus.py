@@ -1,9 +1,8 @@
 """NVIDIA's functions on the PCI bus, from sysfs."""
 
-from dataclasses import dataclass
-
 from driverctr.files import entries, link_target, read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 VENDOR_NVIDIA = 0x10DE
 VENDOR_MELLANOX = 0x15B3
@@ -17,7 +16,7 @@ OUR_DRIVER = "nvidia"
 """The name under which NVIDIA's core module drives PCI functions."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Gpu:
     """One GPU: PCI address, device id, the driver bound to it or "", and ids of its subsystem (vendor, device).
 

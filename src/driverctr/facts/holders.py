@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from driverctr.facts.handles import Scanner, read_majors
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import Identity
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 SHORT_COMMAND = 60
 """Characters of a command line in a sentence."""
@@ -27,7 +28,7 @@ LOOKS = 3
 """How often we look while a reference has nobody to it: a process that ended between two readings leaves one."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Holder:
     """A process with open handles: pid, command, start (seconds since the epoch), references taken by module.
 
@@ -66,7 +67,7 @@ class Holder:
         return {**asdict(self), "handles": dict(self.handles)}
 
 
-@dataclass(frozen=True)
+@frozen
 class InUse:
     """A module that cannot be unloaded now: its refcnt, the modules that hold it, references of our own daemons,
     the processes of others, references of nobody we see. `blind` says why somebody may not be visible."""

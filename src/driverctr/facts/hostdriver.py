@@ -1,7 +1,6 @@
 """A driver that is installed on the host itself."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import DriverError
@@ -9,6 +8,7 @@ from driverctr.facts import hostroot
 from driverctr.facts.hostroot import HostRoot
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 SMI_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 """Where NVIDIA's validator looks for nvidia-smi (gpu-operator, internal/driver/root.go)."""
@@ -20,7 +20,7 @@ DRIVER_ROOT = Path("/run/nvidia/driver")
 """As the host names it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class HostDriver:
     """What the host has of its own: nvidia-smi and the core module's file as we see them, each None if there is none.
 

@@ -1,11 +1,11 @@
 """The host's own root as seen from our container, and paths resolved inside it."""
 
 import errno
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 
 MAX_LINKS = 40
 """How many links one path may hold, as the kernel counts them (include/linux/namei.h MAXSYMLINKS)."""
@@ -19,7 +19,7 @@ class Reach(StrEnum):
     OWN = "our own root"
 
 
-@dataclass(frozen=True)
+@frozen
 class HostRoot:
     """A folder below which the host's files appear under the names the host gives them."""
 

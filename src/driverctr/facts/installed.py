@@ -1,7 +1,6 @@
 """The kernels installed on the host, by their module trees."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import DriverError
@@ -10,6 +9,7 @@ from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.mounttable import Mount
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from driverctr.versions import KernelRelease
 
 ASIDE = "mnt/driverctr/host"
@@ -19,7 +19,7 @@ Mark = tuple[tuple[int, int, int] | None, ...]
 """What stat tells of the files that come anew with another build of a kernel, or with its headers."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Installed:
     """A kernel that the host could boot, and the root below which its files are found."""
 

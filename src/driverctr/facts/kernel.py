@@ -3,12 +3,13 @@
 import os
 import re
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from driverctr.errors import DriverError
 from driverctr.facts.hostroot import HostRoot, host_roots
 from driverctr.files import read_text
+from driverctr.records import frozen
 
 NT_GNU_BUILD_ID = 3
 """elf.h"""
@@ -18,7 +19,7 @@ SETUP_LIMIT = 0x10000 + 0x400
 """Bytes at the head of an x86 kernel image that can hold its version (Documentation/arch/x86/boot.rst)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelFacts:
     """What identifies a kernel; an empty text stands for what cannot be known here."""
 

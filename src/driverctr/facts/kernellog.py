@@ -4,9 +4,11 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from io import FileIO
+from typing import Self
 
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 RECORD_LIMIT = 8192
 """Bytes; a read(2) with less room than the record needs fails (Linux, PRINTK_MESSAGE_MAX and its prefix)."""
@@ -26,7 +28,7 @@ XID = re.compile(r"\bXid \(")
 """`NVRM: Xid (PCI:0000:3b:00): 79, ...` (NVIDIA, "XID Errors")."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """One line: sequence number of its record, seconds since boot, text."""
 
@@ -35,7 +37,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Extract:
     """What the kernel said; `unknown` says why it could not be read, `gap` that older lines were overwritten."""
 
@@ -67,50 +69,72 @@ class Extract:
         return tuple(text for text in self.texts if wanted.search(text))
 
 
-def mark(paths: Paths) -> int:
-    """The sequence number that the next record will have; 0, the oldest, where the log cannot be read."""
-    lines = read(paths).lines
-    return lines[-1].sequence + 1 if lines else 0
+class Mark:
+    """A place in the kernel log: what is said from there on. Never blocks, never raises; to be closed.
 
+    The place is kept by an open file: to find out the number of the last record would take a read of every one.
+    """
 
-def since(paths: Paths, position: int) -> Extract:
-    """All lines from a mark on."""
-    found = read(paths)
-    lines = tuple(line for line in found.lines if line.sequence >= position)
-    oldest = found.lines[0].sequence if found.lines else position
-    return Extract(lines, oldest > position, found.unknown)
+    def __init__(self, paths: Paths, whence: int = os.SEEK_END) -> None:
+        """At the end of what was said until now, or, by SEEK_SET, at the oldest record that the kernel still has."""
+        self._file: FileIO | None = None
+        self._records: list[bytes] = []
+        self._gap = False
+        self._unknown = ""
+        self._path = paths.kernel_log
+        try:
+            self._file = FileIO(self._path, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+            os.lseek(self._file.fileno(), 0, whence)
+        except OSError as error:
+            self._fail(error)
+
+    def __enter__(self) -> Self:
+        """For the length of a block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    def read(self) -> Extract:
+        """All lines since the mark, those that were read before among them."""
+        try:
+            self._read()
+        except OSError as error:
+            self._fail(error)
+        return Extract(tuple(_parse(b"".join(self._records))), self._gap, self._unknown)
+
+    def close(self) -> None:
+        """Nothing more is read."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _read(self) -> None:
+        """One record a read, until none is left: EAGAIN, or the end of a test's file; raises OSError.
+
+        A record overwritten meanwhile is told by EPIPE, and the next read goes on behind it
+        (Linux, Documentation/ABI/testing/dev-kmsg).
+        """
+        with contextlib.suppress(BlockingIOError):
+            while self._file is not None:
+                try:
+                    record = os.read(self._file.fileno(), RECORD_LIMIT)
+                except BrokenPipeError:
+                    self._gap = True
+                    continue
+                if not record:
+                    break
+                self._records.append(record)
+
+    def _fail(self, error: OSError) -> None:
+        self._unknown = f"the kernel log {self._path} cannot be read: {error.strerror}"
 
 
 def read(paths: Paths) -> Extract:
     """All lines that the kernel still has; never blocks, never raises."""
-    try:
-        records = _read_records(paths)
-    except OSError as error:
-        return Extract(unknown=f"the kernel log {paths.kernel_log} cannot be read: {error.strerror}")
-    return Extract(tuple(_parse(records)))
-
-
-def _read_records(paths: Paths) -> bytes:
-    """One record a read, until none is left: EAGAIN, or the end of a test's file; raises OSError.
-
-    A record overwritten meanwhile is told by EPIPE, and the next read goes on behind it
-    (Linux, Documentation/ABI/testing/dev-kmsg).
-    """
-    found = []
-    descriptor = os.open(paths.kernel_log, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    record = os.read(descriptor, RECORD_LIMIT)
-                except BrokenPipeError:
-                    continue
-                if not record:
-                    break
-                found.append(record)
-    finally:
-        os.close(descriptor)
-    return b"".join(found)
+    with Mark(paths, os.SEEK_SET) as mark:
+        return mark.read()
 
 
 def _parse(records: bytes) -> Iterator[Line]:

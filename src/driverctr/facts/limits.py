@@ -2,17 +2,17 @@
 
 import os
 import re
-from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 from driverctr.files import read_text
+from driverctr.records import frozen
 
 JOB_MEMORY = 512 * 1024 * 1024
 """Bytes one compiler job may need: cc1 on the largest files of 535 peaks near 240 MB, the final link near 400."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """CPUs we may use at once and bytes of memory we may take."""
 

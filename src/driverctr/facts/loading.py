@@ -1,11 +1,11 @@
 """What the running kernel demands of a module before it loads it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.facts import hostroot
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 SIGNATURE_MARK = b"~Module signature appended~\n"
 """How a signed module file ends (include/linux/module_signature.h, MODULE_SIG_STRING)."""
@@ -15,7 +15,7 @@ LOCKDOWN = Path("sys/kernel/security/lockdown")
 (security/lockdown/lockdown.c)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Loading:
     """The kernel's rules for modules.
 

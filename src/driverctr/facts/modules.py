@@ -1,19 +1,19 @@
 """Loaded kernel modules and who holds whom, from /sys/module."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from driverctr.facts.kernel import build_id_of_notes
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 CORE = "nvidia"
 """The module every other module of the driver depends on."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadedModule:
     """A loaded module as the kernel tells it; `refcnt` counts holders and open handles together."""
 

@@ -3,11 +3,12 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from driverctr.records import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Mount:
     """One mount: a line of mountinfo; `root` is the folder of the file system that is mounted at `target`."""
 

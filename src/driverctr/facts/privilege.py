@@ -1,9 +1,8 @@
 """What the kernel lets our process do."""
 
-from dataclasses import dataclass
-
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 NEEDED = {
     "SYS_MODULE": 16,
@@ -19,7 +18,7 @@ INITIAL_USER_NAMESPACE = "user:[4026531837]"
 """What /proc/self/ns/user links to outside every user namespace of one's own (include/linux/proc_ns.h)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Privilege:
     """Needed capabilities that are missing, None where that cannot be told; and whether all count for this machine.
 

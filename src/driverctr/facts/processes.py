@@ -2,11 +2,11 @@
 
 import os
 import re
-from dataclasses import dataclass
 
 from driverctr.facts import privilege
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 Identity = tuple[int, int]
 """Pid and start in clock ticks since boot: a pid alone is given again, and the clock of the wall may be set."""
@@ -21,7 +21,7 @@ UNREADABLE_STATES = "DXZ"
 """Dead, or asleep in the kernel, maybe with the lock that a read of its memory, such as its command line, waits for."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Process:
     """One process: `comm` is its short name, `state` a letter (proc_pid_stat(5)), `started` in ticks since boot."""
 

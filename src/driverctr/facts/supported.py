@@ -3,12 +3,12 @@
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from driverctr.facts.gpus import VENDOR_NVIDIA, Gpu
+from driverctr.records import frozen
 
 LIST = Path("usr/share/nvidia/supported-gpus.json")
 """Below the image's root; put there when the image was built."""
@@ -26,7 +26,7 @@ The list is not complete within them: it lacks the T4 (1eb8), which the driver's
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Support:
     """What the list says of one GPU.
 
@@ -44,7 +44,7 @@ class Support:
         return not self.legacy and not self.too_new and (self.types is None or module_type in self.types)
 
 
-@dataclass(frozen=True)
+@frozen
 class SupportList:
     """NVIDIA's list, by device id."""
 

@@ -1,13 +1,13 @@
 """A task that does not end: its state and where in the kernel it sleeps, from /proc/PID."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import UNREADABLE_STATES
 from driverctr.files import read_text
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 UNINTERRUPTIBLE = "D"
 MODULE_TOOLS = frozenset({"modprobe", "rmmod", "insmod", "kmod"})
@@ -15,7 +15,7 @@ FRAMES = 6
 """Innermost functions of a kernel stack that a message shows."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Task:
     """One task; `stack` from the innermost function outwards, empty where /proc/PID/stack cannot be read."""
 

@@ -2,19 +2,30 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
+from driverctr.hashing import sha256
 from driverctr.modules import elf
+from driverctr.records import frozen
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+class Source(StrEnum):
+    """Where modules can come from, in the order they are tried."""
+
+    LOADED = "loaded"
+    ON_DISK = "on-disk"
+    BUILD = "build"
+    LAST_GOOD = "last-good"
+
+
+@frozen
 class Wish:
     """The set somebody wants: for this kernel, of this driver, of this module type."""
 
@@ -27,7 +38,7 @@ class Wish:
         return f"{self.module_type} {self.driver_version} for {self.kernel_release}"
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleFile:
     """One module file, its size in bytes, and what identifies its build."""
 
@@ -44,7 +55,7 @@ class ModuleFile:
         return self.vermagic.split(" ")[0]
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleSet:
     """Modules that were built together; `kernel_version` is `uname -v` of their kernel, empty if not known."""
 
@@ -72,7 +83,7 @@ def describe(path: Path) -> ModuleFile:
     info = elf.read(path)
     return ModuleFile(
         file=path,
-        sha256=files.sha256(path),
+        sha256=sha256(path),
         build_id=info.build_id,
         srcversion=info.field("srcversion"),
         vermagic=info.field("vermagic"),
@@ -82,7 +93,12 @@ def describe(path: Path) -> ModuleFile:
 
 def write_manifest(found: ModuleSet) -> None:
     """Write the set's description beside its files; raises OSError."""
-    document = {
+    files.write_atomic(found.folder / MANIFEST, json.dumps(manifest_document(found), indent=2) + "\n")
+
+
+def manifest_document(found: ModuleSet) -> dict[str, Any]:
+    """The set's description, as it is stored."""
+    return {
         "schema": SCHEMA,
         "kernel_release": found.kernel_release,
         "kernel_version": found.kernel_version,
@@ -102,7 +118,6 @@ def write_manifest(found: ModuleSet) -> None:
             for name, module in found.modules.items()
         },
     }
-    files.write_atomic(found.folder / MANIFEST, json.dumps(document, indent=2) + "\n")
 
 
 def read_manifest(folder: Path) -> ModuleSet:
@@ -112,23 +127,27 @@ def read_manifest(folder: Path) -> ModuleSet:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text())
-        if document["schema"] != SCHEMA:
-            raise DriverError(Code.NO_MODULES, f"{path} has schema {document['schema']}, we read {SCHEMA}")
-        return ModuleSet(
-            folder=folder,
-            kernel_release=document["kernel_release"],
-            kernel_version=document["kernel_version"],
-            driver_version=document["driver_version"],
-            module_type=document["module_type"],
-            modules={name: _module_file(folder, entry) for name, entry in document["modules"].items()},
-            patches=tuple(document["patches"]),
-            compiler=document["compiler"],
-        )
+        return parse_manifest(json.loads(path.read_text()), folder)
     except OSError as error:
         raise DriverError(Code.NO_MODULES, f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DriverError(Code.NO_MODULES, f"{path} is not as expected: {type(error).__name__}: {error}") from error
+
+
+def parse_manifest(document: Mapping[str, Any], folder: Path) -> ModuleSet:
+    """A set from its description; raises ValueError, KeyError, TypeError or AttributeError for one that is not ours."""
+    if document["schema"] != SCHEMA:
+        raise ValueError(f"schema {document['schema']}, we read {SCHEMA}")
+    return ModuleSet(
+        folder=folder,
+        kernel_release=document["kernel_release"],
+        kernel_version=document["kernel_version"],
+        driver_version=document["driver_version"],
+        module_type=document["module_type"],
+        modules={name: _module_file(folder, entry) for name, entry in document["modules"].items()},
+        patches=tuple(document["patches"]),
+        compiler=document["compiler"],
+    )
 
 
 def _module_file(folder: Path, entry: dict[str, Any]) -> ModuleFile:

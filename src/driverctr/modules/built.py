@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files, patches
@@ -19,6 +19,7 @@ from driverctr.headers import Headers, HeaderSearch, PackageSource
 from driverctr.log import Log
 from driverctr.modules import ModuleFile, ModuleSet, Wish, describe, write_manifest
 from driverctr.modules.ondisk import DEFAULT_FOLDER, set_folder
+from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.image import Image, Source
 
@@ -28,7 +29,7 @@ SCRATCH = "driverctr-build-"
 ROOM_NEEDED = "Give the container's /var/tmp 1 GB to spare"
 
 
-@dataclass(frozen=True)
+@frozen
 class Built:
     """Builds a wished set from the image's source and publishes it below `folder`.
 

@@ -3,11 +3,12 @@
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import build_id_of_notes
+from driverctr.records import frozen
 
 MAGIC_64_LITTLE = b"\x7fELF\x02\x01"
 HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
@@ -19,7 +20,7 @@ MACHINES = {62: "x86_64", 183: "aarch64"}
 """e_machine of elf.h, for the processors that NVIDIA's driver is made for."""
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleInfo:
     """Fields that identify a module's build, its parameters' types by name, and its processor as uname(1) says it."""
 

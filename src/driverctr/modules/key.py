@@ -3,18 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from driverctr.facts.kernel import KernelFacts
 from driverctr.modules import Wish
 from driverctr.patches import PATCHES, Patch
+from driverctr.records import frozen
 from driverctr.userspace.image import Image
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """The lookup key of DESIGN section 5; an empty text stands for what was not known when it was made.
 

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from driverctr import files
+from driverctr import hashing
 from driverctr.errors import Code, DriverError
+from driverctr.hashing import Hashes
 from driverctr.modules import ModuleFile, ModuleSet, Wish, elf, read_manifest
+from driverctr.records import frozen
 
-DEFAULT_FOLDER = Path("/opt/driverctr/modules")
+DEFAULT_FOLDER = Path(hashing.DEFAULT_FOLDER)
 
 
 def set_folder(folder: Path, wish: Wish) -> Path:
@@ -18,7 +18,7 @@ def set_folder(folder: Path, wish: Wish) -> Path:
     return folder / wish.kernel_release / f"{wish.driver_version}-{wish.module_type}"
 
 
-@dataclass(frozen=True)
+@frozen
 class OnDisk:
     """Finds sets on disk; what they hold is believed only after `verify`."""
 
@@ -57,22 +57,22 @@ class OnDisk:
         return ", ".join(sets[:5]) + (f" and {len(sets) - 5} more" if len(sets) > 5 else "") or "nothing"
 
 
-def verify(found: ModuleSet, meanwhile: Callable[[], None]) -> None:
-    """Compare each file with its manifest, all at once, and do `meanwhile` beside it.
+def verify(found: ModuleSet, meanwhile: Callable[[], None], hashes: Hashes | None = None) -> None:
+    """Compare each file with its manifest, and do `meanwhile` beside it; `hashes` may have been begun before.
 
-    Raises DriverError (no-modules) for the first that is not the file described.
+    Raises DriverError (no-modules, wrong-architecture) for the first that is not the file described.
     """
-    with ThreadPoolExecutor() as pool:
-        checks = [pool.submit(check_file, module) for module in found.modules.values()]
-        meanwhile()
-        for check in checks:
-            check.result()
+    hashes = hashes or Hashes()
+    hashes.begin(module.file for module in found.modules.values())
+    meanwhile()
+    for module in found.modules.values():
+        check_file(module, hashes)
 
 
-def check_file(module: ModuleFile) -> None:
+def check_file(module: ModuleFile, hashes: Hashes) -> None:
     """Compare a file with its entry and the processor; raises DriverError (no-modules, wrong-architecture)."""
     try:
-        digest = files.sha256(module.file)
+        digest = hashes.of(module.file)
     except OSError as error:
         raise DriverError(Code.NO_MODULES, f"{module.file}: {error.strerror}") from error
     if digest != module.sha256:

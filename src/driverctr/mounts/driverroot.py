@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from driverctr.mounts.syscalls import (
     Syscalls,
 )
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 STAGING = "mnt/driverctr"
 """In our own root, so that what is mounted there dies with our namespace."""
@@ -33,7 +34,7 @@ SHARE_IT = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class RootState:
     """What is mounted at the driver root: lowest layer first; `peers` are mounts inside the uppermost through which
     an event at /run/nvidia comes back into the tree, as `mount --rbind /` makes them. `unshared` says why the host
@@ -76,7 +77,7 @@ def clear(paths: Paths, *, log: Log) -> None:
     DriverRoot(paths, log).clear()
 
 
-@dataclass(frozen=True)
+@frozen
 class DriverRoot:
     """Publishes and withdraws the driver root; `calls` is where a test puts its own kernel."""
 

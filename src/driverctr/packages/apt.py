@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
+from driverctr.records import frozen
 from driverctr.retry import retry
 from driverctr.run import Result, Runner
 
@@ -22,7 +22,7 @@ NOT_THERE = re.compile(r"Unable to locate package|No packages found|has no insta
 """apt's words for what no further attempt will change."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Apt:
     """apt below a scratch folder; `source_list` limits it to one file of sources, else /etc/apt's are used.
 

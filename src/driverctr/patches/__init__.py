@@ -1,15 +1,15 @@
 """Our patches to NVIDIA's module sources: which source and which kernels need each, and why."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from driverctr.records import frozen
 from driverctr.versions import DriverVersion
 
 KernelVersion = tuple[int, int, int]
 """Version, patch level and sublevel, as linux/version.h has them (a sublevel above 255 stands there as 255)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Patch:
     """One file of this folder; both ends of a range belong to it, None leaves the end open."""
 

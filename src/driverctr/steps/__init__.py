@@ -1,16 +1,19 @@
 """One class a step: `apply` acts and tells what undoes it, `undo` takes that as plain data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from driverctr import daemons
 from driverctr.config import Config, GpuNeed
 from driverctr.daemons import Running
+from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
-from driverctr.modules import ModuleSet
+from driverctr.modules import ModuleSet, Source
+from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
+from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.survey import Facts
@@ -21,7 +24,7 @@ Undo = Mapping[str, Any]
 """JSON-like: what a step did, for its undo."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Tools:
     """What every step acts with."""
 
@@ -32,21 +35,28 @@ class Tools:
     signals: Signals
     syslog: Syslog
     budget: Budget
+    hashes: Hashes = field(default_factory=Hashes)
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""
-        daemons.stop(self.paths, running, self.budget.half_for_others(daemons.STOP_LIMIT), self.signals.wait_readable)
+        limit = self.budget.for_others(daemons.STOP_LIMIT, daemons.STOP_SHARE)
+        kill_limit = min(daemons.KILL_LIMIT, max(self.budget.LEAST, self.budget.for_an_act() - limit))
+        daemons.stop(self.paths, running, limit, self.signals.wait_readable, kill_limit=kill_limit)
 
 
-@dataclass(frozen=True)
+@frozen
 class Gained:
     """What earlier steps of this start have brought about.
 
-    `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer nvidia-smi although enough
-    others do; `unloaded` the modules of a former driver that went, `lost` the state of the GPUs that went with it.
+    `build` is the set of modules and the key it has, `source` where it came from, `kept` what of it was in the kernel
+    already and stays. `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer
+    nvidia-smi although enough others do; `unloaded` the modules of a former driver that went, `lost` the state of the
+    GPUs that went with it.
     """
 
-    module_set: ModuleSet | None = None
+    build: Build | None = None
+    source: Source | None = None
+    kept: Loaded | None = None
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     running: tuple[Running, ...] = ()
     gpus: tuple[str, ...] = ()
@@ -55,12 +65,18 @@ class Gained:
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
+    @property
+    def module_set(self) -> ModuleSet:
+        """The set of modules; there is one once the step that has them is done."""
+        assert self.build is not None
+        return self.build.module_set
+
     def expected(self, need: GpuNeed) -> Expected:
         """What the kernel must say from now on."""
-        assert self.module_set is not None
-        build_ids = {name: self.module_set.modules[name].build_id for name in self.parameters}
+        module_set = self.module_set
+        build_ids = {name: module_set.modules[name].build_id for name in self.parameters}
         return Expected(
-            self.module_set.driver_version,
+            module_set.driver_version,
             build_ids,
             self.parameters,
             self.running,
@@ -71,7 +87,7 @@ class Gained:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     """What a step leaves behind: data for its undo (None: nothing to undo) and what was gained."""
 

@@ -1,12 +1,13 @@
 """Load the stack with the parameters asked for."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 
 from driverctr import devices, moduletree, parameters
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
-from driverctr.modules import elf
-from driverctr.plan import PlannedStep, StepName, modules_to_load
+from driverctr.modules import ModuleSet, loaded
+from driverctr.modules.loaded import Record
+from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.unload import unload_modules
 from driverctr.survey import Facts
@@ -19,30 +20,35 @@ class Load:
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Write the tree and modprobe's configuration, then load; a failure half-way unloads what came in."""
-        module_set = gained.module_set
-        assert module_set is not None
-        names = modules_to_load(tools.config, facts)
-        files = {name: module_set.folder / module_set.modules[name].file for name in names}
-        asked = {}
-        for name in names:
-            asked[name] = parameters.asked(tools.paths, name, elf.read(files[name]).parameters)
-            parameters.write(tools.paths, name, asked[name])
-        release = facts.wish.kernel_release
-        host = moduletree.host_place(tools.paths, release)
-        first = moduletree.assemble(tools.paths, release, files, host, tools.kmod)
+        """Write modprobe's configuration and the tree, load what is not there, and remember what was loaded how.
+
+        A failure half-way unloads what came in; a driver that was there before stays.
+        """
+        assert gained.build is not None
+        for name, words in gained.parameters.items():
+            parameters.write(tools.paths, name, words)
+        names = gained.kept.missing if gained.kept else tuple(gained.parameters)
+        if names:
+            self._load(tools, facts, names, furnish(tools, gained.module_set, tuple(gained.parameters)), gained)
+        _remember(tools, Record(gained.build, gained.parameters))
+        return Outcome({}, gained)
+
+    def _load(self, tools: Tools, facts: Facts, names: Sequence[str], first: Sequence[str], gained: Gained) -> None:
         try:
             for name in (*first, *names):
                 tools.kmod.load(name, tools.config.load_timeout)
         except DriverError as error:
             if error.code is Code.STUCK:
                 raise
-            try:
-                unload_modules(tools)
-            except DriverError as second:
-                tools.runner.log.warning(f"what was loaded stays: {second}")
+            if not gained.kept:
+                self._clean_up(tools)
             raise DriverError(error.code, error.message, _remedy(tools, facts) or error.remedy) from error
-        return Outcome({}, replace(gained, parameters=asked))
+
+    def _clean_up(self, tools: Tools) -> None:
+        try:
+            unload_modules(tools)
+        except DriverError as second:
+            tools.runner.log.warning(f"what was loaded stays: {second}")
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unload the stack; raises DriverError where it stays, maybe held: then the nodes are needed again."""
@@ -52,6 +58,25 @@ class Load:
             if error.code is not Code.STUCK:
                 devices.create(tools.paths, devices.wanted(tools.paths))
             raise
+
+
+def furnish(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> list[str]:
+    """Put the modules where modprobe finds them, here and in the driver root; returns the host's to be loaded first.
+
+    Raises DriverError (load-failed, no-space).
+    """
+    release = module_set.kernel_release
+    files = {name: module_set.modules[name].file for name in names}
+    host = moduletree.host_place(tools.paths, release)
+    return moduletree.assemble(tools.paths, release, files, host, tools.kmod)
+
+
+def _remember(tools: Tools, record: Record) -> None:
+    """Without it the next start judges by what the kernel shows, and by the files of the build."""
+    try:
+        loaded.write(tools.paths, record)
+    except OSError as error:
+        tools.runner.log.warning(f"what was loaded could not be written down: {error}")
 
 
 def _remedy(tools: Tools, facts: Facts) -> str:

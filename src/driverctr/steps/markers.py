@@ -1,20 +1,23 @@
 """Withdraw at the start, publish at the end: ready means true."""
 
 from driverctr import markers
-from driverctr.plan import PlannedStep, StepName
+from driverctr.plan import KEEP_DIGEST, PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 
 
 class Withdraw:
-    """Both markers and the digest go before anything is touched: a crash from here on cannot be believed ready."""
+    """Both markers go before anything is touched: a crash from here on cannot be believed ready.
+
+    The operator's digest goes before a full install, and stays where the driver that it speaks of stays.
+    """
 
     name = StepName.WITHDRAW
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Remove what an earlier start, or the operator's probe, left."""
-        markers.withdraw(tools.paths.run, digest=True)
+        markers.withdraw(tools.paths.run, digest=planned.alternative != KEEP_DIGEST)
         markers.write_daemons_status(tools.paths.run, ready=False)
         return Outcome(None, gained)
 

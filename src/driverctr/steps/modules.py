@@ -1,14 +1,16 @@
 """Have the modules: find them or build them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driverctr import parameters
 from driverctr.config import Unknown
-from driverctr.modules import ModuleSet, elf
+from driverctr.modules import ModuleSet, Source, elf
+from driverctr.modules.loaded import Build
 from driverctr.modules.ondisk import verify
-from driverctr.plan import PlannedStep, Source, StepName, modules_to_load
+from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 from driverctr.userspace.image import Image
@@ -45,12 +47,13 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
     )
 
 
-def check_parameters(tools: Tools, facts: Facts, found: ModuleSet) -> None:
+def check_parameters(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> None:
     """Before anything is unloaded: will the modules take what the user asks? Raises DriverError (bad-parameter)."""
-    for name in modules_to_load(tools.config, facts):
-        if words := parameters.user_words(tools.paths, name):
-            known = elf.read(found.folder / found.modules[name].file).parameters
+    for name in names:
+        file = module_set.modules[name].file
+        if (words := parameters.user_words(tools.paths, name)) and file.is_file():
             refuse = tools.config.unknown_parameters is Unknown.REFUSE
+            known = elf.read(file).parameters
             parameters.check(name, words, known, refuse_unknown=refuse, log=tools.runner.log)
 
 
@@ -62,13 +65,28 @@ class Modules:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Take the planned alternative; its DriverError is an observation, and the plan is made again."""
-        found = facts.module_set
-        if planned.alternative == Source.ON_DISK and found is not None:
-            verify(found, meanwhile=tools.kmod.prepare)
-        else:
-            found = builder(tools, facts.image, tools.config.modules_dir).find(facts.wish)
-        check_parameters(tools, facts, found)
-        return Outcome(None, replace(gained, module_set=found))
+        source = Source(planned.alternative)
+        if kept := facts.supply.kept.get(source):
+            check_parameters(tools, kept.build.module_set, facts.to_load)
+            return Outcome(
+                None, replace(gained, build=kept.build, source=source, kept=kept, parameters=kept.parameters)
+            )
+        if source is Source.LAST_GOOD and (good := facts.supply.good):
+            verify(good.build.module_set, meanwhile=tools.kmod.prepare)
+            return Outcome(
+                None, replace(gained, build=good.build, source=source, kept=None, parameters=good.parameters)
+            )
+        build = self._obtain(tools, source, facts)
+        check_parameters(tools, build.module_set, facts.to_load)
+        known = {name: elf.read(build.module_set.modules[name].file).parameters for name in facts.to_load}
+        asked = {name: parameters.asked(tools.paths, name, known[name]) for name in facts.to_load}
+        return Outcome(None, replace(gained, build=build, source=source, kept=None, parameters=asked))
+
+    def _obtain(self, tools: Tools, source: Source, facts: Facts) -> Build:
+        if build := facts.supply.builds.get(source):
+            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+            return build
+        return Build(builder(tools, facts.image, tools.config.modules_dir).find(facts.wish), facts.supply.key)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Built modules stay: they are what the next start finds on disk."""

@@ -12,6 +12,7 @@ from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders, kernel, modules, tasks
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.tasks import Task
+from driverctr.modules import loaded
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import STOP_THE_USERS
@@ -99,6 +100,7 @@ def unload_modules(tools: Tools) -> None:
             _load_again(tools, [stack[name] for name in reversed(order)])
             check_free(tools)
         raise
+    loaded.forget(tools.paths)
     tools.runner.log.info("unloaded " + ", ".join(order))
 
 
@@ -121,7 +123,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
         raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
-    tools.kmod.load(module.name, tools.config.load_timeout)
+    tools.kmod.load(module.name, min(tools.config.load_timeout, tools.budget.for_an_act()))
 
 
 def free(tools: Tools) -> None:
@@ -144,6 +146,8 @@ class Unload:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Test, stop our daemons, test again, unload; if that is refused, our daemons run again."""
+        if gained.kept:
+            return Outcome(None, gained)
         settle(tools)
         check_free(tools)
         lost = self.read_state(tools, facts)

@@ -1,11 +1,11 @@
 """What the image holds: the driver version of its userspace and the module sources it carries."""
 
 import json
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
+from driverctr.records import frozen
 from driverctr.versions import DriverVersion
 
 DESCRIPTION = Path("usr/share/driverctr/image.json")
@@ -21,7 +21,7 @@ class ModuleType(StrEnum):
     OPEN = "open"
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """A module source tree; the digest covers the tree as it was when the image was built."""
 
@@ -31,7 +31,7 @@ class Source:
     sha256: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Image:
     """The image we run from."""
 

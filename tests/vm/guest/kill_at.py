@@ -20,8 +20,7 @@ sys.path.insert(0, "/opt/driverctr/lib")
 import psutil
 import sh
 
-from driverctr import config, lifecycle, survey, verbs
-from driverctr.log import Log
+from driverctr import bringup, config, plan, survey, verbs
 from driverctr.mounts.syscalls import CLONE_NEWNS, Syscalls
 from driverctr.paths import Paths
 from driverctr.plan import StepName
@@ -45,9 +44,9 @@ def by_memory() -> None:
 
 def start(when: str = "", step: str = "", end: Callable[[], None] = by_kill) -> int:
     """One start in this process, ended at the boundary; returns its exit status if it is none."""
-    original = lifecycle.Start.apply
+    original = bringup.BringUp.apply
 
-    def apply(self: lifecycle.Start, planned: object, facts: object) -> None:
+    def apply(self: bringup.BringUp, planned: object, facts: object) -> None:
         here = planned.name.value == step  # type: ignore[attr-defined]
         if here and when == "before":
             end()
@@ -55,7 +54,7 @@ def start(when: str = "", step: str = "", end: Callable[[], None] = by_kill) -> 
         if here and when == "after":
             end()
 
-    lifecycle.Start.apply = apply  # type: ignore[method-assign]
+    bringup.BringUp.apply = apply  # type: ignore[method-assign]
     return verbs.run(["init"])
 
 
@@ -179,8 +178,8 @@ def one(when: str, step: str) -> list[str]:
 
 
 def boundaries() -> int:
-    made = lifecycle.Start(verbs.make_tools(config.load(os.environ), Log(), Paths()))
-    steps = [planned.name.value for planned in made.plan(survey.survey(Paths(), made.tools.config)).steps]
+    settings = config.load(os.environ)
+    steps = [planned.name.value for planned in plan.make(settings, survey.survey(Paths(), settings)).steps]
     failures = 0 if steps == [name.value for name in StepName] else 1
     print(f"steps of the plan: {', '.join(steps)}", flush=True)
     for step in steps:
@@ -223,6 +222,8 @@ def cycles(count: int) -> int:
             return 1
         # The first ones fill caches.
         before = held() if number == min(4, count // 2) else before
+        if number % 20 == 19:
+            print(f"after {number + 1} cycles, {time.monotonic() - began:.0f} s: {held()}", flush=True)
     after = held()
     print(f"{count} cycles in {time.monotonic() - began:.0f} s; early: {before}; at the end: {after}")
     # A leaked page a cycle would be 4 kB: half of that is more than what caches come and go by.

@@ -7,6 +7,7 @@
 #       bring_up one -e MAX_THREADS=2
 #       check "the module is there" test -e /sys/module/nvidia
 #       take_down one
+#       tries many <<<"3|is not a driver version|DRIVER_VERSION=latest nvidia-driver init"
 #   fi
 #   finish
 #
@@ -115,6 +116,28 @@ refused() {
     local text
     check "$1 ends with status $2" is "$(exit_of "$1")" "$2"
     for text in "${@:3}"; do check "it says: $text" said "$1" "$text"; done
+}
+# tries NAME [ARGUMENT...] <<'END': starts that are refused at once, one a line, in one container, since each container
+# takes seconds here: STATUS|what it says|shell words that end with that status.
+tries() {
+    local name=$1
+    shift
+    cat >/tmp/tries
+    start "$name" -v /tmp/tries:/tries:ro -v /mnt/guest/tries.sh:/tries.sh:ro "$@" -- bash /tries.sh
+    exit_of "$name" >/tmp/exit
+    logs "$name"
+    check "each of $name is refused as it should be" is "$(cat /tmp/exit)" 0
+}
+# sums FOLDER: write the manifests of module sets below it anew, after their files were changed.
+sums() {
+    python3 - "$1" <<'PYTHON'
+import hashlib, json, pathlib, sys
+for manifest in pathlib.Path(sys.argv[1]).rglob("manifest.json"):
+    known = json.loads(manifest.read_text())
+    for module in known["modules"].values():
+        module["sha256"] = hashlib.sha256((manifest.parent / module["file"]).read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(known))
+PYTHON
 }
 # remove NAME: by force, as an eviction without grace does.
 remove() { container "$runtime" rm --force "$1" >/dev/null; }

@@ -25,7 +25,8 @@ if scenario "SIGKILL before and after each step"; then
 fi
 
 if scenario "start and stop, again and again"; then
-    start cycles -- python3 /test/kill_at.py cycles "${CYCLES:-8}"
+    start cycles -- python3 /test/kill_at.py cycles "${CYCLES:=8}"
+    wait_for $((CYCLES * 15)) ended cycles
     check "fds, mounts, memory and modules are as they were" is "$(exit_of cycles)" 0
     logs cycles
 fi

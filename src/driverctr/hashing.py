@@ -1,0 +1,102 @@
+"""SHA-256 of files, computed beside other work; it imports next to nothing, so that it can begin before all else."""
+# pathlib alone costs more to import than all of this.
+# ruff: noqa: PTH110, PTH116, PTH123, PTH208
+
+import contextlib
+import hashlib
+import mmap
+import os
+import threading
+from collections.abc import Iterable, Mapping
+
+PIECE = 8 << 20
+"""Bytes."""
+
+DEFAULT_FOLDER = "/opt/driverctr/modules"
+"""Where modules lie that were built before, unless MODULES_DIR names another place."""
+
+USUAL = ("nvidia", "nvidia-uvm", "nvidia-modeset")
+"""The modules that every start loads."""
+
+Name = str | os.PathLike[str]
+
+
+def sha256(path: Name) -> str:
+    """The SHA-256 of a file, in hexadecimal; raises OSError.
+
+    In large pieces: between two of them the interpreter's lock is asked for, which other threads may hold for long.
+    The buffer is a mapping of its own, since the heap of a thread keeps what was freed.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file, mmap.mmap(-1, PIECE) as area, memoryview(area) as buffer:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+    return digest.hexdigest()
+
+
+class Task:
+    """A file to be hashed, and what came of it: `digest` is None where it could not be read."""
+
+    def __init__(self, file: str) -> None:
+        """Nothing is done yet."""
+        self.file = file
+        self.identity: tuple[int, ...] = ()
+        self.digest: str | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Hash it; a failure is met again by who asks for the digest."""
+        try:
+            self.identity = identify(self.file)
+            self.digest = sha256(self.file)
+        except OSError:
+            self.digest = None
+        finally:
+            self.done.set()
+
+
+class Hashes:
+    """The digests of files that were begun early, or are computed when asked for."""
+
+    def __init__(self) -> None:
+        """Nothing is begun."""
+        self._tasks: dict[str, Task] = {}
+
+    def begin(self, files: Iterable[Name]) -> None:
+        """Hash these files in a thread, one after the other; those begun before are not begun again."""
+        new = [Task(name) for file in files if (name := os.fspath(file)) not in self._tasks]
+        self._tasks.update((task.file, task) for task in new)
+        threading.Thread(target=_run_all, args=(new,), name="hashing", daemon=True).start()
+
+    def of(self, file: Name) -> str:
+        """The SHA-256 of a file as it is now: what was begun counts if the file was not changed. Raises OSError."""
+        task = self._tasks.get(os.fspath(file))
+        if task is not None:
+            task.done.wait()
+            if task.digest is not None and task.identity == identify(file):
+                return task.digest
+        return sha256(file)
+
+
+def _run_all(tasks: Iterable[Task]) -> None:
+    for task in tasks:
+        task.run()
+
+
+def identify(file: Name) -> tuple[int, ...]:
+    """What is another once a file was replaced or written to; raises OSError."""
+    status = os.stat(file)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
+    """Begin with the modules a start will most likely take; with none where the driver is loaded, or two sets fit."""
+    hashes = Hashes()
+    folder = f"{environment.get('MODULES_DIR') or DEFAULT_FOLDER}/{os.uname().release}"
+    version = environment.get("DRIVER_VERSION", "")
+    if not os.path.exists(f"{root}/sys/module/nvidia"):
+        with contextlib.suppress(OSError):
+            fitting = [name for name in os.listdir(folder) if name.startswith(f"{version}-" if version else "")]
+            if len(fitting) == 1:
+                hashes.begin(f"{folder}/{fitting[0]}/{module}.ko" for module in USUAL)
+    return hashes

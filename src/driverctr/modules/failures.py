@@ -1,0 +1,51 @@
+"""Builds that did not serve in this boot: never tried again while something that served can be had instead."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from driverctr import files, parameters
+from driverctr.errors import DriverError
+from driverctr.modules import Wish
+from driverctr.modules.key import Key
+from driverctr.modules.loaded import boot_id
+from driverctr.paths import Paths
+
+RECORD = "failed-builds.json"
+SCHEMA = 1
+KEPT = 20
+
+
+def attempt(paths: Paths, wish: Wish, wanted: Key | None, names: Sequence[str]) -> str:
+    """What identifies a try: the modules wanted, and the parameters the user asks for them; raises DriverError."""
+    words = {name: parameters.user_words(paths, name) for name in names}
+    document = json.dumps([wanted.digest if wanted else str(wish), words], sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def remember(paths: Paths, tried: str, error: DriverError) -> None:
+    """Note that a try failed, and why; raises OSError."""
+    failures = {**_read(paths), tried: error.message}
+    document = {"schema": SCHEMA, "boot": boot_id(paths), "failures": dict(list(failures.items())[-KEPT:])}
+    files.write_atomic(paths.own_run / RECORD, json.dumps(document, indent=2) + "\n")
+
+
+def recall(paths: Paths, tried: str) -> str:
+    """Why a try failed earlier in this boot; "" where it did not."""
+    return _read(paths).get(tried, "")
+
+
+def forget(paths: Paths) -> None:
+    """Every try may be made again; raises OSError."""
+    files.remove(paths.own_run / RECORD)
+
+
+def _read(paths: Paths) -> dict[str, str]:
+    try:
+        document: dict[str, Any] = json.loads(files.read_text(paths.own_run / RECORD) or "")
+        if document["schema"] == SCHEMA and document["boot"] == boot_id(paths):
+            return {str(tried): str(reason) for tried, reason in document["failures"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}

@@ -1,0 +1,95 @@
+"""Digests begun early: the same as those computed when asked for, and never those of a file that was changed since."""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from driverctr import hashing
+from driverctr.hashing import Hashes, Task, begin_early
+from tests.unit.conftest import make_tree
+
+RELEASE = os.uname().release
+SET = f"modules/{RELEASE}/535.1-open"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def begun(hashes: Hashes) -> dict[str, str | None]:
+    """What was hashed early, by name, once it is done."""
+    for thread in threading.enumerate():
+        if thread.name == "hashing":
+            thread.join()
+    return {Path(name).name: task.digest for name, task in hashes._tasks.items()}
+
+
+def test_a_file_is_hashed_whole_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "PIECE", 4096)
+    text = "0123456789abcdef" * 1000
+    make_tree(tmp_path, {"a": text, "b": ""})
+    runs: list[str] = []
+    original = Task.run
+
+    def run(task: Task) -> None:
+        runs.append(task.file)
+        original(task)
+
+    monkeypatch.setattr(Task, "run", run)
+    hashes = Hashes()
+    hashes.begin([tmp_path / "a", tmp_path / "b"])
+    hashes.begin([tmp_path / "a"])
+    assert [hashes.of(tmp_path / name) for name in "aab"] == [digest(text), digest(text), digest("")]
+    assert runs == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_changed_since_is_hashed_anew(tmp_path: Path, replaced: bool) -> None:
+    make_tree(tmp_path, {"a": "one", "new": "two"})
+    hashes = Hashes()
+    hashes.begin([tmp_path / "a"])
+    assert begun(hashes) == {"a": digest("one")}
+    if replaced:
+        (tmp_path / "new").rename(tmp_path / "a")
+    else:
+        (tmp_path / "a").write_text("two")
+    assert hashes.of(tmp_path / "a") == digest("two")
+
+
+def test_a_file_that_cannot_be_read_is_told_to_who_asks(tmp_path: Path) -> None:
+    hashes = Hashes()
+    hashes.begin([tmp_path / "missing"])
+    with pytest.raises(FileNotFoundError):
+        hashes.of(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("more", "version", "expected"),
+    [
+        ({}, "535.1", ("nvidia.ko", "nvidia-uvm.ko", "nvidia-modeset.ko")),
+        ({}, "", ("nvidia.ko", "nvidia-uvm.ko", "nvidia-modeset.ko")),
+        ({}, "550.1", ()),
+        ({f"modules/{RELEASE}/535.1-proprietary/nvidia.ko": "y"}, "535.1", ()),
+        (
+            {f"modules/{RELEASE}/550.1-open/nvidia.ko": "y"},
+            "535.1",
+            ("nvidia.ko", "nvidia-uvm.ko", "nvidia-modeset.ko"),
+        ),
+        ({"sys/module/nvidia/refcnt": "0"}, "535.1", ()),
+    ],
+)
+def test_a_start_begins_with_the_only_set_that_fits_where_nothing_is_loaded(
+    tmp_path: Path, more: dict[str, str], version: str, expected: tuple[str, ...]
+) -> None:
+    make_tree(tmp_path, {f"{SET}/nvidia.ko": "x", f"{SET}/manifest.json": "{}", **more})
+    hashes = begin_early({"MODULES_DIR": str(tmp_path / "modules"), "DRIVER_VERSION": version}, str(tmp_path))
+    assert tuple(begun(hashes)) == expected
+    if expected:
+        assert hashes.of(tmp_path / SET / "nvidia.ko") == digest("x")
+
+
+def test_a_folder_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
+    assert begun(begin_early({"MODULES_DIR": str(tmp_path / "none")}, str(tmp_path))) == {}
