@@ -1,5 +1,6 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
+import os
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -268,7 +269,10 @@ HANDED_TO_CHILDREN = (
 
 @frozen
 class Config:
-    """What the user wants; nothing here changes while we run, and nothing here was read from the node."""
+    """What the user wants; nothing here changes while we run, and nothing here was read from the node.
+
+    `given` are the settings that were given, by variable, as text: what another verb is started with to want the same.
+    """
 
     driver_version: DriverVersion | None
     driver_type: DriverType
@@ -291,6 +295,7 @@ class Config:
     config_digest: str
     log_format: Format
     log_level: Level
+    given: Mapping[str, str]
     child_environment: Mapping[str, str]
 
 
@@ -308,10 +313,23 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
             "DRIVER_VERSION='' is empty",
             "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
         )
-    values = {}
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for row in SETTINGS:
         name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
-        text = flags.get(row.variable, environment.get(row.variable)) or row.default
-        values[row.field] = row.parse(name, text)
+        text = flags.get(row.variable, environment.get(row.variable))
+        values[row.field] = row.parse(name, text or row.default)
+        given |= {row.variable: text} if text else {}
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
-    return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})
+    return Config(
+        **values,
+        given=given,
+        child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children},
+    )
+
+
+def of_process(environ: bytes) -> dict[str, str]:
+    """Our settings, and what we hand to programs, in /proc/<pid>/environ (proc_pid_environ(5))."""
+    known = {"PATH", *HANDED_TO_CHILDREN, *(row.variable for row in SETTINGS)}
+    pairs = (os.fsdecode(entry).partition("=") for entry in environ.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in known}

@@ -40,7 +40,9 @@ def set_aside(paths: Paths, kernel_release: str, calls: Syscalls) -> None:
     for folder in (paths.modules_tree(kernel_release), paths.root / "lib/modules"):
         folder = folder.resolve()
         if mounttable.layers(mounts, folder):
-            aside = paths.root / installed.ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
+            aside = (
+                paths.root / installed.ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
+            )
             aside.mkdir(parents=True, exist_ok=True)
             calls.mount(folder, aside, MS_BIND | MS_REC)
             calls.umount(folder)
