@@ -133,6 +133,15 @@ def parse_threads(variable: str, value: str) -> int | None:
     return int(value)
 
 
+def parse_size(variable: str, value: str) -> int:
+    """Bytes, from a number and a unit: M, G or T, of 1000; raises DriverError."""
+    units = {"M": 10**6, "G": 10**9, "T": 10**12}
+    number, unit = value[:-1], value[-1:]
+    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
+        raise _bad(variable, value, "a whole number and M, G or T, such as 2G")
+    return int(number) * units[unit]
+
+
 def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
@@ -227,6 +236,27 @@ SETTINGS = (
         "Folder of modules built before: <kernel release>/<driver version>-<module type>/.",
     ),
     Setting(
+        "STORE_DIR",
+        "store_dir",
+        parse_path,
+        "/var/lib/driverctr/store",
+        "Folder of the module store; used where it, or the folder it lies in, is there: mount one of the host's.",
+    ),
+    Setting(
+        "STORE_ON_HOST",
+        "store_on_host",
+        parse_boolean,
+        "false",
+        "Take STORE_DIR on the host itself, through process 1's root (hostPID), where no such folder can be mounted.",
+    ),
+    Setting(
+        "STORE_MAX_SIZE",
+        "store_max_size",
+        parse_size,
+        "2G",
+        "Size beyond which the store gives up what was used least recently; pinned entries stay.",
+    ),
+    Setting(
         "PARAMETERS_WHEN_BUSY",
         "parameters_when_busy",
         parse_member(WhenBusy),
@@ -287,6 +317,9 @@ class Config:
     unknown_parameters: Unknown
     max_threads: int | None
     modules_dir: Path
+    store_dir: Path
+    store_on_host: bool
+    store_max_size: int
     parameters_when_busy: WhenBusy
     rdma: bool
     host_mofed: bool

@@ -57,6 +57,7 @@ class Code(StrEnum):
     BAD_PARAMETER = "bad-parameter", 40
     OTHER_VERSION = "other-version", 41
     WRONG_ARCHITECTURE = "wrong-architecture", 42
+    STORE_UNUSABLE = "store-unusable", 43
 
 
 BUG_EXIT_STATUS = 70

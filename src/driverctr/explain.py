@@ -82,6 +82,10 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "No way to have the modules is left; the message says why each was refused.",
         "Give modules built before, or a source that builds.",
     ),
+    Code.STORE_UNUSABLE: Explanation(
+        "The module store, or a file to be imported into it, cannot be used as it is; a start goes on without it.",
+        "Give STORE_DIR a folder of root's that nobody else can write, on a filesystem with locks and renames.",
+    ),
     Code.HEADERS_MISSING: Explanation(
         "Kernel headers were not found; every place looked at is named.",
         "Install them on the host and show them to the container, or give it package sources that have them.",

@@ -78,6 +78,16 @@ def remove_abandoned(folders: Iterable[Path]) -> None:
                 os.close(handle)
 
 
+def sync(*paths: Path) -> None:
+    """fsync files and folders, in this order; raises OSError."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def remove(*paths: Path) -> None:
     """Remove files that may be gone already; raises OSError for any other reason."""
     for path in paths:

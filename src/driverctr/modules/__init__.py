@@ -1,7 +1,10 @@
 """Sets of built modules: what identifies one, how it is described on disk, and who may provide it."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +17,11 @@ from driverctr.records import frozen
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+"""A module's name; its file is called so too, and leads nowhere else."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""A SHA-256."""
 
 
 class Source(StrEnum):
@@ -40,7 +48,10 @@ class Wish:
 
 @frozen
 class ModuleFile:
-    """One module file, its size in bytes, and what identifies its build."""
+    """One module file, its size in bytes, what identifies its build, and the types of its parameters by name.
+
+    A manifest of an older driverctr tells no parameters; `known_parameters` asks the file then.
+    """
 
     file: Path
     sha256: str
@@ -48,6 +59,7 @@ class ModuleFile:
     srcversion: str
     vermagic: str
     size: int
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kernel_release(self) -> str:
@@ -88,7 +100,13 @@ def describe(path: Path) -> ModuleFile:
         srcversion=info.field("srcversion"),
         vermagic=info.field("vermagic"),
         size=path.stat().st_size,
+        parameters=info.parameters,
     )
+
+
+def known_parameters(module: ModuleFile) -> Mapping[str, str]:
+    """The types of a module's parameters by name; raises DriverError (no-modules) or OSError where no file tells."""
+    return module.parameters or elf.read(module.file).parameters
 
 
 def write_manifest(found: ModuleSet) -> None:
@@ -114,6 +132,7 @@ def manifest_document(found: ModuleSet) -> dict[str, Any]:
                 "srcversion": module.srcversion,
                 "vermagic": module.vermagic,
                 "size": module.size,
+                "parameters": dict(module.parameters),
             }
             for name, module in found.modules.items()
         },
@@ -126,12 +145,27 @@ def read_manifest(folder: Path) -> ModuleSet:
     Raises DriverError (no-modules) where there is none, or it is not one of ours.
     """
     path = folder / MANIFEST
+    with reading(path):
+        return parse_manifest(parse_document(path.read_bytes()), folder)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the document in whatever is wrong with it: DriverError (no-modules)."""
     try:
-        return parse_manifest(json.loads(path.read_text()), folder)
+        yield
     except OSError as error:
         raise DriverError(Code.NO_MODULES, f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DriverError(Code.NO_MODULES, f"{path} is not as expected: {type(error).__name__}: {error}") from error
+
+
+def parse_document(content: bytes) -> dict[str, Any]:
+    """A JSON object; raises ValueError for anything else, RecursionError for what is nested too deeply."""
+    document = json.loads(content)
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")
+    return document
 
 
 def parse_manifest(document: Mapping[str, Any], folder: Path) -> ModuleSet:
@@ -144,22 +178,28 @@ def parse_manifest(document: Mapping[str, Any], folder: Path) -> ModuleSet:
         kernel_version=document["kernel_version"],
         driver_version=document["driver_version"],
         module_type=document["module_type"],
-        modules={name: _module_file(folder, entry) for name, entry in document["modules"].items()},
+        modules={name: _module_file(folder, name, entry) for name, entry in document["modules"].items()},
         patches=tuple(document["patches"]),
         compiler=document["compiler"],
     )
 
 
-def _module_file(folder: Path, entry: dict[str, Any]) -> ModuleFile:
+def _module_file(folder: Path, name: str, entry: Mapping[str, Any]) -> ModuleFile:
     """One entry of a manifest; a file's name must not lead out of the folder."""
-    name = Path(entry["file"]).name
-    if name != entry["file"]:
-        raise ValueError(f"file name {entry['file']!r}")
+    if not NAME.fullmatch(name) or entry["file"] != f"{name}.ko":
+        raise ValueError(f"module {name!r} with file name {entry['file']!r}")
+    parameters = entry.get("parameters", {})
+    texts = (entry["build_id"], entry["srcversion"], entry["vermagic"], *parameters, *parameters.values())
+    if not all(isinstance(text, str) for text in texts) or not DIGEST.fullmatch(entry["sha256"]):
+        raise ValueError(f"module {name} is described otherwise than by text and a SHA-256")
+    if type(entry["size"]) is not int or entry["size"] < 0:
+        raise ValueError(f"module {name} has size {entry['size']!r}")
     return ModuleFile(
-        file=folder / name,
+        file=folder / entry["file"],
         sha256=entry["sha256"],
         build_id=entry["build_id"],
         srcversion=entry["srcversion"],
         vermagic=entry["vermagic"],
         size=entry["size"],
+        parameters=parameters,
     )

@@ -149,12 +149,11 @@ def publish(draft: ModuleSet, target: Path, log_path: Path) -> ModuleSet:
                 shutil.move(module.file, published[name].file)
             shutil.move(log_path, stage / BUILD_LOG)
             write_manifest(replace(draft, folder=stage, modules=published))
-            for path in (*stage.iterdir(), stage):
-                sync(path)
+            files.sync(*stage.iterdir(), stage)
             if target.exists():
                 shutil.rmtree(target)
             stage.rename(target)
-        sync(target.parent)
+        files.sync(target.parent)
     except OSError as error:
         raise DriverError(
             Code.NO_SPACE if error.errno == errno.ENOSPC else Code.BUILD_FAILED,
@@ -165,12 +164,3 @@ def publish(draft: ModuleSet, target: Path, log_path: Path) -> ModuleSet:
         shutil.rmtree(stage, ignore_errors=True)
     final = {name: replace(module, file=target / f"{name}.ko") for name, module in draft.modules.items()}
     return replace(draft, folder=target, modules=final)
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder; raises OSError."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

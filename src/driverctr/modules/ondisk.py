@@ -34,27 +34,32 @@ class OnDisk:
         if not folder.is_dir():
             raise DriverError(Code.NO_MODULES, f"{self.folder} has no {wish}; it has: {self._present()}")
         found = read_manifest(folder)
-        for field in ("kernel_release", "driver_version", "module_type"):
-            if getattr(found, field) != getattr(wish, field):
-                raise DriverError(
-                    Code.NO_MODULES,
-                    f"{folder} says {field} {getattr(found, field)}, its place says {getattr(wish, field)}",
-                )
-        if not found.modules:
-            raise DriverError(Code.NO_MODULES, f"{folder} names no modules")
-        for name, module in found.modules.items():
-            if module.kernel_release != wish.kernel_release:
-                raise DriverError(
-                    Code.WRONG_KERNEL,
-                    f"{name} was built for kernel {module.kernel_release or 'unknown'} (vermagic), "
-                    f"not for {wish.kernel_release}",
-                    "Give modules built for this kernel (`nvidia-driver build --kernel`), or let `init` build them",
-                )
+        check_described(found, wish)
         return found
 
     def _present(self) -> str:
         sets = sorted(f"{path.parent.name}/{path.name}" for path in self.folder.glob("*/*-*") if path.is_dir())
         return ", ".join(sets[:5]) + (f" and {len(sets) - 5} more" if len(sets) > 5 else "") or "nothing"
+
+
+def check_described(found: ModuleSet, wish: Wish) -> None:
+    """Does a set's description say what its place says? Raises DriverError (no-modules, wrong-kernel)."""
+    for field in ("kernel_release", "driver_version", "module_type"):
+        if getattr(found, field) != getattr(wish, field):
+            raise DriverError(
+                Code.NO_MODULES,
+                f"{found.folder} says {field} {getattr(found, field)}, its place says {getattr(wish, field)}",
+            )
+    if not found.modules:
+        raise DriverError(Code.NO_MODULES, f"{found.folder} names no modules")
+    for name, module in found.modules.items():
+        if module.kernel_release != wish.kernel_release:
+            raise DriverError(
+                Code.WRONG_KERNEL,
+                f"{name} was built for kernel {module.kernel_release or 'unknown'} (vermagic), "
+                f"not for {wish.kernel_release}",
+                "Give modules built for this kernel (`nvidia-driver build --kernel`), or let `init` build them",
+            )
 
 
 def verify(found: ModuleSet, meanwhile: Callable[[], None], hashes: Hashes | None = None) -> None:
@@ -71,6 +76,21 @@ def verify(found: ModuleSet, meanwhile: Callable[[], None], hashes: Hashes | Non
 
 def check_file(module: ModuleFile, hashes: Hashes) -> None:
     """Compare a file with its entry and the processor; raises DriverError (no-modules, wrong-architecture)."""
+    check_digest(module, hashes)
+    try:
+        machine, here = elf.read(module.file).machine, os.uname().machine
+    except OSError as error:
+        raise DriverError(Code.NO_MODULES, f"{module.file}: {error.strerror}") from error
+    if machine != here:
+        raise DriverError(
+            Code.WRONG_ARCHITECTURE,
+            f"{module.file} is for {machine}, this node is {here}",
+            f"Give modules, and an image, for {here}",
+        )
+
+
+def check_digest(module: ModuleFile, hashes: Hashes) -> None:
+    """Compare a file with its entry in the manifest; raises DriverError (no-modules)."""
     try:
         digest = hashes.of(module.file)
     except OSError as error:
@@ -78,11 +98,4 @@ def check_file(module: ModuleFile, hashes: Hashes) -> None:
     if digest != module.sha256:
         raise DriverError(
             Code.NO_MODULES, f"{module.file} is not the file its manifest describes (sha256 {digest[:12]}...)"
-        )
-    machine, here = elf.read(module.file).machine, os.uname().machine
-    if machine != here:
-        raise DriverError(
-            Code.WRONG_ARCHITECTURE,
-            f"{module.file} is for {machine}, this node is {here}",
-            f"Give modules, and an image, for {here}",
         )

@@ -1,0 +1,346 @@
+"""The store of built modules: found by key, published whole or not at all, given up by age (DESIGN section 5).
+
+- entries/<digest of the key>/: modules, key.json, manifest.json, provenance.json, build.log
+- stage/: entries in the making, and such as are being given up
+- locks/: a file for each key that is being built
+- aside/<digest>-<number>/: damaged entries, the last few
+- pins.json: what is never given up (pins.py)
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from driverctr import files
+from driverctr.config import Config
+from driverctr.errors import Code, DriverError
+from driverctr.facts import hostroot
+from driverctr.hashing import Hashes
+from driverctr.log import Log
+from driverctr.modules import ModuleSet, entry, locks, pins, trust
+from driverctr.modules.entry import BUILD_LOG, Description, Entry, Refused
+from driverctr.modules.key import Key
+from driverctr.modules.locks import Wait
+from driverctr.modules.ondisk import check_digest
+from driverctr.paths import Paths
+from driverctr.records import frozen
+
+ENTRIES, STAGE, LOCKS, ASIDE = FOLDERS = ("entries", "stage", "locks", "aside")
+REASON = "reason"
+"""The file in a folder set aside that says why."""
+
+KEPT_ASIDE = 3
+"""Damaged entries kept for who looks into what damaged them."""
+
+ATTEMPTS = 3
+"""How often an entry may turn out damaged while another is to take its place."""
+
+SECOND = 10**9
+"""Nanoseconds."""
+
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""How rename(2) says that something lies where a folder shall go."""
+
+
+def locate(paths: Paths, config: Config) -> Path:
+    """Where the store lies, which need not be made yet.
+
+    Raises DriverError: no-modules where there is no place for one, store-unusable where it is asked for on the host and
+    the host cannot be seen.
+    """
+    inside = config.store_dir.relative_to("/")
+    if config.store_on_host:
+        host = hostroot.process_root(paths.root)
+        if host is None:
+            raise DriverError(
+                Code.STORE_UNUSABLE,
+                f"STORE_ON_HOST=true, but the host's root, for {config.store_dir} on it, is not visible",
+                "Run the container with --pid=host (hostPID), or mount a folder of the host instead",
+            )
+        return _resolve_as_far(host.path, inside)
+    folder = paths.root / inside
+    if not folder.is_dir() and not folder.parent.is_dir():
+        raise DriverError(
+            Code.NO_MODULES,
+            f"there is no store: neither {folder} nor the folder it lies in is there",
+            f"Mount a folder of the host at {config.store_dir.parent}, and no restart builds again",
+        )
+    return folder.resolve()
+
+
+def _resolve_as_far(root: Path, inside: Path) -> Path:
+    """Follow the links of a path inside a root, as far as it is there; the rest is to be made."""
+    for existing in (inside, *inside.parents):
+        with suppress(DriverError):
+            return hostroot.resolve(root, existing) / inside.relative_to(existing)
+    return root / inside
+
+
+@frozen
+class Store:
+    """A store that is there or can be made; `max_bytes` is what it may grow to, without bound where it is None."""
+
+    folder: Path
+    log: Log
+    max_bytes: int | None = None
+
+    @classmethod
+    def open(cls, folder: Path, log: Log, max_bytes: int | None = None) -> "Store":
+        """The store in a folder, which is made when something is written; raises DriverError (store-unusable)."""
+        store = cls(folder, log, max_bytes)
+        with store._told("read"):
+            for path in (folder, *(folder / name for name in FOLDERS)):
+                with suppress(FileNotFoundError):
+                    trust.check_folder(path)
+        return store
+
+    def find(self, key: Key) -> Entry:
+        """The entry that fits a key, by its documents; its files are believed only after `ondisk.verify`.
+
+        Raises DriverError (no-modules) with what is wrong with it, or in what the nearest one differs.
+        """
+        reasons = []
+        for name in key.names():
+            if os.path.lexists(folder := self._place(name)):
+                found = entry.read(folder)
+                if isinstance(found, Entry):
+                    return found
+                reasons.append(found.reason)
+        raise DriverError(Code.NO_MODULES, "; ".join(reasons) or self.describe_miss(key))
+
+    def describe_miss(self, key: Key) -> str:
+        """Why nothing fits a key: each field in which the nearest entry differs."""
+        entries = sorted(self.entries(), key=lambda found: (len(key.differing(found.key)), -found.used))
+        if not entries:
+            return f"the store {self.folder} has no {key.wish}; it is empty"
+        nearest = entries[0]
+        differences = "; ".join(key.differing(nearest.key)) or "nothing"
+        return f"the store {self.folder} has no {key.wish}; the nearest, {nearest}, differs in {differences}"
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What can be read, the last used first."""
+        found = [seen for seen in self.look() if isinstance(seen, Entry)]
+        return tuple(sorted(found, key=lambda seen: -seen.used))
+
+    def look(self) -> tuple[Entry | Refused, ...]:
+        """Everything that lies among the entries; raises DriverError (store-unusable)."""
+        with self._told("read"):
+            return tuple(
+                entry.read(folder) if entry.is_entry(folder) else Refused(folder, f"{folder} is not named as an entry")
+                for folder in files.entries(self.folder / ENTRIES)
+            )
+
+    @contextmanager
+    def building(self, key: Key, wait: Wait) -> Iterator[None]:
+        """One builder of a key at a time: the block begins when no other builds it, so look again in it.
+
+        `wait` lets seconds pass and may raise. Raises DriverError (store-unusable, no-space).
+        """
+
+        def tell(holder: str) -> None:
+            self.log.info(f"store: {key.wish} is being built by {holder}; waiting for it")
+
+        with ExitStack() as stack:
+            with self._told("locked"):
+                self._make()
+                stack.enter_context(locks.held(self.folder / LOCKS / key.digest, wait, tell))
+            yield
+
+    def publish(self, key: Key, draft: ModuleSet, log_path: Path | None, provenance: Mapping[str, str]) -> Entry:
+        """Copy a set into the store, whole or not at all; one that is there already and undamaged stays, and is it.
+
+        Then what was used least recently goes, beyond `max_bytes`. Raises DriverError (store-unusable, no-space).
+        """
+        with self.stage() as stage:
+            copies = {name: replace(module, file=stage / f"{name}.ko") for name, module in draft.modules.items()}
+            for name, module in draft.modules.items():
+                shutil.copyfile(module.file, copies[name].file)
+            if log_path is not None and log_path.is_file():
+                shutil.copyfile(log_path, stage / BUILD_LOG)
+            entry.write_documents(Description(key, replace(draft, folder=stage, modules=copies), provenance), stage)
+            published = self.place(stage, key)
+        self._make_room(published)
+        return published
+
+    @contextmanager
+    def stage(self) -> Iterator[Path]:
+        """A folder to be filled and placed; it is removed at the end, or if we are killed by who stages next.
+
+        Raises DriverError (store-unusable, no-space), also for an OSError of the block.
+        """
+        with self._told("written"), ExitStack() as stack:
+            self._make()
+            with self._staging():
+                files.remove_abandoned((self.folder / STAGE).iterdir())
+                made = Path(tempfile.mkdtemp(dir=self.folder / STAGE))
+                stack.callback(shutil.rmtree, made, ignore_errors=True)
+                stack.enter_context(files.claimed(made))
+            made.chmod(0o755)
+            yield made
+
+    def place(self, stage: Path, key: Key) -> Entry:
+        """Make a staged folder the entry of a key; raises DriverError (store-unusable), or OSError."""
+        for path in stage.iterdir():
+            path.chmod(0o644)
+        files.sync(*stage.iterdir(), stage)
+        target = self._place(key)
+        for _ in range(ATTEMPTS):
+            try:
+                stage.rename(target)
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    raise
+                if there := self._undamaged(target):
+                    return there
+                continue
+            files.sync(target.parent)
+            self.touch(key)
+            found = entry.read(target)
+            if isinstance(found, Refused):
+                raise DriverError(Code.STORE_UNUSABLE, found.reason)
+            return found
+        raise DriverError(Code.STORE_UNUSABLE, f"{target} was damaged {ATTEMPTS} times while we replaced it")
+
+    def _undamaged(self, folder: Path) -> Entry | None:
+        """The entry that lies there; one that is damaged is set aside, and a newer driverctr's left alone."""
+        found = entry.read(folder)
+        if isinstance(found, Refused):
+            if found.newer:
+                raise DriverError(
+                    Code.STORE_UNUSABLE, found.reason, "Use that newer driverctr here, or another STORE_DIR"
+                )
+            self._move_aside(folder, found.reason)
+            return None
+        try:
+            check(found)
+        except DriverError as error:
+            self._move_aside(folder, error.message)
+            return None
+        return found
+
+    def set_aside(self, key: Key, reason: str) -> None:
+        """Take a damaged entry away, so that the next build replaces it; where it cannot be moved, that is logged."""
+        folder = self._place(key)
+        try:
+            self._move_aside(folder, reason)
+        except (OSError, DriverError) as error:
+            self.log.warning(f"store: {folder} is damaged ({reason}) and stays: {error}")
+
+    def _move_aside(self, folder: Path, reason: str) -> None:
+        """Raises OSError, DriverError; an entry that is gone meanwhile was seen by somebody else."""
+        self._make()
+        former = sorted(files.entries(self.folder / ASIDE), key=_number)
+        target = self.folder / ASIDE / f"{folder.name}-{_number(former[-1]) + 1 if former else 1}"
+        try:
+            folder.rename(target)
+        except FileNotFoundError:
+            return
+        self.log.warning(f"store: {folder.name[:12]} is damaged and set aside in {target}: {reason}")
+        if not target.is_symlink():
+            with suppress(OSError):
+                (target / REASON).write_text(f"{reason}\n")
+        for path in former[: 1 - KEPT_ASIDE]:
+            _remove(path)
+
+    def touch(self, key: Key) -> None:
+        """An entry is used now: later than every other, whatever the clock says; a store that is read-only forgets."""
+        folder = self._place(key)
+        with suppress(OSError):
+            others = [path.stat().st_mtime_ns for path in files.entries(folder.parent) if path != folder]
+            newest = max(others, default=0)
+            now = time.time_ns()
+            used = now if now > newest else max(newest + SECOND, folder.stat().st_mtime_ns)
+            os.utime(folder, ns=(used, used))
+
+    def prune(self, max_bytes: int, spared: Collection[str] = ()) -> tuple[Entry, ...]:
+        """Give up what was used least recently until no more than `max_bytes` are left; returns what went.
+
+        What is pinned stays, and the digests in `spared`. Raises DriverError (store-unusable).
+        """
+        entries = self.entries()
+        size = sum(found.size for found in entries)
+        if size <= max_bytes:
+            return ()
+        kept = {*pins.read(self.folder).reasons(), *spared}
+        gone: list[Entry] = []
+        with self._told("pruned"):
+            for found in reversed(entries):
+                if size > max_bytes and found.key.digest not in kept:
+                    self._evict(found)
+                    size -= found.size
+                    gone.append(found)
+        return tuple(gone)
+
+    def _evict(self, found: Entry) -> None:
+        """At once for who looks for it; who reads its files can read on. Raises OSError."""
+        with self._staging():
+            away = self.folder / STAGE / f"{found.key.digest}-{time.time_ns()}"
+            found.folder.rename(away)
+            shutil.rmtree(away, ignore_errors=True)
+
+    def _make_room(self, published: Entry) -> None:
+        if self.max_bytes is None:
+            return
+        try:
+            for gone in self.prune(self.max_bytes, {published.key.digest}):
+                self.log.info(f"store: {gone}, {gone.size >> 20} MB, was used least recently and is given up")
+        except DriverError as error:
+            self.log.warning(f"store: nothing is given up: {error}")
+
+    def _place(self, key: Key) -> Path:
+        return self.folder / ENTRIES / key.digest
+
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        """Alone in stage/: a folder there that nobody claims is one whose maker is no more."""
+        with locks.held(self.folder / LOCKS / STAGE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
+            yield
+
+    def _make(self) -> None:
+        """Make what is missing of the folders, and look at the others once more; raises OSError, DriverError."""
+        for path in (*reversed(self.folder.parents), self.folder, *(self.folder / name for name in FOLDERS)):
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o755)
+        for path in (self.folder, *(self.folder / name for name in FOLDERS)):
+            trust.check_folder(path)
+
+    @contextmanager
+    def _told(self, act: str) -> Iterator[None]:
+        """Name the store in an error of the system's."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise DriverError(
+                Code.NO_SPACE if full else Code.STORE_UNUSABLE,
+                f"the store {self.folder} cannot be {act}: {error}",
+                "Free space there (`driverctr store prune`), or use a larger volume"
+                if full
+                else "Give STORE_DIR a writable folder of root's on a filesystem with locks and renames",
+            ) from error
+
+
+def check(found: Entry) -> None:
+    """Compare every file of an entry with its manifest; raises DriverError (no-modules) for the first that differs."""
+    hashes = Hashes()
+    for module in found.module_set.modules.values():
+        check_digest(module, hashes)
+
+
+def _number(aside: Path) -> int:
+    """The number at the end of the name of what was set aside; the greatest is the newest."""
+    number = aside.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
