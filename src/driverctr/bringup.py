@@ -76,8 +76,11 @@ class BringUp:
             self.make_plan(facts)
             self.wait_for_gpu()
             facts = self.look()
-        for warning in self.make_plan(facts).warnings:
+        made = self.make_plan(facts)
+        for warning in made.warnings:
             self.tools.runner.log.warning(warning)
+        if facts.stack and (why := made.why_not(StepName.MODULES, Source.LOADED)):
+            self.tools.runner.log.info(f"what is loaded is not kept: {why}")
         finished: dict[StepName, str] = {}
         while planned := self.next_step(facts, finished):
             try:
@@ -170,16 +173,14 @@ class BringUp:
         raise error
 
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
-        """These modules do not serve: nor do the same from elsewhere, unless they were loaded by somebody before us.
+        """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
 
-        Raises the first error of that kind where nothing else is left; else everything is taken back and looked at
-        anew.
+        Where something else is left, all is taken back and looked at anew. Raises the first error of that kind where
+        nothing is.
         """
         self.failure = self.failure or error
-        refused = [source]
-        if source not in (Source.LOADED, Source.LAST_GOOD):
-            refused = [other for other in Source if other is not Source.LAST_GOOD]
-            self.remember(facts, error)
+        loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
+        refused = [other for other in Source if other is not Source.LAST_GOOD] if loaded_anew else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
         try:
             self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
@@ -189,6 +190,8 @@ class BringUp:
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
+        if loaded_anew:
+            self.remember(facts, error)
         self.rewind()
         return self.look()
 

@@ -98,6 +98,11 @@ class Plan:
         """What is wrong with the node and yet keeps nothing from being done."""
         return tuple(warning for check in self.checks for warning in check.warnings)
 
+    def why_not(self, step: str, alternative: str) -> str:
+        """Why an alternative of a step was set aside; "" where it was not."""
+        aside = [other for planned in self.steps if planned.name == step for other in planned.set_aside]
+        return next((other.reason for other in aside if other.alternative == alternative), "")
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         blockers = [asdict(blocker) for blocker in self.blockers]
@@ -198,7 +203,8 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
 
 def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:
     if kept:
-        return PlannedStep(StepName.UNLOAD, "nothing: what is loaded stays")
+        users = f"; {holders.describe(facts.in_use)}" if facts.in_use else ""
+        return PlannedStep(StepName.UNLOAD, f"nothing: what is loaded stays{users}")
     if not facts.stack:
         return PlannedStep(StepName.UNLOAD, "nothing: no module of the driver is loaded")
     loaded = ", ".join(f"{module.name} {module.version}".strip() for module in facts.stack.values())

@@ -133,6 +133,8 @@ def format_plan(plan: Plan) -> str:
         if step.unknown:
             lines.append(f"{'':19}unknown until then: {step.unknown}")
     lines += [f"\nWarning: {warning}" for warning in plan.warnings]
+    if plan.pending:
+        lines += ["", f"Degraded until then: {plan.pending}"]
     for blocker in plan.blockers:
         lines += ["", f"Blocked ({blocker.code.value}): {blocker.message}"]
         if blocker.remedy:

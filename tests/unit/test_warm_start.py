@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, status, survey
+from driverctr import markers, report, status, survey
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -203,6 +203,7 @@ def test_a_driver_that_is_right_stays_whoever_uses_it() -> None:
     assert not made.blockers and not made.pending
     assert steps[StepName.MODULES].alternative == Source.LOADED
     assert steps[StepName.WITHDRAW].alternative == KEEP_DIGEST
+    assert "train.py" in steps[StepName.UNLOAD].what
     assert steps[StepName.UNLOAD].what.startswith("nothing") and steps[StepName.LOAD].what.startswith("nothing")
 
 
@@ -210,6 +211,7 @@ def test_changed_parameters_wait_for_who_uses_the_driver_or_are_refused_as_set()
     busy = replace(kept(stale=("nvidia a: asked 1, is 0",)), holders=USER)
     made = make(CONFIG, busy)
     assert not made.blockers and "asked 1, is 0" in made.pending and "train.py" in made.pending
+    assert f"Degraded until then: {made.pending}" in report.format_plan(made)
     strict = make(settings.load({"PARAMETERS_WHEN_BUSY": "refuse"}), busy)
     assert strict.blockers[0].code is Code.IN_USE and not strict.pending
     aside = {other.alternative: other.reason for other in strict.steps[1].set_aside}
@@ -260,6 +262,7 @@ def test_where_nothing_served_before_the_failure_is_the_modules_own(life: Life) 
     with pytest.raises(DriverError, match="no GPU") as failed:
         life.start.run()
     assert failed.value.code is Code.GPU_INIT_FAILED
+    assert not (life.start.tools.paths.own_run / failures.RECORD).exists(), "there is nothing to be kept from it"
 
 
 def test_a_last_good_that_does_not_serve_either_ends_the_start_with_the_first_cause(

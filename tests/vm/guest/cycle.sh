@@ -92,9 +92,13 @@ check "modules stay" test -e /sys/module/nvidia_uvm/refcnt
 check "the driver root stays" test -e /run/nvidia/driver/usr/bin/nvidia-smi
 check "the firmware search path stays" is "$(cat /sys/module/firmware_class/parameters/path)" /run/nvidia/driver/lib/firmware
 check "no marker stays" is "$(find /run/nvidia/validations -type f | wc -l)" 0
-start refused -e VERIFY_DEPTH=devices -- nvidia-driver init
-check "a start while in use is refused" is "$(exit_of refused)" 6
-check "and says by whom" said refused "pid $user (sleep 7531)"
+start taken -e VERIFY_DEPTH=devices -- nvidia-driver init
+check "the next start takes the driver over" wait_for 240 ready
+check "as it is" said taken "keep the modules that are loaded"
+check "the plan says by whom it is used" said taken "pid $user (sleep 7531)"
+check "who uses it goes on" kill -0 $user
+container "$runtime" stop --time 30 taken >/dev/null
+check "and its stop too says in use" is "$(exit_of taken)" 6
 kill $user
 wait $user
 start cleaner -- driverctr unload

@@ -172,9 +172,10 @@ if scenario "in use at the stop: kept, said; the next start takes over"; then
     check "nodes stay" test -c /run/nvidia/driver/dev/nvidia0
     kill $user
     bring_up next
-    check "what the reload lost is said" said next "lost with the modules: GPU $gpu: MIG mode Enabled, power limit 250.00 W"
+    check "the next start keeps it" said next "keep the modules that are loaded"
+    check "and loses nothing" fails said next "lost with the modules"
     take_down next
-    check "at the stop too" said next "power limit 250.00 W (default 400.00 W)"
+    check "what the unload lost is said" said next "power limit 250.00 W (default 400.00 W)"
     nothing_left
 fi
 

@@ -98,7 +98,9 @@ if scenario "changed parameters, and nobody there"; then
     bring_up before-change
     remove before-change
     rm /tmp/drivers/nvidia.conf
+    echo 'values[mig.mode.current]=Enabled' >$orders/smi
     bring_up reloads
+    check "what the reload lost is said" said reloads "lost with the modules: GPU 0001:01:00.0: MIG mode Enabled"
     check "it says why" said reloads "NVreg_EnableStreamMemOPs: asked no longer, was loaded with 1"
     check "what is no longer asked has its default" parameter_is 0
     take_down reloads
