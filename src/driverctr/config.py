@@ -264,6 +264,13 @@ SETTINGS = (
         "On changed module parameters while the driver is in use: wait (serve, and apply them when idle) or refuse.",
     ),
     Setting(
+        "PREBUILD",
+        "prebuild",
+        parse_boolean,
+        "true",
+        "While serving, build into the store for kernels that are installed on the host and have not run yet.",
+    ),
+    Setting(
         "GPU_DIRECT_RDMA_ENABLED",
         "rdma",
         parse_boolean,
@@ -321,6 +328,7 @@ class Config:
     store_on_host: bool
     store_max_size: int
     parameters_when_busy: WhenBusy
+    prebuild: bool
     rdma: bool
     host_mofed: bool
     gds: bool

@@ -4,20 +4,24 @@ The work is done by a program of its own, `nvidia-driver update`, one at a time 
 it stays in the memory of the process that waits. Here is only which kernel is due, what the program says, how it ended.
 """
 
+import contextlib
 import json
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from driverctr import kernelhook
 from driverctr.errors import DriverError
 from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
+from driverctr.modules.store import Store, locate
 from driverctr.paths import Paths
 from driverctr.run import Background, Runner
 from driverctr.signals import Signals
+from driverctr.steps import Tools
 
 FIRST_PAUSE = 3600.0
 LONGEST_PAUSE = 24 * 3600.0
@@ -190,3 +194,25 @@ class Prebuild:
                 self.child.end(0.0 if self.signals.hurried else END_GRACE)
                 self.child, self.building = None, ""
             self._output.close()
+
+
+@contextlib.contextmanager
+def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
+    """For as long as a driver serves: the host's hook, and the look-out for kernels that come next."""
+    wanted = tools.config.prebuild and has_store(tools)
+    made = Prebuild(tools.paths, tools.runner, tools.signals, tell, tools.config.given, wanted)
+    with kernelhook.installed(tools.paths, tools.runner.log):
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def has_store(tools: Tools) -> bool:
+    """Whether what is built now will be there after a boot; why not is said."""
+    try:
+        Store.open(locate(tools.paths, tools.config), tools.runner.log)
+    except DriverError as error:
+        tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
+        return False
+    return True

@@ -42,7 +42,7 @@ ROOMS = (
         "kernelhook",
         "instance",
     ),
-    ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload", "prebuild"),
+    ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
     ("headers", "userspace"),
     ("build",),
@@ -51,7 +51,7 @@ ROOMS = (
     ("preflight",),
     ("plan",),
     ("steps",),
-    ("mend", "pending"),
+    ("mend", "pending", "nextkernels", "prebuild", "ahead"),
     ("report", "health", "stopping", "bringup", "lifecycle"),
     ("verbs", "cli", "__main__"),
 )
