@@ -84,7 +84,7 @@ def test_reading_makes_and_changes_nothing(store: Store) -> None:
 def test_the_first_publisher_wins_and_the_second_takes_what_is_there(store: Store) -> None:
     first = publish(store, content="one")
     assert publish(store, content="two").module_set == first.module_set
-    check(store.find(KEY))
+    check(store.find(KEY).folder)
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone", "key", "manifest", "link", "writable", "folder"])
@@ -118,7 +118,7 @@ def test_a_damaged_entry_is_named_set_aside_and_replaced_by_the_next_build(
     with pytest.raises(DriverError) as refused:
         verify(store.find(KEY).module_set, meanwhile=lambda: None)
     assert refused.value.code is Code.NO_MODULES and str(file) in refused.value.message
-    check(publish(store))
+    check(publish(store).folder)
     aside = store.folder / "aside" / f"{KEY.digest}-1"
     assert str(file) in (aside / "reason").read_text()
     assert f"{KEY.digest[:12]} is damaged and set aside in {aside}: {file}" in said(log)
@@ -128,7 +128,7 @@ def test_a_link_in_an_entrys_place_is_not_followed_and_goes(store: Store, tmp_pa
     elsewhere = publish(store).folder.rename(tmp_path / KEY.digest)
     (store.folder / "entries" / KEY.digest).symlink_to(elsewhere)
     assert "is a symbolic link" in refusal(store)
-    check(publish(store))
+    check(publish(store).folder)
     assert (store.folder / "aside" / f"{KEY.digest}-1").is_symlink() and not (elsewhere / "reason").exists()
 
 
@@ -136,11 +136,14 @@ def test_no_more_than_the_last_damaged_entries_are_kept(store: Store, tmp_path: 
     (store.folder / "aside").mkdir(parents=True)
     (store.folder / "aside/foreign").touch()
     for number in range(5):
-        publish(store, content=str(number))
-        store.set_aside(KEY, "it is old")
+        (publish(store, content=str(number)).folder / "nvidia.ko").unlink()
+        store.set_aside(KEY, "nvidia.ko is missing")
     kept = sorted(path.name for path in (store.folder / "aside").iterdir())
     assert kept == [f"{KEY.digest}-{number}" for number in (3, 4, 5)]
     store.set_aside(KEY, "it is gone already")
+    publish(store)
+    store.set_aside(KEY, "it was damaged, and somebody replaced it")
+    assert store.find(KEY)
 
 
 @pytest.mark.parametrize("name", ["key.json", "manifest.json"])
@@ -259,7 +262,7 @@ def test_a_loose_umask_makes_no_folder_that_we_would_refuse_ourselves(store: Sto
         publish(store)
     finally:
         os.umask(former)
-    check(Store.open(store.folder, store.log).find(KEY))
+    check(Store.open(store.folder, store.log).find(KEY).folder)
 
 
 def test_the_store_is_where_the_setting_says_if_that_folder_or_its_own_is_there(paths: Paths) -> None:

@@ -32,14 +32,13 @@ from driverctr.paths import Paths
 from driverctr.records import frozen
 
 ENTRIES, STAGE, LOCKS, ASIDE = FOLDERS = ("entries", "stage", "locks", "aside")
+ALONE = "change"
+"""The lock of who adds an entry or takes one away, held for moments only."""
 REASON = "reason"
 """The file in a folder set aside that says why."""
 
 KEPT_ASIDE = 3
 """Damaged entries kept for who looks into what damaged them."""
-
-ATTEMPTS = 3
-"""How often an entry may turn out damaged while another is to take its place."""
 
 SECOND = 10**9
 """Nanoseconds."""
@@ -175,8 +174,7 @@ class Store:
         Raises DriverError (store-unusable, no-space), also for an OSError of the block.
         """
         with self._told("written"), ExitStack() as stack:
-            self._make()
-            with self._staging():
+            with self._alone():
                 files.remove_abandoned((self.folder / STAGE).iterdir())
                 made = Path(tempfile.mkdtemp(dir=self.folder / STAGE))
                 stack.callback(shutil.rmtree, made, ignore_errors=True)
@@ -189,58 +187,53 @@ class Store:
         for path in stage.iterdir():
             path.chmod(0o644)
         files.sync(*stage.iterdir(), stage)
+        with self._alone():
+            return self._place_alone(stage, key)
+
+    def _place_alone(self, stage: Path, key: Key) -> Entry:
         target = self._place(key)
-        for _ in range(ATTEMPTS):
-            try:
-                stage.rename(target)
-            except OSError as error:
-                if error.errno not in TAKEN:
-                    raise
-                if there := self._undamaged(target):
-                    return there
-                continue
-            files.sync(target.parent)
-            self.touch(key)
-            found = entry.read(target)
-            if isinstance(found, Refused):
-                raise DriverError(Code.STORE_UNUSABLE, found.reason)
-            return found
-        raise DriverError(Code.STORE_UNUSABLE, f"{target} was damaged {ATTEMPTS} times while we replaced it")
+        try:
+            stage.rename(target)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            if there := self._undamaged(target):
+                return there
+            stage.rename(target)
+        files.sync(target.parent)
+        self.touch(key)
+        placed = entry.read(target)
+        if isinstance(placed, Refused):
+            raise DriverError(Code.STORE_UNUSABLE, placed.reason)
+        return placed
 
     def _undamaged(self, folder: Path) -> Entry | None:
         """The entry that lies there; one that is damaged is set aside, and a newer driverctr's left alone."""
-        found = entry.read(folder)
-        if isinstance(found, Refused):
-            if found.newer:
-                raise DriverError(
-                    Code.STORE_UNUSABLE, found.reason, "Use that newer driverctr here, or another STORE_DIR"
-                )
-            self._move_aside(folder, found.reason)
-            return None
         try:
-            check(found)
+            return check(folder)
         except DriverError as error:
+            if error.code is Code.STORE_UNUSABLE:
+                raise
             self._move_aside(folder, error.message)
             return None
-        return found
 
     def set_aside(self, key: Key, reason: str) -> None:
-        """Take a damaged entry away, so that the next build replaces it; where it cannot be moved, that is logged."""
+        """Take a damaged entry away, so that the next build replaces it; where it cannot be moved, that is logged.
+
+        One that is whole stays: somebody replaced it since the damage was seen.
+        """
         folder = self._place(key)
         try:
-            self._move_aside(folder, reason)
+            with self._alone():
+                if os.path.lexists(folder):
+                    self._undamaged(folder)
         except (OSError, DriverError) as error:
             self.log.warning(f"store: {folder} is damaged ({reason}) and stays: {error}")
 
     def _move_aside(self, folder: Path, reason: str) -> None:
-        """Raises OSError, DriverError; an entry that is gone meanwhile was seen by somebody else."""
-        self._make()
         former = sorted(files.entries(self.folder / ASIDE), key=_number)
         target = self.folder / ASIDE / f"{folder.name}-{_number(former[-1]) + 1 if former else 1}"
-        try:
-            folder.rename(target)
-        except FileNotFoundError:
-            return
+        folder.rename(target)
         self.log.warning(f"store: {folder.name[:12]} is damaged and set aside in {target}: {reason}")
         if not target.is_symlink():
             with suppress(OSError):
@@ -279,9 +272,10 @@ class Store:
 
     def _evict(self, found: Entry) -> None:
         """At once for who looks for it; who reads its files can read on. Raises OSError."""
-        with self._staging():
+        with self._alone():
             away = self.folder / STAGE / f"{found.key.digest}-{time.time_ns()}"
-            found.folder.rename(away)
+            with suppress(FileNotFoundError):
+                found.folder.rename(away)
             shutil.rmtree(away, ignore_errors=True)
 
     def _make_room(self, published: Entry) -> None:
@@ -297,9 +291,10 @@ class Store:
         return self.folder / ENTRIES / key.digest
 
     @contextmanager
-    def _staging(self) -> Iterator[None]:
-        """Alone in stage/: a folder there that nobody claims is one whose maker is no more."""
-        with locks.held(self.folder / LOCKS / STAGE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
+    def _alone(self) -> Iterator[None]:
+        """While nobody else adds an entry, takes one away, or sets up a stage; raises OSError, DriverError."""
+        self._make()
+        with locks.held(self.folder / LOCKS / ALONE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
             yield
 
     def _make(self) -> None:
@@ -326,11 +321,20 @@ class Store:
             ) from error
 
 
-def check(found: Entry) -> None:
-    """Compare every file of an entry with its manifest; raises DriverError (no-modules) for the first that differs."""
+def check(folder: Path) -> Entry:
+    """An entry with every file compared with its manifest.
+
+    Raises DriverError: no-modules with the first thing that is wrong with it, store-unusable where a newer driverctr
+    wrote it.
+    """
+    found = entry.read(folder)
+    if isinstance(found, Refused):
+        code = Code.STORE_UNUSABLE if found.newer else Code.NO_MODULES
+        raise DriverError(code, found.reason, "Use that newer driverctr, or another STORE_DIR" if found.newer else "")
     hashes = Hashes()
     for module in found.module_set.modules.values():
         check_digest(module, hashes)
+    return found
 
 
 def _number(aside: Path) -> int:
