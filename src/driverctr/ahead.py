@@ -101,7 +101,7 @@ def find_whole(tools: Tools, store: Store, coming: Coming) -> Entry | None:
         tools.runner.log.info(f"not there yet: {error.message}")
         return None
     try:
-        check(found)
+        check(found.folder)
     except DriverError as error:
         store.set_aside(found.key, error.message)
         return None

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from driverctr import node, survey
+from driverctr import node, pidlock, survey
 from driverctr.config import Config
-from driverctr.errors import DriverError
+from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, installed, kernel
 from driverctr.facts.kernel import KernelFacts
 from driverctr.log import Log
@@ -14,12 +14,14 @@ from driverctr.modules import Wish, key
 from driverctr.modules.entry import Entry
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import OnDisk
-from driverctr.modules.store import Store, locate
+from driverctr.modules.store import LOCKS, Store, locate
 from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
+
+BUILDING = "they are being built now"
 
 
 @frozen
@@ -68,7 +70,10 @@ def find(paths: Paths, config: Config, coming: Coming, log: Log) -> str:
     What lies there is believed only after that start has looked at the files.
     """
     try:
-        return f"store: {look_up(Store.open(locate(paths, config), log), coming.key)}"
+        store = Store.open(locate(paths, config), log)
+        if pidlock.is_held(store.folder / LOCKS / coming.key.digest, paths.proc / "locks"):
+            raise DriverError(Code.NO_MODULES, BUILDING)
+        return f"store: {look_up(store, coming.key)}"
     except DriverError as error:
         try:
             return f"on disk: {OnDisk(config.modules_dir).find(coming.wish).folder}"
@@ -89,7 +94,7 @@ def look_up(store: Store, wanted: Key) -> Entry:
 
 def _describe(told: Mapping[str, Any]) -> str:
     if told.get("state") == "building":
-        return "they are being built now"
+        return BUILDING
     return f"the last build failed: {told['reason']}" if told.get("reason") else ""
 
 

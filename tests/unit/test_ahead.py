@@ -126,7 +126,7 @@ def node(paths: Paths, runner: Runner, fake_bin: FakeBin, monkeypatch: pytest.Mo
     made = Node(paths, tools, found)
     monkeypatch.setattr(ahead, "builder", made.builder)
     monkeypatch.setattr(ahead, "become_subreaper", lambda: None)
-    monkeypatch.setattr(os, "nice", lambda more: made.asked and None)
+    monkeypatch.setattr(os, "nice", lambda more: 0)
     monkeypatch.setattr(os, "sched_setscheduler", lambda *_: None)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "n", RUNNING, VERSION, "x86_64")))
     monkeypatch.setattr(Signals, "install", lambda self: None)
@@ -196,7 +196,7 @@ def test_another_build_of_the_running_kernel_is_one_to_come(node: Node) -> None:
 
 def test_headers_about_to_be_replaced_are_not_built_with(node: Node) -> None:
     make_tree(node.host, headers_files(NEXT, VERSION))
-    with pytest.raises(DriverError, match="are of the build .*192-2.*, the kernel installed is .*200-1") as refused:
+    with pytest.raises(DriverError, match=r"are of the build .*192-2.*, the kernel installed is .*200-1") as refused:
         node.update()
     assert refused.value.code is Code.HEADERS_MISSING and node.asked == []
 
@@ -277,6 +277,17 @@ def test_the_status_tells_of_each_kernel_whether_its_boot_is_ready_and_why_not(n
     assert lines[2].startswith(f"{RUNNING} (running): not ready, the store ") and "differs in kernel" in lines[2]
     assert lines[3] == "6.1.0-9-amd64: not ready, the last build failed: no headers"
     assert rows[NEXT]["version"] == LATER
+
+
+def test_a_build_that_somebody_else_began_is_told_too(node: Node) -> None:
+    coming = nextkernels.foresee(node.paths, node.tools.config, KernelRelease(NEXT))
+    lock = node.store.folder / "locks" / coming.key.digest
+    make_tree(lock.parent, {lock.name: "pid 17"})
+    found = lock.stat()
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    (node.paths.proc / "locks").write_text(f"1: FLOCK  ADVISORY  WRITE 17 {file} 0 EOF\n")
+    assert node.rows()[NEXT]["reason"] == "they are being built now"
+    assert "differs" in node.rows()[RUNNING]["reason"] or "empty" in node.rows()[RUNNING]["reason"]
 
 
 def test_a_status_without_an_image_or_a_store_says_why(node: Node) -> None:

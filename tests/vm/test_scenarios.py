@@ -8,7 +8,7 @@ from harness import image, standin
 
 pytestmark = pytest.mark.vm
 
-DOCKER = ("warm", "life", "crash", "input", "preflight", "waiting", "holders", "words")
+DOCKER = ("warm", "ahead", "life", "crash", "input", "preflight", "waiting", "holders", "words")
 """Scripts that run under docker with runc."""
 
 PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"),)
