@@ -1,15 +1,28 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
+import os
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from driverctr.addresses import are_public_keys, is_address, without_credentials
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
+from driverctr.values import (
+    not_valid,
+    parse_boolean,
+    parse_member,
+    parse_path,
+    parse_public_keys,
+    parse_seconds,
+    parse_size,
+    parse_text,
+    parse_threads,
+    parse_url,
+    parse_version,
+)
 from driverctr.versions import DriverVersion
 
 
@@ -85,105 +98,13 @@ class Setting:
     help: str
 
 
-def parse_text(variable: str, value: str) -> str:
-    """Text of one line; raises DriverError."""
-    if value and not value.isprintable():
-        raise _bad(variable, value, "text of one line")
-    return value
-
-
-def parse_path(variable: str, value: str) -> Path:
-    """An absolute path; raises DriverError."""
-    if not value.startswith("/") or not value.isprintable():
-        raise _bad(variable, value, "an absolute path")
-    return Path(value)
-
-
-def parse_version(variable: str, value: str) -> DriverVersion | None:
-    """A driver version, or nothing: then the image's own; raises DriverError."""
-    return DriverVersion(value) if value else None
-
-
-def parse_boolean(variable: str, value: str) -> bool:
-    """true or false; raises DriverError."""
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-    try:
-        return words[value.lower()]
-    except KeyError:
-        raise _bad(variable, value, "true or false") from None
-
-
-def parse_seconds(variable: str, value: str) -> float:
-    """A positive number of seconds; raises DriverError."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 86400:
-        raise _bad(variable, value, "a number of seconds between 0 and 86400")
-    return seconds
-
-
-def parse_threads(variable: str, value: str) -> int | None:
-    """A number of build jobs, or nothing: then as many as CPU quota and memory allow; raises DriverError."""
-    if not value:
-        return None
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 4096):
-        raise _bad(variable, value, "a whole number from 1 to 4096")
-    return int(value)
-
-
-def parse_size(variable: str, value: str) -> int:
-    """Bytes, from a number and a unit: M, G or T, of 1000; raises DriverError."""
-    units = {"M": 10**6, "G": 10**9, "T": 10**12}
-    number, unit = value[:-1], value[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
-        raise _bad(variable, value, "a whole number and M, G or T, such as 2G")
-    return int(number) * units[unit]
-
-
-def parse_url(variable: str, value: str) -> str:
-    """An HTTP(S) address, or nothing; raises DriverError, which shows no name and password that stand in it."""
-    if value and not is_address(value):
-        raise _bad(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
-    return value.rstrip("/")
-
-
-def parse_public_keys(variable: str, value: str) -> str:
-    """Public keys, or nothing; what files of them hold is seen when it is needed. Raises DriverError."""
-    if not are_public_keys(value):
-        raise _bad(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
-    return value
-
-
 def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
         return GpuNeed(None if value == "all" else 1)
     if not (value.isascii() and value.isdigit() and 1 <= int(value[:6]) <= 4096):
-        raise _bad(variable, value, "all, any, or a whole number from 1 to 4096")
+        raise not_valid(variable, value, "all, any, or a whole number from 1 to 4096")
     return GpuNeed(int(value))
-
-
-def parse_member(kind: type[StrEnum]) -> Callable[[str, str], StrEnum]:
-    """A parser for one of an enum's words; the error lists them all."""
-
-    def parse(variable: str, value: str) -> StrEnum:
-        try:
-            return kind(value)
-        except ValueError:
-            raise _bad(variable, value, "one of " + ", ".join(kind)) from None
-
-    return parse
-
-
-def _bad(variable: str, value: str, valid: str) -> DriverError:
-    shown = value if len(value) < 200 else f"{value[:200]}..."
-    return DriverError(
-        Code.BAD_SETTING,
-        f"{variable}={shown!r} is not {valid}",
-        f"Set {variable} to {valid}, or leave it out",
-    )
 
 
 SETTINGS = (
@@ -293,6 +214,13 @@ SETTINGS = (
         "On changed module parameters while the driver is in use: wait (serve, and apply them when idle) or refuse.",
     ),
     Setting(
+        "PREBUILD",
+        "prebuild",
+        parse_boolean,
+        "true",
+        "While serving, build into the store for kernels that are installed on the host and have not run yet.",
+    ),
+    Setting(
         "GPU_DIRECT_RDMA_ENABLED",
         "rdma",
         parse_boolean,
@@ -334,7 +262,10 @@ HANDED_TO_CHILDREN = (
 
 @frozen
 class Config:
-    """What the user wants; nothing here changes while we run, and nothing here was read from the node."""
+    """What the user wants; nothing here changes while we run, and nothing here was read from the node.
+
+    `given` are the settings that were given, by variable, as text: what another verb is started with to want the same.
+    """
 
     driver_version: DriverVersion | None
     driver_type: DriverType
@@ -355,6 +286,7 @@ class Config:
     remote_url: str
     remote_public_key: str
     parameters_when_busy: WhenBusy
+    prebuild: bool
     rdma: bool
     host_mofed: bool
     gds: bool
@@ -362,6 +294,7 @@ class Config:
     config_digest: str
     log_format: Format
     log_level: Level
+    given: Mapping[str, str]
     child_environment: Mapping[str, str]
 
 
@@ -379,10 +312,23 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
             "DRIVER_VERSION='' is empty",
             "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
         )
-    values = {}
+    values: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for row in SETTINGS:
         name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
-        text = flags.get(row.variable, environment.get(row.variable)) or row.default
-        values[row.field] = row.parse(name, text)
+        text = flags.get(row.variable, environment.get(row.variable))
+        values[row.field] = row.parse(name, text or row.default)
+        given |= {row.variable: text} if text else {}
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
-    return Config(**values, child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children})
+    return Config(
+        **values,
+        given=given,
+        child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children},
+    )
+
+
+def of_process(environ: bytes) -> dict[str, str]:
+    """Our settings, and what we hand to programs, in /proc/<pid>/environ (proc_pid_environ(5))."""
+    known = {"PATH", *HANDED_TO_CHILDREN, *(row.variable for row in SETTINGS)}
+    pairs = (os.fsdecode(entry).partition("=") for entry in environ.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in known}

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import HostRoot, Reach, host_roots
-from driverctr.facts.kernel import compiler_of_tree
+from driverctr.facts.kernel import compiler_of_tree, version_of_tree
 from driverctr.files import read_text
 from driverctr.log import Log
 from driverctr.records import frozen
@@ -137,7 +137,7 @@ class HeaderSearch:
             source_dir=source,
             origin=origin,
             place=f"{place.reach} {where}" if origin is Origin.HOST else f"packages {where}",
-            kernel_version=kernel_version(build),
+            kernel_version=version_of_tree(build),
             linux_version=linux_version(build, source),
             cc_version_text=compiler_of_tree(build),
         )
@@ -161,14 +161,6 @@ def check_release(build: Path, release: str) -> None:
     found = re.search(r'UTS_RELEASE "([^"]*)"', text)
     if found is None or found.group(1) != release:
         raise DriverError(Code.HEADERS_MISSING, f"{build} belongs to kernel {found.group(1) if found else 'unknown'}")
-
-
-def kernel_version(build: Path) -> str:
-    """`uname -v` of the kernel: in utsversion.h since 6.1, in compile.h before; empty where the headers lack it."""
-    for name in ("utsversion.h", "compile.h"):
-        if found := re.search(r'UTS_VERSION "([^"]*)"', read_text(build / "include/generated" / name) or ""):
-            return found.group(1)
-    return ""
 
 
 def linux_version(build: Path, source: Path) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, files, firmware, hints, markers, node, pidlock, status, survey
+from driverctr import devices, files, firmware, hints, kernelhook, markers, node, pidlock, prebuild, status, survey
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
@@ -95,12 +95,17 @@ class Start:
         pending = Pending(self.tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
         health = Health(self.tools, expected, self.tell, lasting=self.lasting(), pending=pending)
         self.tell(expected=expected.as_dict())
-        supervisor = Supervisor(
-            self.tools.paths, self.tools.runner, self.tools.signals, self.tools.syslog, health.on_daemons, health.look
-        )
+        tools = self.tools
         self.furnish()
-        with hints.listening(self.tools.paths, self.tools.runner.log) as heard, contextlib.suppress(ReloadDue):
-            supervisor.wait(gained.running, heard)
+        with (
+            contextlib.suppress(ReloadDue),
+            prebuild.serving(tools, self.tell) as ahead,
+            hints.listening(tools.paths, tools.runner.log) as heard,
+        ):
+            look = ahead.after(health.look)
+            Supervisor(
+                tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
+            ).wait(gained.running, [*heard, ahead])
 
     def lasting(self) -> tuple[str, ...]:
         """Why the driver is degraded for as long as this start lives."""
@@ -219,4 +224,5 @@ def unload(tools: Tools) -> None:
         propagation.settle(tools.paths)
         driverroot.clear(tools.paths, log=tools.runner.log)
         firmware.undo(tools.paths, firmware.recall(tools.paths))
+        kernelhook.remove(tools.paths, tools.runner.log)
         status.remove(tools.paths)

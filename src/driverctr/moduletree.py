@@ -7,9 +7,8 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
-from driverctr.facts import hostroot, kernel, modules, mounttable
-from driverctr.facts.hostroot import HostRoot, Reach
-from driverctr.facts.mounttable import Mount
+from driverctr.facts import installed, kernel, modules, mounttable
+from driverctr.facts.hostroot import HostRoot
 from driverctr.kmod import Kmod
 from driverctr.mounts.syscalls import MS_BIND, MS_REC, Syscalls
 from driverctr.paths import Paths
@@ -25,18 +24,12 @@ WANTED_FROM_HOST = ("i2c-core", "ipmi_msghandler", "ipmi_devintf", "video", "drm
 """What NVIDIA's container loads first, and what nvidia and nvidia-modeset need of the kernel's own modules."""
 
 
-ASIDE = "mnt/driverctr/host"
-"""Where the host's /lib/modules goes if the user mounted it over ours, so that ours can be written."""
-
-
 def host_place(paths: Paths, kernel_release: str) -> HostRoot | None:
     """Where the host's own module tree for a kernel release can be read, or None where it is not visible."""
     mounts = mounttable.read(paths.root)
-    candidates = [HostRoot(paths.root / ASIDE, Reach.MOUNT), *hostroot.host_roots(paths.root)]
-    for place in candidates:
+    for place in installed.places(paths):
         tree = place.path / "lib/modules" / kernel_release
-        own_layer = place.reach is Reach.OWN and not _is_mounted(mounts, paths, kernel_release)
-        if not own_layer and (tree / "modules.builtin").is_file():
+        if installed.is_hosts(paths, place, kernel_release, mounts) and (tree / "modules.builtin").is_file():
             return place
     return None
 
@@ -47,15 +40,12 @@ def set_aside(paths: Paths, kernel_release: str, calls: Syscalls) -> None:
     for folder in (paths.modules_tree(kernel_release), paths.root / "lib/modules"):
         folder = folder.resolve()
         if mounttable.layers(mounts, folder):
-            aside = paths.root / ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
+            aside = (
+                paths.root / installed.ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
+            )
             aside.mkdir(parents=True, exist_ok=True)
             calls.mount(folder, aside, MS_BIND | MS_REC)
             calls.umount(folder)
-
-
-def _is_mounted(mounts: Sequence[Mount], paths: Paths, kernel_release: str) -> bool:
-    folders = (paths.modules_tree(kernel_release), paths.root / "lib/modules")
-    return any(mounttable.layers(mounts, folder.resolve()) for folder in folders)
 
 
 def assemble(

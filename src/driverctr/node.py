@@ -78,7 +78,7 @@ def read_support(paths: Paths, seen: tuple[Gpu, ...]) -> Mapping[str, Support] |
 
 def read_room(paths: Paths, wish: Wish) -> Room:
     """Disk and memory a build could use, and the first place where the host has headers for it."""
-    from driverctr.modules.built import DEFAULT_SCRATCH
+    from driverctr.modules.drafts import DEFAULT_SCRATCH
 
     scratch = paths.root / DEFAULT_SCRATCH.relative_to("/")
     try:

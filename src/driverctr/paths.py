@@ -81,6 +81,11 @@ class Paths:
         """What the image holds, written when it was built."""
         return self.root / "usr/share/driverctr/image.json"
 
+    @property
+    def kernel_hook(self) -> Path:
+        """What the host's package manager runs after it installed a kernel, if the user mounted its folder."""
+        return self.root / "run/kernel/postinst.d/update-nvidia-driver"
+
     def modules_tree(self, kernel_release: str) -> Path:
         """The module tree modprobe reads for a kernel release."""
         return self.root / "lib/modules" / kernel_release

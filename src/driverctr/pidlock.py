@@ -39,10 +39,15 @@ def held(path: Path, locks: Path = Path("/proc/locks")) -> Iterator[None]:
 
 def is_held(path: Path, locks: Path = Path("/proc/locks")) -> bool:
     """Whether a process that we can see holds the lock; nothing is locked for the answer."""
+    return holder(path, locks) is not None
+
+
+def holder(path: Path, locks: Path = Path("/proc/locks")) -> int | None:
+    """The pid of the process that holds the lock, by the kernel's word; None where we see none."""
     try:
-        return bool(_lock_pids(path.stat(), locks))
+        return next(iter(_lock_pids(path.stat(), locks)), None)
     except OSError:
-        return False
+        return None
 
 
 def _unusable(path: Path, error: OSError) -> DriverError:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr import preflight
+from driverctr.addresses import without_credentials
 from driverctr.config import Config, WhenBusy
 from driverctr.errors import Code
 from driverctr.facts import holders
@@ -34,7 +35,10 @@ class StepName(StrEnum):
 KEEP_DIGEST = "keep-digest"
 """How markers are withdrawn where the driver that is loaded stays: what the operator installed is still so."""
 
-UNKNOWN = {Source.BUILD: "whether headers can be had and the source compiles"}
+UNKNOWN = {
+    Source.REMOTE: "whether that folder has them, and they are signed",
+    Source.BUILD: "whether headers can be had and the source compiles",
+}
 """What only the network or the compiler can tell."""
 
 IN_THE_KERNEL = (Source.LOADED, Source.LAST_GOOD)
@@ -176,7 +180,12 @@ def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Sour
     """Places that have the modules, or could have them, and are not asked all the same."""
     aside: dict[Source, str] = {}
     supply = facts.supply
+    if not config.remote_url:
+        aside[Source.REMOTE] = "REMOTE_URL is not set"
+    elif not config.remote_public_key:
+        aside[Source.REMOTE] = "REMOTE_PUBLIC_KEY is not set: nothing that comes from REMOTE_URL could be believed"
     if not build_allowed:
+        aside.setdefault(Source.REMOTE, "`load` fetches nothing; `init` does")
         aside[Source.BUILD] = "`load` builds nothing; `init` and `build` do"
     there = {*supply.kept, *supply.builds, *([Source.LAST_GOOD] if supply.good else [])}
     aside |= {source: nothing for source, nothing in NOTHING_THERE.items() if source not in there}
@@ -198,6 +207,7 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
         Source.LOADED: "keep the modules that are loaded: they are the ones wanted",
         Source.STORE: "take the modules from the store",
         Source.ON_DISK: f"take the modules on disk ({config.modules_dir}/{release})",
+        Source.REMOTE: f"fetch the modules from {without_credentials(config.remote_url)}",
         Source.BUILD: f"build the modules from the image's source for {release}",
         Source.LAST_GOOD: "take the modules that served last, with their parameters",
     }[source]

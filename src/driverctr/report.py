@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from driverctr import daemons, markers, pidlock, status, verify
+from driverctr import daemons, markers, nextkernels, pidlock, status, verify
 from driverctr.facts import gpus, holders, modules, processes, tasks
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
@@ -97,6 +97,7 @@ def format_status(found: dict[str, Any]) -> str:
     lines += [("lost", state) for state in start.get("lost", ())]
     if start.get("kept"):
         lines.append(("kept", ", ".join(start["kept"])))
+    lines += [("kernel", nextkernels.format_row(row)) for row in found.get("kernels", ())]
     if start.get("last_check"):
         lines.append(("last check", f"{time.time() - start['last_check']:.0f} s ago"))
     if start.get("steps"):

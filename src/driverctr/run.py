@@ -118,21 +118,17 @@ class Runner:
                     f"`{shlex.join(words)}` did not end within {limit:.0f} s and was stopped",
                 ) from None
 
-    @contextlib.contextmanager
-    def _spawn(
+    def _popen(
         self,
         words: tuple[str, ...],
         extra_env: Mapping[str, str] | None,
         cwd: Path | None,
         stdout: int,
         stderr: int,
-    ) -> Iterator["subprocess.Popen[bytes]"]:
-        """A child in its own session; whatever ends this block early ends the child's whole group.
-
-        A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
-        """
+    ) -> "subprocess.Popen[bytes]":
+        """A child in a session of its own; raises DriverError (command-failed)."""
         try:
-            child = subprocess.Popen(
+            return subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -149,6 +145,27 @@ class Runner:
             ) from error
         except OSError as error:
             raise DriverError(Code.COMMAND_FAILED, f"`{words[0]}` could not be started: {error.strerror}") from error
+
+    def start(self, argv: Sequence[str | Path], *, extra_env: Mapping[str, str] | None = None) -> "Background":
+        """Start a program that runs beside us; raises DriverError (command-failed)."""
+        words = tuple(os.fspath(word) for word in argv)
+        self.log.debug("+ " + shlex.join(words))
+        return Background(self._popen(words, extra_env, None, subprocess.PIPE, subprocess.STDOUT))
+
+    @contextlib.contextmanager
+    def _spawn(
+        self,
+        words: tuple[str, ...],
+        extra_env: Mapping[str, str] | None,
+        cwd: Path | None,
+        stdout: int,
+        stderr: int,
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """A child in its own session; whatever ends this block early ends the child's whole group.
+
+        A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
+        """
+        child = self._popen(words, extra_env, cwd, stdout, stderr)
         try:
             yield child
         except BaseException as error:
@@ -198,6 +215,76 @@ def end_group(leader: int, grace: float = 0.5) -> None:
         with contextlib.suppress(OSError), contextlib.closing(_PidFd(leader)) as watched:
             watched.wait(grace)
         os.killpg(leader, signal.SIGKILL)
+
+
+class Background:
+    """A program beside us, in a session of its own; both its output streams come through one pipe."""
+
+    LINE_LIMIT = 8192
+    """Bytes; what is longer comes in pieces."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        """Take over a child that was just started."""
+        assert child.stdout is not None
+        self._child, self._output, self._rest = child, child.stdout, b""
+        self.at_end = False
+        os.set_blocking(self._output.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """Ours to reap: until `end` has returned, no other process gets this number."""
+        return self._child.pid
+
+    def fileno(self) -> int:
+        """Its output, for a selector."""
+        return self._output.fileno()
+
+    def read(self) -> list[str]:
+        """The lines that have arrived, without waiting; `at_end` is true when none will follow."""
+        try:
+            chunk = os.read(self._output.fileno(), 65536)
+        except BlockingIOError:
+            return []
+        self.at_end = not chunk
+        *whole, rest = (self._rest + chunk).split(b"\n")
+        if rest and (self.at_end or len(rest) > self.LINE_LIMIT):
+            whole, rest = [*whole, rest], b""
+        self._rest = rest
+        return [line.decode(errors="replace") for line in whole]
+
+    def end(self, grace: float) -> int:
+        """Wait `grace` seconds for its end, then end it by force with all that it has started; its exit status.
+
+        What it started lies in sessions of their own and would outlive it. One that hangs in the kernel is left.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(grace)
+        if self._child.returncode is None:
+            for group in groups_below(self.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(KILL_LIMIT)
+        self._output.close()
+        return -signal.SIGKILL if self._child.returncode is None else self._child.returncode
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM."""
+        self._child.send_signal(signal.SIGTERM)
+
+
+def groups_below(pid: int, proc: Path = Path("/proc")) -> set[int]:
+    """The process groups of a process and of all that descend from it (proc_pid_stat(5): fields 4 and 5)."""
+    known: dict[int, tuple[int, int]] = {}
+    for folder in proc.iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            known[int(folder.name)] = int(fields[1]), int(fields[2])
+    below, size = {pid}, 0
+    while len(below) > size:
+        size = len(below)
+        below |= {other for other, (parent, _) in known.items() if parent in below}
+    return {known[member][1] for member in below if member in known}
 
 
 class _PidFd:

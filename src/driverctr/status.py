@@ -45,7 +45,8 @@ class Status:
     """The document at /run/nvidia/driverctr/status.json; times in seconds since the epoch.
 
     `degraded` is what is not as wanted though the driver serves, `problems` why it does not; `expected` what must be so
-    (verify.recall reads it), `kept` the steps that a stop left done, `lost` the state of GPUs that an unload took.
+    (verify.recall reads it), `kept` the steps that a stop left done, `lost` the state of GPUs that an unload took,
+    `next_kernels` what is being built, or failed to build, for kernels that have not run yet.
     """
 
     phase: Phase
@@ -65,6 +66,7 @@ class Status:
     expected: Mapping[str, Any] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    next_kernels: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def changed(self, **changes: Any) -> "Status":

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from driverctr import config as settings
 from driverctr import node, survey
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, kernel
@@ -20,6 +19,7 @@ from driverctr.modules.key import Key
 from driverctr.modules.store import Store
 from driverctr.steps import Tools
 from driverctr.userspace import image
+from driverctr.values import parse_size
 from driverctr.versions import KernelRelease
 
 Act = Callable[[Tools, argparse.Namespace], int]
@@ -183,7 +183,7 @@ def wanted_key(tools: Tools, release: str | None) -> Key:
 def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what went."""
     words = arguments.max_size
-    most = settings.parse_size("--max-size", words) if words else tools.config.store_max_size
+    most = parse_size("--max-size", words) if words else tools.config.store_max_size
     store = open_store(tools)
     tools.signals.install()
     for gone in store.prune(most):

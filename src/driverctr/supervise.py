@@ -50,7 +50,8 @@ class Supervisor:
     """Keeps daemons alive until a signal comes, and looks after the driver.
 
     `on_change(ready)` hears when all daemons live, or no longer all. `look` is called when a hint or the clock asks for
-    it, and tells in how many seconds at most it wants to be called again.
+    it, and tells in how many seconds at most it wants to be called again. `spared` are children whose end somebody else
+    asks for.
     """
 
     paths: Paths
@@ -59,6 +60,7 @@ class Supervisor:
     syslog: Syslog
     on_change: Callable[[bool], None]
     look: Callable[[], float]
+    spared: Callable[[], set[int]] = set
     watches: list[Watch] = field(default_factory=list)
     hearings: list[Hearing] = field(default_factory=list)
     restarts: int = 0
@@ -84,7 +86,7 @@ class Supervisor:
                     ready = selector.select(self._next_due())
                 self.signals.check()
                 self.signals.drain()
-                reap(set())
+                reap(self.spared())
                 self._act(selector, {key.fd for key, _ in ready})
 
     def _act(self, selector: selectors.BaseSelector, ready: set[int]) -> None:

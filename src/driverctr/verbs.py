@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from driverctr import config as settings
 from driverctr import status
@@ -34,8 +34,8 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     arguments = parse(words)
     log, paths = Log(), Paths()
     try:
-        config = settings.load(os.environ, flags_of(arguments))
-        log = Log(config.log_format, config.log_level)
+        config = settings.load(environment_of(arguments, paths), flags_of(arguments))
+        log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         verb: Verb = arguments.act
         return verb(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
@@ -60,6 +60,24 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     if list(words) in (["init"], ["load"]):
         return cast("argparse.Namespace", SimpleNamespace(verb=words[0], act=init))
     return make_parser(words).parse_args(words)
+
+
+def environment_of(arguments: argparse.Namespace, paths: Paths) -> Mapping[str, str]:
+    """Ours, or that of the driver container that runs."""
+    if not getattr(arguments, "like_running", False):
+        return os.environ
+    from driverctr import instance
+
+    return instance.environment(paths)
+
+
+def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
+    """Our stderr; for `update` that of the driver container that runs too."""
+    if arguments.verb != "update":
+        return sys.stderr
+    from driverctr import instance
+
+    return instance.log_stream(paths)
 
 
 def make_tools(config: Config, log: Log, paths: Paths, hashes: Hashes | None = None) -> Tools:
@@ -95,6 +113,21 @@ def build(tools: Tools, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def update(tools: Tools, arguments: argparse.Namespace) -> int:
+    """Have the modules for a kernel before it boots."""
+    if arguments.sign:
+        raise DriverError(
+            Code.BAD_USAGE,
+            f"--sign {arguments.sign!r}: modules are not signed here yet",
+            "Leave --sign out; where signatures are enforced, use modules that were signed elsewhere (MODULES_DIR)",
+        )
+    from driverctr import ahead
+
+    folder = ahead.update(tools, arguments.kernel)
+    sys.stdout.write(f"{folder}\n" if folder else "")
+    return 0
+
+
 def plan(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what init would do; exit status 0 even if something blocks, which the output says."""
     from driverctr import report
@@ -120,9 +153,11 @@ def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
 
 def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what is so; exit status 0 if the driver is ready."""
-    from driverctr import report
+    from driverctr import nextkernels, report
 
     found = report.collect_status(tools.paths)
+    told = (found["start"] or {}).get("next_kernels", {})
+    found["kernels"] = nextkernels.read(tools.paths, tools.config, tools.runner.log, told)
     sys.stdout.write(json.dumps(found, indent=2) + "\n" if arguments.json else report.format_status(found))
     return 0 if found["ready"] else Code.NOT_READY.exit_status
 
@@ -191,6 +226,22 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
             verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
             verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
             verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
+    verb = add("update", update, "have the modules for a kernel before it boots, beside a driver that serves")
+    verb.add_argument(
+        "-k",
+        "--kernel",
+        metavar="RELEASE",
+        default="latest",
+        help="default: the newest one installed on the host that has not run (latest)",
+    )
+    verb.add_argument("-m", "--max-threads", metavar="N", help="most jobs of a build; default: half of the processors")
+    verb.add_argument("-s", "--sign", metavar="KEYID", help="refused: modules are not signed yet")
+    verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
+    verb.add_argument(
+        "--like-running",
+        action="store_true",
+        help="with the settings of the driver container that runs, as the hook does",
+    )
     for name, act, text in (
         ("plan", plan, "print what init would do"),
         ("doctor", doctor, "print every check that init makes before it begins"),

@@ -62,6 +62,13 @@ class KernelRelease:
         major, minor = re.split(r"[.]", self.text, maxsplit=2)[:2]
         return int(major), int(re.match(r"\d+", minor).group())  # type: ignore[union-attr]  # the pattern above
 
+    @property
+    def order(self) -> tuple[tuple[int, int, str], ...]:
+        """A key that sorts by age: numbers as numbers, and what leads up to a release (-rc1, ~) before it."""
+        parts = re.findall(r"\d+|[A-Za-z_]+|~", self.text)
+        ranks = [(2, int(part), "") if part.isdigit() else (0 if part in ("rc", "~") else 1, 0, part) for part in parts]
+        return (*ranks, (1, 0, ""))
+
     def __str__(self) -> str:
         """As `uname -r` prints it."""
         return self.text

@@ -14,8 +14,8 @@ from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, built, describe, failures, write_manifest
-from driverctr.modules.built import scratch_folder, told_if_full
+from driverctr.modules import ModuleSet, describe, failures, write_manifest
+from driverctr.modules.drafts import Draft, publish, scratch_folder, told_if_full
 from driverctr.modules.ondisk import OnDisk, verify
 from driverctr.paths import Paths
 from driverctr.plan import StepName
@@ -205,8 +205,8 @@ def test_built_modules_that_find_no_room_leave_what_was_there_and_no_half(
     make_tree(target, {"nvidia.ko": "former"})
     (tmp_path / "log").touch()
     monkeypatch.setattr(files, "sync", full)
-    with pytest.raises(DriverError, match=f"cannot be stored in {target}") as raised:
-        built.publish(made, target, tmp_path / "log")
+    with pytest.raises(DriverError, match=f"modules cannot be stored in {target}") as raised:
+        publish(Draft(made, {}, tmp_path / "log"), target)
     assert raised.value.code is Code.NO_SPACE and "150 MB" in raised.value.remedy
     assert [path.name for path in target.parent.iterdir()] == ["wanted"]
     assert (target / "nvidia.ko").read_text() == "former"

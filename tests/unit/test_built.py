@@ -12,8 +12,9 @@ from driverctr import distros
 from driverctr.errors import Code, DriverError
 from driverctr.hashing import sha256
 from driverctr.log import Log
-from driverctr.modules import Wish
+from driverctr.modules import ModuleSet, Wish
 from driverctr.modules.built import Built
+from driverctr.modules.drafts import keep
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import OnDisk
 from driverctr.modules.store import Store, check
@@ -60,6 +61,11 @@ def compiled(fake_bin: FakeBin) -> int:
     return sum(call.startswith("make ") for call in fake_bin.calls)
 
 
+def build_once(built: Built, store: Store | None) -> ModuleSet:
+    """As a start has modules built."""
+    return keep(lambda: built.draft(WISH), KEY, store, built.folder, wait, built.log).module_set
+
+
 def wait(seconds: float) -> None:
     time.sleep(0.01)
 
@@ -71,7 +77,7 @@ def test_a_build_lies_on_disk_in_the_layout_that_is_found_there(built: Built) ->
 
 
 def test_a_build_goes_into_the_store_with_what_it_was_made_with(built: Built, store: Store) -> None:
-    found = built.find_once(store, KEY, wait)
+    found = build_once(built, store)
     entry = check(store.find(KEY).folder)
     assert entry.module_set == found and "CC [M]" in (entry.folder / "build.log").read_text()
     headers = built.root / FLAVOUR
@@ -91,11 +97,11 @@ def test_the_second_builder_of_a_key_compiles_nothing(
     built: Built, store: Store, fake_bin: FakeBin, log: Log, tmp_path: Path
 ) -> None:
     (tmp_path / "takes").write_text("0.5")
-    pid = forked(lambda: built.find_once(store, KEY, wait))
+    pid = forked(lambda: build_once(built, store))
     while not compiled(fake_bin):
         time.sleep(0.01)
     before = len(fake_bin.calls)
-    found = built.find_once(store, KEY, wait)
+    found = build_once(built, store)
     assert status_of(pid) == 0 and compiled(fake_bin) == 1
     assert not [call for call in fake_bin.calls[before:] if not call.startswith(("strip", "gcc-12 --version"))]
     assert found == store.find(KEY).module_set and "waiting for it" in said(log)
@@ -103,14 +109,14 @@ def test_the_second_builder_of_a_key_compiles_nothing(
 
 def test_many_builders_at_once_compile_once(built: Built, store: Store, fake_bin: FakeBin, tmp_path: Path) -> None:
     (tmp_path / "takes").write_text("0.2")
-    pids = [forked(lambda: built.find_once(store, KEY, wait)) for _ in range(6)]
+    pids = [forked(lambda: build_once(built, store)) for _ in range(6)]
     assert [status_of(pid) for pid in pids] == [0] * 6 and compiled(fake_bin) == 1
 
 
 def test_a_damaged_entry_is_built_anew(built: Built, store: Store, fake_bin: FakeBin) -> None:
-    file = built.find_once(store, KEY, wait).modules["nvidia"].file
+    file = build_once(built, store).modules["nvidia"].file
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    built.find_once(store, KEY, wait)
+    build_once(built, store)
     assert compiled(fake_bin) == 2 and check(store.find(KEY).folder)
 
 
@@ -118,11 +124,11 @@ def test_a_build_that_fails_leaves_its_log_and_the_next_may_try(built: Built, st
     make = (fake_bin.folder / "make").read_text()
     fake_bin.add("make", "echo '/x/nv.c:1:1: error: no'; exit 2")
     with pytest.raises(DriverError) as failed:
-        built.find_once(store, KEY, wait)
+        build_once(built, store)
     assert failed.value.code is Code.BUILD_FAILED and [path.suffix for path in built.scratch.iterdir()] == [".log"]
     assert store.look() == () and not list((store.folder / "locks").iterdir())
     (fake_bin.folder / "make").write_text(make)
-    assert built.find_once(store, KEY, wait)
+    assert build_once(built, store)
 
 
 def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
@@ -130,7 +136,7 @@ def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
 ) -> None:
     in_store = lambda descriptor, *words: str(store.folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink())  # noqa: E731
     monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK, when=in_store, instead=fcntl.flock))
-    assert built.find_once(store, KEY, wait).folder.is_relative_to(built.folder)
+    assert build_once(built, store).folder.is_relative_to(built.folder)
     assert f"the filesystem of {store.folder / 'locks'} has no locks" in said(log)
 
 
@@ -139,6 +145,6 @@ def test_a_store_that_is_full_is_no_reason_to_lose_what_was_built(
 ) -> None:
     into = lambda source, target: Path(target).is_relative_to(store.folder)  # noqa: E731
     monkeypatch.setattr(shutil, "copyfile", raising(errno.ENOSPC, when=into, instead=shutil.copyfile))
-    found = built.find_once(store, KEY, wait)
+    found = build_once(built, store)
     assert OnDisk(built.folder).find(WISH) == found and compiled(fake_bin) == 1
     assert "not kept in it" in said(log) and "No space left on device" in said(log)

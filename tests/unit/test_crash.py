@@ -12,7 +12,7 @@ from driverctr.errors import DriverError
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.kmod import Kmod
 from driverctr.log import Log
-from driverctr.modules.built import SCRATCH, scratch_folder
+from driverctr.modules.drafts import SCRATCH, scratch_folder
 from driverctr.paths import Paths
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.fake_mounts import FakeKernel

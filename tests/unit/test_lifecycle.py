@@ -68,14 +68,16 @@ def test_where_no_way_is_left_the_refusal_that_tells_most_comes_first_and_the_ot
     )
     (blocker,) = make(CONFIG, facts(observations=seen)).blockers
     assert (blocker.code, blocker.remedy) == (Code.WRONG_KERNEL, "Build it")
-    store = "store: nothing that fits is in the store"
-    assert blocker.message == f"nvidia was built for 6.0 ({store}; build: the image has no source)"
+    aside = "store: nothing that fits is in the store"
+    remote = "remote: REMOTE_URL is not set"
+    assert blocker.message == f"nvidia was built for 6.0 ({aside}; {remote}; build: the image has no source)"
     (blocker,) = make(CONFIG, facts(observations=seen[:2]), build_allowed=False).blockers
-    assert blocker.message == f"nvidia was built for 6.0 ({store}; build: `load` builds nothing; `init` and `build` do)"
+    nothing = "build: `load` builds nothing; `init` and `build` do"
+    assert blocker.message == f"nvidia was built for 6.0 ({aside}; {remote}; {nothing})"
     (blocker,) = make(CONFIG, facts(observations=(seen[0], NOWHERE, seen[2]))).blockers
     assert (blocker.code, blocker.message) == (
         Code.NO_MODULES,
-        f"the image has no source ({store}; on-disk: nothing on disk)",
+        f"the image has no source ({aside}; on-disk: nothing on disk; {remote})",
     )
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import threading
 import time
 from base64 import b64encode
@@ -18,12 +17,10 @@ import pytest
 
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.log import Log
-from driverctr.modules.key import Key
+from driverctr.modules.drafts import keep
 from driverctr.modules.ondisk import verify
-from driverctr.modules.remote import Remote
 from driverctr.modules.store import Store
 from driverctr.modules.web import JOIN_LIMIT
-from driverctr.run import Runner
 from tests.unit import remote_server
 from tests.unit.conftest import FakeBin
 from tests.unit.remote_entries import KEY, QUICK, Pushed, node, other_key, refused, text_of
@@ -68,9 +65,10 @@ def test_a_hundred_cold_nodes_compile_nothing(
     def start(number: int) -> Path:
         quiet = Log(stream=StringIO())
         store = Store.open(tmp_path / f"node{number}/store", quiet)
-        provide(KEY, store, node(server.url, pushed.public, quiet), Runner(fake_bin.environment, quiet))
-        found = store.find(KEY)
-        verify(found.module_set, meanwhile=lambda: None)
+        remote = node(server.url, pushed.public, quiet)
+        found = keep(lambda: remote.draft(KEY, tmp_path), KEY, store, tmp_path / "none", time.sleep, quiet).module_set
+        verify(found, meanwhile=lambda: None)
+        assert store.find(KEY).folder == found.folder
         return found.folder
 
     with ThreadPoolExecutor(10) as pool:
@@ -78,32 +76,6 @@ def test_a_hundred_cold_nodes_compile_nothing(
     assert len(folders) == 100
     assert fake_bin.calls == []
     assert len(server.asked) == 100 * 5, "three documents and two modules each, once"
-
-
-def provide(key: Key, store: Store, remote: Remote, runner: Runner) -> str:
-    """What a start does that finds nothing on its own disk: fetch into the store, else build."""
-    with store.building(key, time.sleep):
-        try:
-            with tempfile.TemporaryDirectory(dir=store.folder) as scratch:
-                draft = remote.fetch(remote.find(key), Path(scratch))
-                store.publish(key, draft, None, {"source": "remote"})
-            return "remote"
-        except DriverError:
-            runner.run(["make"])
-            return "build"
-
-
-@pytest.mark.parametrize("behaviour", [remote_server.stall, remote_server.truncate, remote_server.html, answer(500)])
-def test_where_the_server_fails_a_node_builds(
-    pushed: Pushed, server: Server, log: Log, tmp_path: Path, fake_bin: FakeBin, runner: Runner, behaviour: Behaviour
-) -> None:
-    fake_bin.add("make")
-    server.behaviour = behaviour
-    store = Store.open(tmp_path / "store", log)
-    began = time.monotonic()
-    assert provide(KEY, store, node(server.url, pushed.public, log, QUICK), runner) == "build"
-    assert fake_bin.calls == ["make"] and store.entries() == ()
-    assert time.monotonic() - began < QUICK.documents + JOIN_LIMIT + SLACK
 
 
 def test_where_nothing_was_pushed_nothing_is_found(pushed: Pushed, server: Server, log: Log) -> None:

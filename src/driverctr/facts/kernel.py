@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 from driverctr.errors import DriverError
@@ -12,6 +13,10 @@ from driverctr.records import frozen
 
 NT_GNU_BUILD_ID = 3
 """elf.h"""
+
+SETUP_MAGIC = b"HdrS"
+SETUP_LIMIT = 0x10000 + 0x400
+"""Bytes at the head of an x86 kernel image that can hold its version (Documentation/arch/x86/boot.rst)."""
 
 
 @frozen
@@ -28,7 +33,11 @@ class KernelFacts:
 
 
 def read(root: Path = Path("/"), release: str | None = None) -> KernelFacts:
-    """What is known of the running kernel, or of `release`; needs no headers, no compiler, no privilege."""
+    """What is known of the running kernel, or of `release`; needs no headers, no compiler, no privilege.
+
+    Of one that does not run, the version is what its image or its headers on the host tell; its build-id lies packed
+    in the image and is left unknown.
+    """
     running = read_text(root / "proc/sys/kernel/osrelease") or ""
     wanted = release or running
     is_running = wanted == running
@@ -36,13 +45,85 @@ def read(root: Path = Path("/"), release: str | None = None) -> KernelFacts:
     compiler = compiler_of_release(wanted, places)
     return KernelFacts(
         release=wanted,
-        version=(read_text(root / "proc/sys/kernel/version") or "") if is_running else "",
+        version=(read_text(root / "proc/sys/kernel/version") or "")
+        if is_running
+        else version_of_release(wanted, places),
         architecture=os.uname().machine,
         build_id=running_build_id(root) if is_running else "",
         cc_version_text=compiler or (compiler_of_running(root) if is_running else ""),
         builtin=builtin_modules(wanted, places),
         running=is_running,
     )
+
+
+def read_installed(root: Path, release: str) -> KernelFacts:
+    """What is known of the kernel that a boot of `release` would start.
+
+    Under the name of the running kernel another build of it may be installed; the boot image alone tells that, since
+    headers need not be of the same build.
+    """
+    known = read(root, release)
+    installed = version_of_images(release, host_roots(root)) if known.running else ""
+    if installed in ("", known.version):
+        return known
+    return replace(known, version=installed, build_id="", running=False)
+
+
+def version_of_release(release: str, places: tuple[HostRoot, ...]) -> str:
+    """`uname -v` of a kernel whose image or headers the host has, else empty; the image is what will run."""
+    return version_of_images(release, places) or version_of_headers(release, places)
+
+
+def version_of_images(release: str, places: tuple[HostRoot, ...]) -> str:
+    """`uname -v` from the boot image of a kernel: /boot/vmlinuz-*, or beside its modules (Fedora, SLES)."""
+    for place in places:
+        for name in (Path("/boot") / f"vmlinuz-{release}", Path("/lib/modules") / release / "vmlinuz"):
+            try:
+                image = place.resolve(name)
+            except DriverError:
+                continue
+            if text := version_of_image(image, release):
+                return text
+    return ""
+
+
+def version_of_image(image: Path, release: str) -> str:
+    """`uname -v` from the setup header of an x86 kernel image; empty for any other file, or another release's.
+
+    The string is "RELEASE (BY@HOST) VERSION" (arch/x86/boot/version.c), at the 16-bit offset in 0x20E plus 0x200.
+    """
+    try:
+        with image.open("rb") as file:
+            head = file.read(SETUP_LIMIT)
+    except OSError:
+        return ""
+    if head[0x202:0x206] != SETUP_MAGIC or len(head) < 0x210:
+        return ""
+    at = 0x200 + int.from_bytes(head[0x20E:0x210], "little")
+    found = re.match(rb"(\S+) \(.*?\) (#[^\0]*)\0", head[at:])
+    return found[2].decode(errors="replace") if found and found[1].decode(errors="replace") == release else ""
+
+
+def version_of_headers(release: str, places: tuple[HostRoot, ...]) -> str:
+    """`uname -v` from the headers of a kernel on the host; empty where there are none, or another release's."""
+    for place in places:
+        try:
+            build = place.resolve(Path("/lib/modules") / release / "build")
+        except DriverError:
+            continue
+        if f'"{release}"' in (read_text(build / "include/generated/utsrelease.h") or "") and (
+            text := version_of_tree(build)
+        ):
+            return text
+    return ""
+
+
+def version_of_tree(build_dir: Path) -> str:
+    """`uname -v` of the kernel: in utsversion.h since 6.1, in compile.h before; empty where the headers lack it."""
+    for name in ("utsversion.h", "compile.h"):
+        if found := re.search(r'UTS_VERSION "([^"]*)"', read_text(build_dir / "include/generated" / name) or ""):
+            return found.group(1)
+    return ""
 
 
 def running_build_id(root: Path) -> str:

@@ -30,6 +30,7 @@ class Source(StrEnum):
     LOADED = "loaded"
     STORE = "store"
     ON_DISK = "on-disk"
+    REMOTE = "remote"
     BUILD = "build"
     LAST_GOOD = "last-good"
 

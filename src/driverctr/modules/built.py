@@ -1,16 +1,11 @@
 """The provider that builds: headers, compiler, make, and a set published whole or not at all."""
 
-import errno
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from driverctr import files, patches
+from driverctr import patches
 from driverctr.build import BuildRequest, build
 from driverctr.distros import Distro
 from driverctr.errors import Code, DriverError
@@ -19,30 +14,15 @@ from driverctr.facts.compiler import choose
 from driverctr.hashing import sha256
 from driverctr.headers import Headers, HeaderSearch, PackageSource
 from driverctr.log import Log
-from driverctr.modules import ModuleFile, ModuleSet, Wish, describe, write_manifest
-from driverctr.modules.entry import BUILD_LOG
-from driverctr.modules.key import Key
-from driverctr.modules.locks import Wait
+from driverctr.modules import ModuleFile, ModuleSet, Wish, describe
+from driverctr.modules.drafts import DEFAULT_SCRATCH, Draft, publish, scratch_folder, told_if_full
 from driverctr.modules.ondisk import DEFAULT_FOLDER, set_folder
-from driverctr.modules.store import Store, check
 from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.image import DESCRIPTION, Image, Source
 
 AUTO_CONF = "include/config/auto.conf"
 """The kernel's configuration, as Kbuild includes it; headers of some distributions have no .config."""
-DEFAULT_SCRATCH = Path("/var/tmp")
-SCRATCH = "driverctr-build-"
-ROOM_NEEDED = "Give the container's /var/tmp 1 GB to spare"
-
-
-@frozen
-class Draft:
-    """What was built, as it lies in scratch, the log of it, and what it was built with and from."""
-
-    module_set: ModuleSet
-    log_path: Path
-    provenance: Mapping[str, str]
 
 
 @frozen
@@ -70,36 +50,15 @@ class Built:
         Raises DriverError: no-modules (the image has no such source), headers-missing, compiler-missing, build-failed,
         no-space.
         """
-        with self._built(wish) as draft:
-            return publish(draft.module_set, set_folder(self.folder, wish), draft.log_path)
-
-    def find_once(self, store: Store, key: Key, wait: Wait) -> ModuleSet:
-        """Build the set into the store, unless another process does or has done so: then that one's is waited for.
-
-        A store that cannot be used is told in the log; the set is published on disk then. `wait` lets seconds pass and
-        may raise. Raises DriverError as `find` does.
-        """
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(store.building(key, wait))
-            except DriverError as error:
-                self.log.warning(f"store: {error}")
-                return self.find(key.wish)
-            try:
-                return check(store.find(key).folder).module_set
-            except DriverError as error:
-                self.log.debug(f"store: {error}")
-            draft = stack.enter_context(self._built(key.wish))
-            try:
-                entry = store.publish(key, draft.module_set, draft.log_path, draft.provenance)
-            except DriverError as error:
-                self.log.warning(f"store: the modules that were built are not kept in it: {error}")
-                return publish(draft.module_set, set_folder(self.folder, key.wish), draft.log_path)
-            draft.log_path.unlink(missing_ok=True)
-            return entry.module_set
+        with self.draft(wish) as draft:
+            return publish(draft, set_folder(self.folder, wish))
 
     @contextmanager
-    def _built(self, wish: Wish) -> Iterator[Draft]:
+    def draft(self, wish: Wish) -> Iterator[Draft]:
+        """What was built, in scratch for as long as the block lasts; the log of a build that failed stays there.
+
+        Raises DriverError as `find` does.
+        """
         source = self.image.source(wish.driver_version, wish.module_type)
         with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
@@ -107,7 +66,8 @@ class Built:
                 headers = search.find(wish.kernel_release)
             request = self._request(wish, source, headers, scratch)
             module_set = self._draft(wish, request, build(request, self.runner, self.log))
-            yield Draft(module_set, request.log_path, self._provenance(request))
+            yield Draft(module_set, self._provenance(request), request.log_path)
+            request.log_path.unlink(missing_ok=True)
 
     def _request(self, wish: Wish, source: Source, headers: Headers, scratch: Path) -> BuildRequest:
         wanted = headers.cc_version_text or kernel.read(self.root, wish.kernel_release).cc_version_text
@@ -169,66 +129,3 @@ def check_built(wish: Wish, modules: Mapping[str, ModuleFile]) -> None:
                 f"{name} came out for kernel {module.kernel_release or 'unknown'}, not for {wish.kernel_release}",
                 "The kernel headers do not belong together: reinstall them",
             )
-
-
-@contextmanager
-def told_if_full(folder: Path) -> Iterator[None]:
-    """A full disk meets us in many places, our own writes and those of cp, make and the compiler: one error for all.
-
-    Raises DriverError (no-space, node-file, and what the block raises).
-    """
-    full = os.strerror(errno.ENOSPC)
-    try:
-        yield
-    except OSError as error:
-        code = Code.NO_SPACE if error.errno == errno.ENOSPC else Code.NODE_FILE
-        raise DriverError(code, f"the build's folder {folder} cannot be used: {error}", ROOM_NEEDED) from error
-    except DriverError as error:
-        if error.code is Code.NO_SPACE or full not in error.message:
-            raise
-        raise DriverError(Code.NO_SPACE, f"no space left for the build in {folder}: {error}", ROOM_NEEDED) from error
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder for one build, removed whatever happens; that of a build that was killed goes too. Raises OSError."""
-    parent.mkdir(parents=True, exist_ok=True)
-    files.remove_abandoned(path for path in parent.glob(f"{SCRATCH}*") if path.is_dir())
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
-    try:
-        with files.claimed(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def publish(draft: ModuleSet, target: Path, log_path: Path) -> ModuleSet:
-    """Bring a built set to its place: staged beside it, synced, renamed; a former set there is replaced.
-
-    Raises DriverError (build-failed, no-space) where the folder cannot be written; then the stage is removed.
-    """
-    stage = target.parent / f".{target.name}.stage-{os.getpid()}"
-    try:
-        files.remove_abandoned(target.parent.glob(f".{target.name}.stage-*"))
-        stage.mkdir(parents=True)
-        with files.claimed(stage):
-            published = {name: replace(module, file=stage / f"{name}.ko") for name, module in draft.modules.items()}
-            for name, module in draft.modules.items():
-                shutil.move(module.file, published[name].file)
-            shutil.move(log_path, stage / BUILD_LOG)
-            write_manifest(replace(draft, folder=stage, modules=published))
-            files.sync(*stage.iterdir(), stage)
-            if target.exists():
-                shutil.rmtree(target)
-            stage.rename(target)
-        files.sync(target.parent)
-    except OSError as error:
-        raise DriverError(
-            Code.NO_SPACE if error.errno == errno.ENOSPC else Code.BUILD_FAILED,
-            f"the built modules cannot be stored in {target}: {error.strerror or error}",
-            "Give it a writable folder with 150 MB to spare (--output)",
-        ) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    final = {name: replace(module, file=target / f"{name}.ko") for name, module in draft.modules.items()}
-    return replace(draft, folder=target, modules=final)

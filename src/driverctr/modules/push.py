@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from driverctr import files
-from driverctr.config import parse_url
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, manifest_document, signing
@@ -20,6 +19,7 @@ from driverctr.modules.entry import KEY
 from driverctr.modules.key import Key
 from driverctr.modules.remote import SIGNATURE, compressed, fetch_module, read_entry
 from driverctr.modules.sinks import PIECE, Sink, told_if_full
+from driverctr.values import parse_url
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -4,7 +4,8 @@ Below the address lies one folder for each key, named by its digest: key.json, m
 and each module compressed. What reads them is imported only where a remote folder is asked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, key, parse_document, parse_manifest
 from driverctr.modules.bounds import Deadline, Limits
+from driverctr.modules.drafts import Draft, scratch_folder, told_if_full
 from driverctr.modules.entry import KEY
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import check_described
@@ -107,6 +109,13 @@ class Remote:
             for name, module in draft.modules.items():
                 fetch_module(web, found.key, name, module, deadline)
         return draft
+
+    @contextmanager
+    def draft(self, wanted: Key, scratch: Path) -> Iterator[Draft]:
+        """The set for a key, in a scratch folder for as long as the block lasts; raises as `find` and `fetch` do."""
+        found = self.find(wanted)
+        with told_if_full(scratch), scratch_folder(scratch) as folder:
+            yield Draft(self.fetch(found, folder), {"remote": self._web().shown}, key=found.key)
 
     def _web(self) -> "Web":
         from driverctr.modules.web import Web

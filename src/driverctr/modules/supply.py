@@ -60,7 +60,7 @@ class Search:
         try:
             wanted = key.make(self.wish, self.image, self.kernel)
         except DriverError as error:
-            refusals[Source.BUILD] = error
+            refusals[Source.REMOTE] = refusals[Source.BUILD] = error
         store = None
         try:
             store = Store.open(locate(self.paths, self.config), self.log, self.config.store_max_size)

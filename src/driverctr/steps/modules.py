@@ -1,6 +1,7 @@
 """Have the modules: find them or build them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from driverctr import parameters
 from driverctr.config import Unknown
 from driverctr.errors import DriverError
 from driverctr.modules import ModuleSet, Source, elf
+from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
 from driverctr.modules.ondisk import verify
 from driverctr.modules.supply import Supply
@@ -19,6 +21,7 @@ from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:
     from driverctr.modules.built import Built
+    from driverctr.modules.drafts import Draft
 
 
 def builder(tools: Tools, described: Image, folder: Path) -> "Built":
@@ -47,6 +50,15 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
         root=tools.paths.root,
         max_jobs=tools.config.max_threads,
     )
+
+
+def fetched(tools: Tools, wanted: Key) -> AbstractContextManager["Draft"]:
+    """The modules of the remote folder, to be entered; raises DriverError (no-modules) where none is set."""
+    from driverctr.modules import remote
+    from driverctr.modules.drafts import DEFAULT_SCRATCH
+
+    scratch = tools.paths.root / DEFAULT_SCRATCH.relative_to("/")
+    return remote.configured(tools.config, tools.runner.log, tools.signals.sleep).draft(wanted, scratch)
 
 
 def check_parameters(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> None:
@@ -89,10 +101,19 @@ class Modules:
         if build := supply.builds.get(source):
             self._verify(tools, supply, build)
             return build
-        made = builder(tools, facts.image, tools.config.modules_dir)
-        if supply.store is not None and supply.key is not None:
-            return Build(made.find_once(supply.store, supply.key, tools.signals.sleep), supply.key)
-        return Build(made.find(facts.wish), supply.key)
+        from driverctr.modules.drafts import keep
+
+        if (wanted := supply.key) is None:
+            raise supply.refusals[Source.BUILD]
+        built = builder(tools, facts.image, tools.config.modules_dir)
+        return keep(
+            lambda: fetched(tools, wanted) if source is Source.REMOTE else built.draft(facts.wish),
+            wanted,
+            supply.store,
+            tools.config.modules_dir,
+            tools.signals.sleep,
+            tools.runner.log,
+        )
 
     def _verify(self, tools: Tools, supply: Supply, build: Build) -> None:
         """Compare each file with its manifest; an entry of the store that is damaged is set aside."""

@@ -240,7 +240,7 @@ if scenario "a build interrupted: the whole group is gone within a second"; then
     kill -TERM "$pid"
     while pgrep cc1 >/dev/null || pgrep -x make >/dev/null; do :; done
     tell "the group was gone after $((($(date +%s%N) - began) / 1000000)) ms"
-    check "within 1 s natively, 3 s in emulation" test $(($(date +%s%N) - began)) -lt 3000000000
+    check "within 1 s natively (bench), in an emulation that shares its processors in 8" test $(($(date +%s%N) - began)) -lt 8000000000
     check "the signal's status" is "$(exit_of build)" 143
     check "no half-made set" is "$(find /tmp/none -name '*.ko' | wc -l)" 0
     nothing_left

@@ -1,0 +1,108 @@
+"""The kernels that the host could boot: which modules this node will want for each, and whether they are there."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from driverctr import node, pidlock, survey
+from driverctr.config import Config
+from driverctr.errors import Code, DriverError
+from driverctr.facts import gpus, installed, kernel
+from driverctr.facts.kernel import KernelFacts
+from driverctr.log import Log
+from driverctr.modules import Wish, key
+from driverctr.modules.entry import Entry
+from driverctr.modules.key import Key
+from driverctr.modules.ondisk import OnDisk
+from driverctr.modules.store import LOCKS, Store, locate
+from driverctr.paths import Paths
+from driverctr.records import frozen
+from driverctr.userspace import image
+from driverctr.userspace.image import Image
+from driverctr.versions import KernelRelease
+
+BUILDING = "they are being built now"
+
+
+@frozen
+class Coming:
+    """A kernel that may boot, the modules this node will want then, and the key it will look for them by."""
+
+    image: Image
+    kernel: KernelFacts
+    wish: Wish
+    key: Key
+
+
+def foresee(paths: Paths, config: Config, release: KernelRelease) -> Coming:
+    """What a start on that kernel will want here; raises DriverError (no-modules, bad-setting) as that start would."""
+    described = image.read(paths.root)
+    facts = kernel.read_installed(paths.root, release.text)
+    support = node.read_support(paths, gpus.read(paths))
+    wish = survey.make_wish(config, described, release.text, support)
+    return Coming(described, facts, wish, key.make(wish, described, facts))
+
+
+def read(paths: Paths, config: Config, log: Log, told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each kernel installed on the host, the newest first: whether a boot of it finds its modules, or why not.
+
+    `rebuilt` is one that has the running kernel's name and is another build. `told` is what the start that serves tells
+    of those it builds for (status.Status.next_kernels).
+    """
+    running = kernel.read(paths.root).release
+    found: list[dict[str, Any]] = []
+    for each in installed.read(paths):
+        release = each.release.text
+        row: dict[str, Any] = {"release": release, "running": release == running, "rebuilt": False, "version": ""}
+        try:
+            coming = foresee(paths, config, each.release)
+            row |= {"rebuilt": row["running"] and not coming.kernel.running, "version": coming.kernel.version}
+            row |= {"ready": True, "modules": find(paths, config, coming, log), "reason": ""}
+        except DriverError as error:
+            row |= {"ready": False, "modules": "", "reason": _describe(told.get(release, {})) or error.message}
+        found.append(row)
+    return found
+
+
+def find(paths: Paths, config: Config, coming: Coming, log: Log) -> str:
+    """Where a start on that kernel would find its modules; raises DriverError with the reason why the store has none.
+
+    What lies there is believed only after that start has looked at the files.
+    """
+    try:
+        store = Store.open(locate(paths, config), log)
+        if pidlock.is_held(store.folder / LOCKS / coming.key.digest, paths.proc / "locks"):
+            raise DriverError(Code.NO_MODULES, BUILDING)
+        return f"store: {look_up(store, coming.key)}"
+    except DriverError as error:
+        try:
+            return f"on disk: {OnDisk(config.modules_dir).find(coming.wish).folder}"
+        except DriverError:
+            raise error from None
+
+
+def look_up(store: Store, wanted: Key) -> Entry:
+    """The entry for a key; where nothing tells the kernel's version, one made for any build of that release.
+
+    Raises DriverError (no-modules).
+    """
+    for found in store.entries() if not wanted.kernel_version else ():
+        if replace(found.key, kernel_version="") == wanted:
+            return found
+    return store.find(wanted)
+
+
+def _describe(told: Mapping[str, Any]) -> str:
+    if told.get("state") == "building":
+        return BUILDING
+    return f"the last build failed: {told['reason']}" if told.get("reason") else ""
+
+
+def format_row(row: Mapping[str, Any]) -> str:
+    """For a line of the status."""
+    name = row["release"]
+    if row["running"]:
+        name += " (running; another build of it is installed)" if row["rebuilt"] else " (running)"
+    return (
+        f"{name}: ready for its next boot, {row['modules']}" if row["ready"] else f"{name}: not ready, {row['reason']}"
+    )

@@ -1,0 +1,218 @@
+"""While the driver serves: modules for kernels that are installed on the host and have not run yet.
+
+The work is done by a program of its own, `nvidia-driver update`, one at a time and at low priority, so that nothing of
+it stays in the memory of the process that waits. Here is only which kernel is due, what the program says, how it ended.
+"""
+
+import contextlib
+import json
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from driverctr import kernelhook
+from driverctr.errors import DriverError
+from driverctr.facts import installed
+from driverctr.facts.installed import Installed, Mark
+from driverctr.log import Level, Log
+from driverctr.modules.store import Store, locate
+from driverctr.paths import Paths
+from driverctr.run import Background, Runner
+from driverctr.signals import Signals
+from driverctr.steps import Tools
+
+FIRST_PAUSE = 3600.0
+LONGEST_PAUSE = 24 * 3600.0
+"""Seconds: what failed is tried again after FIRST_PAUSE, then after twice as long each time."""
+
+END_GRACE = 0.5
+"""Seconds the program has after SIGTERM for taking its scratch folder away."""
+
+CLOSING = 2.0
+"""Seconds from its last word to its end."""
+
+
+@dataclass
+class Try:
+    """The last try for a kernel: the state of its files then, why it failed ("" if not), when the next is due."""
+
+    mark: Mark
+    reason: str = ""
+    pause: float = FIRST_PAUSE
+    due: float = 0.0
+
+
+@dataclass
+class Prebuild:
+    """One look a minute starts what is due. Also a hint, by what the program says (driverctr.hints).
+
+    `environment` has the settings of this start; `wanted` is false where PREBUILD or the store says so. What becomes
+    of each kernel is told by `tell(next_kernels=...)`.
+    """
+
+    paths: Paths
+    runner: Runner
+    signals: Signals
+    tell: Callable[..., None]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    wanted: bool = True
+    tries: dict[str, Try] = field(default_factory=dict)
+    child: Background | None = None
+    building: str = ""
+    last_error: str = ""
+    trouble: str = ""
+    _output: select.epoll = field(default_factory=select.epoll)
+
+    @property
+    def log(self) -> Log:
+        """Ours."""
+        return self.runner.log
+
+    def after(self, look: Callable[[], float]) -> Callable[[], float]:
+        """The look at the driver, followed by ours: nothing wakes the wait for it."""
+
+        def look_at_both() -> float:
+            seconds = look()
+            self.look()
+            return seconds
+
+        return look_at_both
+
+    def look(self) -> None:
+        """Start the program for the newest kernel that is due, unless it runs."""
+        if not self.wanted or self.child is not None:
+            return
+        try:
+            found = installed.upcoming(self.paths)
+            self.trouble = ""
+        except (OSError, DriverError) as error:
+            if str(error) != self.trouble:
+                self.trouble = str(error)
+                self.log.warning(f"the kernels installed on the host cannot be read: {error}")
+            return
+        self.tries = {
+            each.release.text: self.tries[each.release.text] for each in found if each.release.text in self.tries
+        }
+        for each in found:
+            if self._is_due(each):
+                with self.signals.held():
+                    self._start(each)
+                return
+
+    def _is_due(self, kernel: Installed) -> bool:
+        """A kernel not seen before, one whose files or headers were changed, or one whose pause is over."""
+        last = self.tries.get(kernel.release.text)
+        if last is None or last.mark != kernel.mark:
+            return True
+        return bool(last.reason) and time.monotonic() >= last.due
+
+    def _start(self, kernel: Installed) -> None:
+        release = kernel.release.text
+        former = self.tries.get(release)
+        pause = former.pause if former and former.mark == kernel.mark else FIRST_PAUSE
+        self.tries[release] = Try(kernel.mark, pause=pause)
+        self.building, self.last_error = release, ""
+        self.log.info(f"kernel {release} is installed on the host: its modules are had beforehand")
+        try:
+            self.child = self.runner.start(
+                ["nvidia-driver", "update", "--kernel", release],
+                extra_env={**self.environment, "LOG_FORMAT": "json"},
+            )
+        except DriverError as error:
+            self._conclude(error.message)
+            return
+        self._output.register(self.child, select.EPOLLIN)
+        self._tell()
+
+    def fileno(self) -> int:
+        """For a selector: readable when the program has said something or has ended."""
+        return self._output.fileno()
+
+    def children(self) -> set[int]:
+        """Processes that nobody else may reap."""
+        return {self.child.pid} if self.child else set()
+
+    def read(self) -> bool:
+        """Relay what the program says; when it has ended, the next look may start another."""
+        if self.child is None:
+            return False
+        for line in self.child.read():
+            self._relay(line)
+        if not self.child.at_end:
+            return False
+        self._output.unregister(self.child)
+        child, self.child = self.child, None
+        status = child.end(CLOSING)
+        ended = f"it was ended by signal {-status}" if status < 0 else f"it ended with status {status}"
+        self._conclude("" if status == 0 else self.last_error or f"{ended}, without a word about why")
+        return True
+
+    def _relay(self, line: str) -> None:
+        """One line of the program's log becomes one of ours."""
+        try:
+            said = json.loads(line)
+            level, message = Level(said["level"]), str(said["message"])
+        except (ValueError, KeyError, TypeError):
+            level, message, said = Level.INFO, line, {}
+        if level is Level.ERROR:
+            self.last_error = message
+        code = {"code": said["code"]} if "code" in said else {}
+        self.log.write(level, f"for kernel {self.building}: {message}", code)
+
+    def _conclude(self, reason: str) -> None:
+        last = self.tries[self.building]
+        last.reason = reason
+        if reason:
+            last.due = time.monotonic() + last.pause
+            self.log.warning(
+                f"no modules for kernel {self.building} yet; the next try is in {last.pause / 3600:.0f} h, "
+                f"or when its headers change: {reason}"
+            )
+            last.pause = min(LONGEST_PAUSE, last.pause * 2)
+        self.building = ""
+        self._tell()
+
+    def _tell(self) -> None:
+        """What the status cannot see by itself: what is being built, and what failed why."""
+        told: dict[str, Any] = {
+            release: {"state": "failed", "reason": last.reason, "next_try": time.time() + last.due - time.monotonic()}
+            for release, last in self.tries.items()
+            if last.reason
+        }
+        if self.building:
+            told[self.building] = {"state": "building"}
+        self.tell(next_kernels=told)
+
+    def stop(self) -> None:
+        """End the program and all it has started, within a second."""
+        with self.signals.held():
+            if self.child is not None:
+                self.log.info(f"the build for kernel {self.building} is given up")
+                self.child.ask_to_end()
+                self.child.end(0.0 if self.signals.hurried else END_GRACE)
+                self.child, self.building = None, ""
+            self._output.close()
+
+
+@contextlib.contextmanager
+def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
+    """For as long as a driver serves: the host's hook, and the look-out for kernels that come next."""
+    wanted = tools.config.prebuild and has_store(tools)
+    made = Prebuild(tools.paths, tools.runner, tools.signals, tell, tools.config.given, wanted)
+    with kernelhook.installed(tools.paths, tools.runner.log):
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def has_store(tools: Tools) -> bool:
+    """Whether what is built now will be there after a boot; why not is said."""
+    try:
+        Store.open(locate(tools.paths, tools.config), tools.runner.log)
+    except DriverError as error:
+        tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""Parsers of settings: the variable and its text → a value, or the error that tells what is valid.
+
+Each raises DriverError (bad-setting).
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from driverctr.addresses import are_public_keys, is_address, without_credentials
+from driverctr.errors import Code, DriverError
+from driverctr.versions import DriverVersion
+
+
+def parse_text(variable: str, value: str) -> str:
+    """Text of one line."""
+    if value and not value.isprintable():
+        raise not_valid(variable, value, "text of one line")
+    return value
+
+
+def parse_path(variable: str, value: str) -> Path:
+    """An absolute path."""
+    if not value.startswith("/") or not value.isprintable():
+        raise not_valid(variable, value, "an absolute path")
+    return Path(value)
+
+
+def parse_version(variable: str, value: str) -> DriverVersion | None:
+    """A driver version, or nothing: then the image's own."""
+    return DriverVersion(value) if value else None
+
+
+def parse_boolean(variable: str, value: str) -> bool:
+    """true or false."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+    try:
+        return words[value.lower()]
+    except KeyError:
+        raise not_valid(variable, value, "true or false") from None
+
+
+def parse_seconds(variable: str, value: str) -> float:
+    """A positive number of seconds."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86400:
+        raise not_valid(variable, value, "a number of seconds between 0 and 86400")
+    return seconds
+
+
+def parse_threads(variable: str, value: str) -> int | None:
+    """A number of build jobs, or nothing: then as many as CPU quota and memory allow."""
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 4096):
+        raise not_valid(variable, value, "a whole number from 1 to 4096")
+    return int(value)
+
+
+def parse_size(variable: str, value: str) -> int:
+    """Bytes, from a number and a unit: M, G or T, of 1000."""
+    units = {"M": 10**6, "G": 10**9, "T": 10**12}
+    number, unit = value[:-1], value[-1:]
+    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
+        raise not_valid(variable, value, "a whole number and M, G or T, such as 2G")
+    return int(number) * units[unit]
+
+
+def parse_url(variable: str, value: str) -> str:
+    """An HTTP(S) address, or nothing; the error shows no name and password that stand in it."""
+    if value and not is_address(value):
+        raise not_valid(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
+    return value.rstrip("/")
+
+
+def parse_public_keys(variable: str, value: str) -> str:
+    """Public keys, or nothing; what files of them hold is seen when it is needed."""
+    if not are_public_keys(value):
+        raise not_valid(variable, value, "the base64 of a 32 byte Ed25519 public key, or the path of its PEM file")
+    return value
+
+
+def parse_member(kind: type[StrEnum]) -> Callable[[str, str], StrEnum]:
+    """A parser for one of an enum's words; the error lists them all."""
+
+    def parse(variable: str, value: str) -> StrEnum:
+        try:
+            return kind(value)
+        except ValueError:
+            raise not_valid(variable, value, "one of " + ", ".join(kind)) from None
+
+    return parse
+
+
+def not_valid(variable: str, value: str, valid: str) -> DriverError:
+    """The error for a value that is not what `valid` says."""
+    shown = value if len(value) < 200 else f"{value[:200]}..."
+    return DriverError(
+        Code.BAD_SETTING,
+        f"{variable}={shown!r} is not {valid}",
+        f"Set {variable} to {valid}, or leave it out",
+    )
