@@ -80,8 +80,8 @@ check() {
     local what=$1
     shift
     if "$@" >/tmp/check 2>&1; then echo "ok: $what"; else
-        echo "FAILED: $what ($*)"
-        tail -n 20 /tmp/check
+        echo "FAILED: $what ($*)" | cut -c1-500
+        tail -n 20 /tmp/check | cut -c1-500
         failures=$((failures + 1))
     fi
 }

@@ -15,8 +15,8 @@ if scenario "compilers, sources and disks that do not serve"; then
 12|which asks for gcc-12; here is no gcc at all|mkdir /tmp/gcc; mv /usr/bin/gcc /usr/bin/gcc-12 /tmp/gcc; nvidia-driver init
 12|which asks for gcc-12; here is gcc-11 (11)|printf '#!/bin/sh\necho 11\n' >/usr/bin/gcc-11; chmod +x /usr/bin/gcc-11; nvidia-driver init
 15|GB free in /var/tmp, and a build takes 1.0 GB|mv /tmp/gcc/* /usr/bin; mount -t tmpfs -o size=1m small /var/tmp; nvidia-driver init; s=$?; umount /var/tmp; exit $s
-15|no space left for the build in /var/tmp|mount -t tmpfs -o size=2g,nr_inodes=12 small /var/tmp; nvidia-driver init; s=$?; umount /var/tmp; exit $s
-15|no space left on device in /var/tmp|mount -t tmpfs -o size=2g,nr_inodes=75 small /var/tmp; nvidia-driver init; s=$?; umount /var/tmp; exit $s
+15|no space left for the build in /var/tmp|mount -t tmpfs -o size=2g,nr_inodes=18 small /var/tmp; nvidia-driver init; s=$?; umount /var/tmp; exit $s
+15|no space left on device in /var/tmp|mount -t tmpfs -o size=2g,nr_inodes=36 small /var/tmp; nvidia-driver init; s=$?; umount /var/tmp; exit $s
 13|nvidia-main.c:1: #error on purpose|sed -i '1i #error on purpose' $source/nvidia-main.c; nvidia-driver init; s=$?; sed -i 1d $source/nvidia-main.c; exit $s
 13|has no Makefile|mv $source/Makefile /tmp; nvidia-driver init; s=$?; mv /tmp/Makefile $source; exit $s
 END
