@@ -103,3 +103,12 @@ def test_nvidias_programs_find_their_libraries(run: Run, program: str) -> None:
     ran = run("ldd", f"/usr/bin/{program}")
     assert ran.exit_status == 0
     assert "not found" not in ran.stdout
+
+
+def test_a_remote_folder_can_be_signed_for_and_asked(run: Run) -> None:
+    """Compiled libraries of others, stripped, on this image's Python."""
+    made = run("driverctr", "store", "keygen", "/tmp/keys")
+    assert made.exit_status == 0 and len(made.stdout.strip()) == 44
+    asked = "import requests; print(requests.get('http://127.0.0.1:8000/').status_code)"
+    serving = f'python3 -m http.server 8000 & sleep 2; PYTHONPATH=/opt/driverctr/lib python3 -c "{asked}"'
+    assert run("sh", "-c", serving).stdout.splitlines()[-1] == "200"

@@ -29,6 +29,26 @@ if scenario "built into the store by the first start, taken from it by the next"
     nothing_left
 fi
 
+if scenario "pushed by one node, fetched and believed by a cold one"; then
+    mkdir -p /tmp/keys /tmp/remote
+    start makes -v /tmp/keys:/keys -- driverctr store keygen /keys
+    check "a pair of keys" is "$(exit_of makes)" 0
+    start pushes -v /tmp/keys:/keys -v /tmp/remote:/remote -- driverctr store push --private-key /keys/private.pem --to /remote
+    check "an entry is pushed" is "$(exit_of pushes)" 0
+    python3 -m http.server --directory /tmp/remote 8080 >/tmp/http.log 2>&1 &
+    mv $store /tmp/warm
+    remote=(--network host -e REMOTE_URL=http://127.0.0.1:8080 -e "REMOTE_PUBLIC_KEY=$(logs makes | tail -n 1)")
+    bring_up cold "${not_on_disk[@]}" "${remote[@]}" -v /dev/null:/usr/bin/gcc-12:ro
+    check "it fetched them" said cold "fetch the modules from http://127.0.0.1:8080"
+    check "and built nothing" fails said cold "build:"
+    check "they are in its store now" grep -q http://127.0.0.1:8080 "$(entry)/provenance.json"
+    take_down cold
+    kill $!
+    rm -r $store
+    mv /tmp/warm $store
+    nothing_left
+fi
+
 if scenario "what does not load gives way to what served last, also after a reboot"; then
     echo 'fail_init=19' >/tmp/drivers/nvidia.conf
     bring_up rolled "${not_on_disk[@]}"
