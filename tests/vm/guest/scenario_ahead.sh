@@ -36,6 +36,7 @@ holds() { grep -F -- "$2" "$1"; }
 
 compilers() { pgrep -d ' ' '^(make|cc1|gcc.*|nvidia-driver)$' || true; }
 a_compiler() { pgrep -n cc1; }
+all_at_lowest() { is "$(ps -o nice= -C make,cc1 | tr -d ' ' | sort -u)" 19; }
 
 if scenario "a kernel is installed while the driver serves; a stop ends the build for it"; then
     bring_up stopped
@@ -46,7 +47,7 @@ if scenario "a kernel is installed while the driver serves; a stop ends the buil
     look_now
     check "it is seen without the hook" wait_for 60 said stopped "kernel $next is installed on the host"
     check "its modules are being built" wait_for 240 a_compiler
-    check "at the lowest priority" is "$(ps -o nice= -p "$(a_compiler)" | tr -d ' ')" 19
+    check "at the lowest priority" wait_for 60 all_at_lowest
     inside stopped driverctr status >/tmp/status
     check "the status says so" holds /tmp/status "$next: not ready, they are being built now"
     check "the driver is ready meanwhile" ready
