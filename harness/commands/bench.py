@@ -26,8 +26,10 @@ SIGNAL_MOMENTS = ("1", "3", "8", "20", "30")
 IN_VM = """
 . /usr/lib/vm-host/lib.sh
 mkdir -p /run/nvidia
+# As on a node's own disk: what is shared by the machine below is read anew each time.
+cp -r /mnt/modules /tmp/modules
 run_container podman-crun bench /images/driver --pid=host -v /run/nvidia:/run/nvidia:rshared \
-    -v /mnt/modules:/opt/driverctr/modules:ro -v /mnt/guest:/bench:ro -e VERIFY_DEPTH=devices \
+    -v /tmp/modules:/opt/driverctr/modules:ro -v /mnt/guest:/bench:ro -e VERIFY_DEPTH=devices \
     -- bash /bench/bench_inner.sh 2 60 >/dev/null
 status=$(container podman-crun wait bench)
 container podman-crun logs bench

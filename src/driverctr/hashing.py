@@ -15,6 +15,12 @@ PIECE = 8 << 20
 DEFAULT_FOLDER = "/opt/driverctr/modules"
 """Where modules lie that were built before, unless MODULES_DIR names another place."""
 
+DEFAULT_STORE = "/var/lib/driverctr/store"
+"""Where the store is, unless STORE_DIR names another place."""
+
+LARGEST_KEY = 1 << 16
+"""Bytes."""
+
 USUAL = ("nvidia", "nvidia-uvm", "nvidia-modeset")
 """The modules that every start loads."""
 
@@ -92,11 +98,30 @@ def identify(file: Name) -> tuple[int, ...]:
 def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
     """Begin with the modules a start will most likely take; with none where the driver is loaded, or two sets fit."""
     hashes = Hashes()
-    folder = f"{environment.get('MODULES_DIR') or DEFAULT_FOLDER}/{os.uname().release}"
-    version = environment.get("DRIVER_VERSION", "")
     if not os.path.exists(f"{root}/sys/module/nvidia"):
-        with contextlib.suppress(OSError):
-            fitting = [name for name in os.listdir(folder) if name.startswith(f"{version}-" if version else "")]
-            if len(fitting) == 1:
-                hashes.begin(f"{folder}/{fitting[0]}/{module}.ko" for module in USUAL)
+        version = environment.get("DRIVER_VERSION", "")
+        fitting = _in_store(environment.get("STORE_DIR") or DEFAULT_STORE, version)
+        fitting = fitting or _on_disk(environment.get("MODULES_DIR") or DEFAULT_FOLDER, version)
+        if len(fitting) == 1:
+            hashes.begin(f"{fitting[0]}/{module}.ko" for module in USUAL)
     return hashes
+
+
+def _in_store(store: str, version: str) -> list[str]:
+    """Entries for this very kernel, by the texts that their keys hold."""
+    wanted = [f'"{text}"' for text in (os.uname().release, os.uname().version, version) if text]
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{store}/entries"):
+            with open(f"{store}/entries/{name}/key.json", encoding="utf-8", errors="replace") as file:
+                key = file.read(LARGEST_KEY)
+            if all(text in key for text in wanted):
+                found.append(f"{store}/entries/{name}")
+    return found
+
+
+def _on_disk(modules: str, version: str) -> list[str]:
+    folder = f"{modules}/{os.uname().release}"
+    with contextlib.suppress(OSError):
+        return [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(f"{version}-" if version else "")]
+    return []

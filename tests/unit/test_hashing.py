@@ -1,6 +1,7 @@
 """Digests begun early: the same as those computed when asked for, and never those of a file that was changed since."""
 
 import hashlib
+import json
 import os
 import threading
 from pathlib import Path
@@ -85,10 +86,37 @@ def test_a_start_begins_with_the_only_set_that_fits_where_nothing_is_loaded(
     tmp_path: Path, more: dict[str, str], version: str, expected: tuple[str, ...]
 ) -> None:
     make_tree(tmp_path, {f"{SET}/nvidia.ko": "x", f"{SET}/manifest.json": "{}", **more})
-    hashes = begin_early({"MODULES_DIR": str(tmp_path / "modules"), "DRIVER_VERSION": version}, str(tmp_path))
+    hashes = begin_early(
+        {"MODULES_DIR": str(tmp_path / "modules"), "DRIVER_VERSION": version, "STORE_DIR": "/none"}, str(tmp_path)
+    )
     assert tuple(begun(hashes)) == expected
     if expected:
         assert hashes.of(tmp_path / SET / "nvidia.ko") == digest("x")
+
+
+def test_an_entry_of_the_store_for_this_very_kernel_comes_before_what_is_on_disk(tmp_path: Path) -> None:
+    kernel = os.uname()
+    key = json.dumps({"driver_version": "535.1", "kernel_release": kernel.release, "kernel_version": kernel.version})
+    make_tree(
+        tmp_path,
+        {
+            f"{SET}/nvidia.ko": "x",
+            "store/entries/aa/key.json": key,
+            "store/entries/aa/nvidia.ko": "x",
+            "store/entries/bb/key.json": key.replace(kernel.version, "#99"),
+        },
+    )
+    places = {"MODULES_DIR": str(tmp_path / "modules"), "STORE_DIR": str(tmp_path / "store")}
+
+    def folders(version: str) -> set[str]:
+        hashes = begin_early({**places, "DRIVER_VERSION": version}, str(tmp_path))
+        return {Path(file).parent.name for file in hashes._tasks}
+
+    assert folders("535.1") == folders("") == {"aa"}
+    (tmp_path / "store/entries/cc").mkdir()
+    make_tree(tmp_path, {"store/entries/cc/key.json": key.replace("535.1", "550.1")})
+    assert folders("535.1") == {"aa"}
+    assert folders("") == set()
 
 
 def test_a_folder_that_is_not_there_is_no_matter(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One instance: against our own kind, against a shell's flock, and while others delete the file."""
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -70,19 +71,17 @@ def test_a_holder_outside_our_pid_namespace_is_said_as_far_as_known(tmp_path: Pa
 
 
 def test_a_file_deleted_while_we_lock_it_is_locked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import filelock
-
     file = tmp_path / NAME
-    real = filelock.lock_descriptor
+    real = fcntl.flock
     attempts: list[int] = []
 
-    def deleting(descriptor: int, *, blocking: bool) -> bool:
+    def deleting(descriptor: int, operation: int) -> None:
         attempts.append(descriptor)
         if len(attempts) < 3:
             file.unlink()
-        return real(descriptor, blocking=blocking)
+        real(descriptor, operation)
 
-    monkeypatch.setattr(filelock, "lock_descriptor", deleting)
+    monkeypatch.setattr(fcntl, "flock", deleting)
     with pidlock.held(file):
         assert len(attempts) == 3
         assert file.read_text() == f"{os.getpid()}\n"

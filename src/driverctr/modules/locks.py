@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -65,10 +64,10 @@ def _acquire(file: Path, wait: Wait, tell: Callable[[str], None]) -> int:
 
 
 def _lock(descriptor: int, file: Path) -> bool:
+    from filelock import lock_descriptor
+
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_descriptor(descriptor, blocking=False)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -77,7 +76,6 @@ def _lock(descriptor: int, file: Path) -> bool:
             f"the filesystem of {file.parent} has no locks (flock: {error.strerror})",
             "Put the store on a filesystem that has them, such as the node's own disk",
         ) from error
-    return True
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
