@@ -10,7 +10,7 @@ from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import holders
 from driverctr.modules import Source, failures
-from driverctr.modules.loaded import Record
+from driverctr.modules.former import Former
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
@@ -53,7 +53,7 @@ MOST_LOOKS = 5
 class BringUp:
     """One way up. `done` is what was done, to be undone in reverse; `tell(field=value, ...)` writes the status.
 
-    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `good` what served
+    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `former` what served
     before this start took it away, `facts` the last look.
     """
 
@@ -65,12 +65,12 @@ class BringUp:
     learned: tuple[Observation, ...] = ()
     failure: DriverError | None = None
     looks: int = 0
-    good: Record | None = None
+    former: Former | None = None
     facts: Facts = field(init=False)
 
     def run(self) -> None:
         """Bring the driver up; raises DriverError where nothing is left to try, and Stopped."""
-        self.looks, self.learned, self.failure, self.good = 0, (), None, None
+        self.looks, self.learned, self.failure, self.former = 0, (), None, None
         facts = self.look()
         if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
             self.make_plan(facts)
@@ -100,8 +100,8 @@ class BringUp:
         facts = survey.survey(self.tools.paths, self.tools.config)
         wish = facts.wish
         self.looks += 1
-        self.good = self.good or facts.supply.good
-        facts = replace(facts, supply=replace(facts.supply, good=self.good))
+        self.former = self.former or facts.supply.former
+        facts = replace(facts, supply=replace(facts.supply, former=self.former))
         self.tell(
             driver_version=wish.driver_version,
             module_type=wish.module_type,
@@ -125,9 +125,21 @@ class BringUp:
         for blocker in made.blockers:
             error = DriverError(blocker.code, blocker.message, blocker.remedy)
             if self.failure is not None:  # what did not serve is the cause, not that nothing else is left
-                raise self.failure from error
+                tried = [
+                    seen.error for seen in facts.refusals(StepName.MODULES) if seen.alternative == Source.LAST_GOOD
+                ]
+                raise self.first_cause(tried[-1] if tried else None) from error
             raise error
         return made
+
+    def first_cause(self, second: DriverError | None) -> DriverError:
+        """The failure that began it, and why what served before does not return: what it lacks, or a `second` error."""
+        assert self.failure is not None
+        first = self.failure
+        lacks = self.former.lacks if self.former else ""
+        why = lacks or (second.message if second and second is not first else "")
+        words = f"; rollback impossible: {why}" if why else ""
+        return DriverError(first.code, f"{first.message}{words}", first.remedy)
 
     def apply(self, planned: PlannedStep, facts: Facts) -> None:
         """Do one step, timed and told; its undo is noted on the line after the act."""
@@ -182,17 +194,19 @@ class BringUp:
         loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
         refused = [other for other in Source if other is not Source.LAST_GOOD] if loaded_anew else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
-        try:
-            self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
-        except DriverError:
-            raise self.failure from error
+        self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
         self.tools.runner.log.error(
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
         if loaded_anew:
             self.remember(facts, error)
-        self.rewind()
+        try:
+            self.rewind()
+        except DriverError as stays:
+            if stays.code is Code.STUCK:
+                raise
+            raise self.first_cause(stays) from stays
         return self.look()
 
     @property

@@ -149,9 +149,10 @@ class Start:
                 raise second from error
             self.tools.runner.log.error(f"not all could be undone: {second}")
         if self.way_up.gained.unloaded:
+            former = self.way_up.former
             self.tools.runner.log.error(
                 f"{', '.join(self.way_up.gained.unloaded)} served before this start, was unloaded for it, and cannot "
-                "return: its userspace went with its container"
+                f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}"
             )
         if isinstance(error, DriverError):
             self.tell(phase=Phase.FAILED, failure=status.describe_failure(error))

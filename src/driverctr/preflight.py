@@ -53,7 +53,7 @@ def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = Tru
     `building`: the plan is to build modules; `unloading`: what is loaded is to go, and nobody may use it.
     """
     checks = [check(config, facts) for check in CHECKS]
-    checks.append(check_in_use(facts, unloading=unloading))
+    checks += [check_in_use(facts, unloading=unloading), check_rollback(facts, unloading=unloading)]
     if building:
         checks += [check_disk(facts), check_memory(facts), check_headers(facts)]
     return tuple(checks)
@@ -232,6 +232,17 @@ def check_in_use(facts: Facts, *, unloading: bool) -> Check:
     if facts.in_use:
         return _refused(name, Code.IN_USE, holders.describe(facts.in_use), STOP_THE_USERS)
     return _ok(name, "nobody uses the driver" if facts.stack else "no module of the driver is loaded")
+
+
+def check_rollback(facts: Facts, *, unloading: bool) -> Check:
+    """Whether what served before could return; that it cannot is known before it is unloaded, and refuses nothing."""
+    name, former = "rollback", facts.supply.former
+    if former is None or not unloading:
+        return _ok(name, "nothing that served is to give way")
+    if former.record is not None:
+        return _ok(name, f"{former.record.build.describe()} served last, and returns if what is wanted does not load")
+    impossible = f"if {facts.wish.driver_version} does not load, rollback is impossible: {former.lacks}"
+    return _ok(name, "what served last cannot return", impossible)
 
 
 def check_disk(facts: Facts) -> Check:

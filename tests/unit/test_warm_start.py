@@ -13,6 +13,7 @@ from driverctr.facts import modules
 from driverctr.facts.holders import Holder
 from driverctr.lifecycle import Start
 from driverctr.modules import ModuleSet, Source, Wish, describe, failures, key, loaded, write_manifest
+from driverctr.modules.former import Former
 from driverctr.modules.loaded import Build, Loaded, Record
 from driverctr.modules.ondisk import set_folder
 from driverctr.modules.supply import Search, Supply
@@ -229,12 +230,15 @@ def test_changed_parameters_are_applied_at_once_where_nobody_uses_the_driver() -
 def test_what_failed_in_this_boot_is_not_tried_again_while_the_last_good_is_there() -> None:
     good = Record(LOADED, {"nvidia": ()})
     there = Supply(
-        builds={Source.ON_DISK: LOADED}, kept={Source.LAST_GOOD: Loaded(LOADED)}, good=good, failed="modprobe: no"
+        builds={Source.ON_DISK: LOADED},
+        kept={Source.LAST_GOOD: Loaded(LOADED)},
+        former=Former(good),
+        failed="modprobe: no",
     )
     step = make(CONFIG, facts(supply=there)).steps[1]
     assert step.alternative == Source.LAST_GOOD
     assert all("failed earlier in this boot: modprobe: no" in other.reason for other in step.set_aside)
-    alone = replace(there, good=None, kept={})
+    alone = replace(there, former=None, kept={})
     assert make(CONFIG, facts(supply=alone)).steps[1].alternative == Source.ON_DISK, "nothing is lost by another try"
 
 
@@ -243,7 +247,10 @@ def test_modules_that_do_not_serve_give_way_to_what_served_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good = Record(LOADED, {"nvidia": ("a=1",)})
-    looks = [facts(supply=replace(facts().supply, good=good, kept={Source.LAST_GOOD: Loaded(LOADED)})), facts()]
+    looks = [
+        facts(supply=replace(facts().supply, former=Former(good), kept={Source.LAST_GOOD: Loaded(LOADED)})),
+        facts(),
+    ]
     monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
     broken = DriverError(Code.LOAD_FAILED, "modprobe nvidia failed: no")
     life.steps[StepName.LOAD].once = broken
@@ -270,7 +277,7 @@ def test_a_last_good_that_does_not_serve_either_ends_the_start_with_the_first_ca
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     good = Record(LOADED, {})
-    there = facts(supply=replace(facts().supply, good=good, kept={Source.LAST_GOOD: Loaded(LOADED)}))
+    there = facts(supply=replace(facts().supply, former=Former(good), kept={Source.LAST_GOOD: Loaded(LOADED)}))
     monkeypatch.setattr(survey, "survey", lambda *_: there)
     life.steps[StepName.LOAD].once = DriverError(Code.LOAD_FAILED, "first")
     life.steps[StepName.VERIFY].failures[""] = DriverError(Code.NOT_READY, "second")
