@@ -52,6 +52,9 @@ SOURCE_ARCHIVES = (
     ("nvidia-open-kernel.tar.xz", "nvidia-open-kernel-source", "open", "kernel-open"),
 )
 DESCRIPTION = "usr/share/driverctr/image.json"
+LISTING = "usr/share/driverctr/userspace.json"
+# Documentation, and lists that only our own program reads: no part of what a neighbour finds of the driver.
+NOT_USERSPACE = "usr/share"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         unpacked, versions = fetch(version, Path(scratch))
         lay_out_userspace(unpacked, root, version)
+        list_userspace(root, version)
         sources = [
             lay_out_source(unpacked / package, archive, versions[package], module_type, folder, root)
             for archive, package, module_type, folder in SOURCE_ARCHIVES
@@ -189,6 +193,26 @@ def tree_digest(tree: Path) -> str:
         content = file.read_bytes()
         total.update(f"{file.relative_to(tree).as_posix()}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
+
+
+def list_userspace(root: Path, version: str) -> None:
+    """Write what belongs to the userspace, while nothing else is there: the program keeps it for a rollback."""
+    found = [path for path in sorted(root.rglob("*")) if path.is_symlink() or path.is_file()]
+    items = [describe_file(root, path) for path in found if not path.is_relative_to(root / NOT_USERSPACE)]
+    record = {"schema": 1, "driver_version": version, "architecture": os.uname().machine, "items": items}
+    target = root / LISTING
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def describe_file(root: Path, path: Path) -> dict[str, str | int]:
+    """Describe a file by its content and mode, a link by where it leads."""
+    name = path.relative_to(root).as_posix()
+    if path.is_symlink():
+        return {"path": name, "link": os.readlink(path), "sha256": "", "size": 0, "mode": 0o777}
+    content = path.read_bytes()
+    mode = path.stat().st_mode & 0o7777
+    return {"path": name, "link": "", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "mode": mode}
 
 
 def describe(root: Path, version: str, sources: Sequence[ModuleSource]) -> None:

@@ -192,6 +192,14 @@ SETTINGS = (
         "Size beyond which the store gives up what was used least recently; pinned entries stay.",
     ),
     Setting(
+        "KEEP_USERSPACE",
+        "keep_userspace",
+        parse_boolean,
+        "false",
+        "Keep userspace and firmware of what served in the store too: a driver of another version that does not load "
+        "then gives way to it.",
+    ),
+    Setting(
         "REMOTE_URL",
         "remote_url",
         parse_url,
@@ -283,6 +291,7 @@ class Config:
     store_dir: Path
     store_on_host: bool
     store_max_size: int
+    keep_userspace: bool
     remote_url: str
     remote_public_key: str
     parameters_when_busy: WhenBusy

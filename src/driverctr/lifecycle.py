@@ -7,7 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, files, firmware, hints, kernelhook, markers, node, pidlock, prebuild, status, survey
+from driverctr import (
+    devices,
+    files,
+    firmware,
+    hints,
+    keeper,
+    kernelhook,
+    markers,
+    node,
+    pidlock,
+    prebuild,
+    status,
+    survey,
+)
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
@@ -99,6 +112,7 @@ class Start:
         self.furnish()
         with (
             contextlib.suppress(ReloadDue),
+            keeper.keeping(tools, gained, self.way_up.facts.supply.store),
             prebuild.serving(tools, self.tell) as ahead,
             hints.listening(tools.paths, tools.runner.log) as heard,
         ):

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from driverctr.modules import archive, key, pins
 from driverctr.modules import store as stores
 from driverctr.modules.entry import Entry, Refused
 from driverctr.modules.key import Key
+from driverctr.modules.pins import Pins
 from driverctr.modules.store import Store
+from driverctr.modules.userspaces import Userspaces, shares
 from driverctr.steps import Tools
 from driverctr.userspace import image
 from driverctr.values import parse_size
@@ -87,11 +89,11 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
 def describe(store: Store, running: KernelFacts) -> dict[str, Any]:
     """The store as a document: sizes in bytes, times in UTC."""
     try:
-        reasons = pins.read(store.folder).reasons()
+        pinned = pins.read(store.folder)
     except DriverError as error:
         store.log.warning(f"store: what is pinned is not known: {error}")
-        reasons = {}
-    entries = store.entries()
+        pinned = Pins()
+    reasons, entries = pinned.reasons(), store.entries()
     return {
         "schema": 1,
         "folder": str(store.folder),
@@ -108,10 +110,30 @@ def describe(store: Store, running: KernelFacts) -> dict[str, Any]:
             }
             for found in entries
         ],
+        **describe_userspaces(Userspaces(store), pinned.versions()),
         "refused": [
             {"folder": str(seen.folder), "reason": seen.reason, "newer": seen.newer}
             for seen in store.look()
             if isinstance(seen, Refused)
+        ],
+    }
+
+
+def describe_userspaces(kept: Userspaces, pinned: Collection[str]) -> dict[str, Any]:
+    """What is kept beside the modules; `alone` are the bytes of a version that no other has."""
+    found = kept.all()
+    alone = shares(found)
+    return {
+        "userspace_size": kept.size,
+        "userspaces": [
+            {
+                "driver_version": one.driver_version,
+                "files": len(one.items),
+                "size": one.size,
+                "alone": alone[one.driver_version],
+                "pinned": one.driver_version in pinned,
+            }
+            for one in found
         ],
     }
 
@@ -144,7 +166,12 @@ def format_list(found: dict[str, Any]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows
     ]
     lines += [f"{'newer' if one['newer'] else 'damaged'}: {one['reason']}" for one in found["refused"]]
-    lines.append(f"{len(found['entries'])} entries, {found['size'] / 1e6:.0f} MB in {found['folder']}")
+    lines += [
+        f"userspace of {one['driver_version']}: {one['size'] / 1e6:.0f} MB, {one['alone'] / 1e6:.0f} MB of it its own"
+        for one in found["userspaces"]
+    ]
+    size = found["size"] + found["userspace_size"]
+    lines.append(f"{len(found['entries'])} entries, {size / 1e6:.0f} MB in {found['folder']}")
     return "\n".join(lines) + "\n"
 
 
@@ -155,8 +182,10 @@ def verify(tools: Tools, arguments: argparse.Namespace) -> int:
     wrong = store.verify()
     for seen in wrong:
         sys.stdout.write(f"{'newer' if seen.newer else 'damaged'}: {seen.reason}\n")
+    damaged = Userspaces(store).verify()
+    sys.stdout.writelines(f"damaged: {reason}\n" for reason in damaged)
     sys.stdout.write(f"{len(store.entries())} entries are whole\n")
-    return Code.STORE_UNUSABLE.exit_status if any(not seen.newer for seen in wrong) else 0
+    return Code.STORE_UNUSABLE.exit_status if damaged or any(not seen.newer for seen in wrong) else 0
 
 
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:
@@ -188,6 +217,8 @@ def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:
     tools.signals.install()
     for gone in store.prune(most):
         sys.stdout.write(f"given up: {gone}, {gone.size / 1e6:.0f} MB\n")
+    for version in Userspaces(store).prune(pins.read(store.folder).versions()):
+        sys.stdout.write(f"given up: the userspace of {version}\n")
     left = store.entries()
     sys.stdout.write(f"{len(left)} entries, {sum(found.size for found in left) / 1e6:.0f} MB are left\n")
     return 0

@@ -14,6 +14,9 @@ import pytest
 
 from driverctr.facts import supported
 from driverctr.facts.gpus import Gpu
+from driverctr.hashing import sha256
+from driverctr.userspace import listing
+from driverctr.userspace.listing import Item
 from harness import image
 
 pytestmark = pytest.mark.image
@@ -60,6 +63,25 @@ def test_no_debian_alternatives_for_nvidia(rootfs: Path) -> None:
     alternatives = [p.name for p in links if "nvidia" in p.name + os.readlink(p)]
     assert alternatives == []
     assert not (rootfs / LIBRARIES / "nvidia").exists()
+
+
+def test_the_userspace_is_listed_as_it_lies_there(rootfs: Path, record: dict[str, Any]) -> None:
+    listed = listing.read(rootfs)
+    assert (listed.driver_version, listed.architecture) == (record["driver_version"], os.uname().machine)
+    wrong = [item.path for item in listed.items if not is_as_listed(rootfs / item.path, item)]
+    assert wrong == []
+    ours = {"usr/bin/nvidia-driver"}
+    files = [path for path in nvidia_files(rootfs) if path.is_symlink() or path.is_file()]
+    userspace = {str(path.relative_to(rootfs)) for path in files if not path.is_relative_to(rootfs / "usr/src")}
+    assert userspace - ours <= {item.path for item in listed.items}
+
+
+def is_as_listed(path: Path, item: Item) -> bool:
+    """Return whether a file has the content and mode listed, a link its target."""
+    if item.link:
+        return path.is_symlink() and os.readlink(path) == item.link
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    return (sha256(path), path.stat().st_size, mode) == (item.sha256, item.size, item.mode)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

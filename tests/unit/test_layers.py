@@ -54,7 +54,7 @@ ROOMS = (
     ("preflight",),
     ("plan",),
     ("steps",),
-    ("mend", "pending", "nextkernels", "prebuild", "ahead"),
+    ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     ("report", "health", "stopping", "bringup", "lifecycle"),
     ("verbs", "storeverbs", "cli", "__main__"),
 )

@@ -1,4 +1,4 @@
-"""What served before, on this kernel, and is not what is wanted: whether it can return if what is wanted does not serve."""
+"""What served before on this kernel, and is not what is wanted: whether it can return if that does not serve."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +19,7 @@ from driverctr.records import frozen
 
 @frozen
 class Former:
-    """What served before: `record` returns with its parameters; where nothing can return, `lacks` says for want of what.
+    """What served before: `record` returns with its parameters; where nothing can, `lacks` says for want of what.
 
     `is_loaded` tells that it is in the kernel now.
     """

@@ -49,6 +49,11 @@ class Pins:
         reasons |= {good.key.digest: "last good" for good in (*here[:1], *elsewhere[:1])}
         return {**reasons, running.key.digest: "running"}
 
+    def versions(self) -> set[str]:
+        """The driver versions of what served and is pinned."""
+        pinned = self.reasons()
+        return {good.key.driver_version for good in self.good if good.key.digest in pinned}
+
 
 def read(store: Path) -> Pins:
     """The pins of a store's folder; raises DriverError (store-unusable) where they are not to be read or believed."""

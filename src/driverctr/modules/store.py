@@ -5,6 +5,7 @@
 - locks/: a file for each key that is being built
 - aside/<digest>-<number>/: damaged entries, the last few
 - pins.json: what is never given up (pins.py)
+- userspace/: the userspace of versions that served, where that is asked for (userspaces.py)
 """
 
 import errno
@@ -34,6 +35,8 @@ from driverctr.records import frozen
 ENTRIES, STAGE, LOCKS, ASIDE = FOLDERS = ("entries", "stage", "locks", "aside")
 ALONE = "change"
 """The lock of who adds an entry or takes one away, held for moments only."""
+USERSPACE = "userspace"
+"""The folder of what is kept beside the modules (userspaces.py); it is there where something is."""
 REASON = "reason"
 """The file in a folder set aside that says why."""
 
@@ -93,7 +96,7 @@ class Store:
     def open(cls, folder: Path, log: Log, max_bytes: int | None = None) -> "Store":
         """The store in a folder, which is made when something is written; raises DriverError (store-unusable)."""
         store = cls(folder, log, max_bytes)
-        with store._told("read"):
+        with store.told("read"):
             for path in (folder, *(folder / name for name in FOLDERS)):
                 with suppress(FileNotFoundError):
                     trust.check_folder(path)
@@ -129,7 +132,7 @@ class Store:
 
     def look(self) -> tuple[Entry | Refused, ...]:
         """Everything that lies among the entries; raises DriverError (store-unusable)."""
-        with self._told("read"):
+        with self.told("read"):
             return tuple(
                 entry.read(folder) if entry.is_entry(folder) else Refused(folder, f"{folder} is not named as an entry")
                 for folder in files.entries(self.folder / ENTRIES)
@@ -146,7 +149,7 @@ class Store:
             self.log.info(f"store: {key.wish} is being built by {holder}; waiting for it")
 
         with ExitStack() as stack:
-            with self._told("locked"):
+            with self.told("locked"):
                 self._make()
                 stack.enter_context(locks.held(self.folder / LOCKS / key.digest, wait, tell))
             yield
@@ -173,8 +176,8 @@ class Store:
 
         Raises DriverError (store-unusable, no-space), also for an OSError of the block.
         """
-        with self._told("written"), ExitStack() as stack:
-            with self._alone():
+        with self.told("written"), ExitStack() as stack:
+            with self.alone():
                 files.remove_abandoned((self.folder / STAGE).iterdir())
                 made = Path(tempfile.mkdtemp(dir=self.folder / STAGE))
                 stack.callback(shutil.rmtree, made, ignore_errors=True)
@@ -187,7 +190,7 @@ class Store:
         for path in stage.iterdir():
             path.chmod(0o644)
         files.sync(*stage.iterdir(), stage)
-        with self._alone():
+        with self.alone():
             return self._place_alone(stage, key)
 
     def _place_alone(self, stage: Path, key: Key) -> Entry:
@@ -226,7 +229,7 @@ class Store:
 
     def _set_aside(self, folder: Path, reason: str) -> None:
         try:
-            with self._alone():
+            with self.alone():
                 if os.path.lexists(folder):
                     self._undamaged(folder)
         except (OSError, DriverError) as error:
@@ -281,7 +284,7 @@ class Store:
             return ()
         kept = {*pins.read(self.folder).reasons(), *spared}
         gone: list[Entry] = []
-        with self._told("pruned"):
+        with self.told("pruned"):
             for found in reversed(entries):
                 if size > max_bytes and found.key.digest not in kept:
                     self._evict(found)
@@ -291,7 +294,7 @@ class Store:
 
     def _evict(self, found: Entry) -> None:
         """At once for who looks for it; who reads its files can read on. Raises OSError."""
-        with self._alone():
+        with self.alone():
             away = self.folder / STAGE / f"{found.key.digest}-{time.time_ns()}"
             with suppress(FileNotFoundError):
                 found.folder.rename(away)
@@ -310,7 +313,7 @@ class Store:
         return self.folder / ENTRIES / key.digest
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """While nobody else adds an entry, takes one away, or sets up a stage; raises OSError, DriverError."""
         self._make()
         with locks.held(self.folder / LOCKS / ALONE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
@@ -325,7 +328,7 @@ class Store:
             trust.check_folder(path)
 
     @contextmanager
-    def _told(self, act: str) -> Iterator[None]:
+    def told(self, act: str) -> Iterator[None]:
         """Name the store in an error of the system's."""
         try:
             yield

@@ -23,8 +23,8 @@ from driverctr.userspace.image import Image
 class Supply:
     """What was found: `builds` by where they lie, `kept` those of them that are in the kernel already.
 
-    `refusals` tells of every place why it has nothing; a place that only a try can tell about is in neither. `former` is
-    what is loaded, or served last, though it is not what is wanted: another version or build, or other parameters.
+    `refusals` tells of every place why it has nothing; a place that only a try can tell about is in neither. `former`
+    is what is loaded, or served last, though it is not what is wanted: another version or build, or other parameters.
     `failed` says why what is wanted did not serve earlier in this boot, "" where it was not tried. `store` is None
     where none is usable.
     """
