@@ -51,6 +51,7 @@ SOURCE_ARCHIVES = (
     ("nvidia-kernel.tar.xz", "nvidia-kernel-source", "proprietary", "kernel"),
     ("nvidia-open-kernel.tar.xz", "nvidia-open-kernel-source", "open", "kernel-open"),
 )
+DISTRIBUTION = "debian"
 DESCRIPTION = "usr/share/driverctr/image.json"
 LISTING = "usr/share/driverctr/userspace.json"
 # Documentation, and lists that only our own program reads: no part of what a neighbour finds of the driver.
@@ -199,7 +200,7 @@ def list_userspace(root: Path, version: str) -> None:
     """Write what belongs to the userspace, while nothing else is there: the program keeps it for a rollback."""
     found = [path for path in sorted(root.rglob("*")) if path.is_symlink() or path.is_file()]
     items = [describe_file(root, path) for path in found if not path.is_relative_to(root / NOT_USERSPACE)]
-    record = {"schema": 1, "driver_version": version, "architecture": os.uname().machine, "items": items}
+    record = {"schema": 1, "driver_version": version, "platform": f"{DISTRIBUTION}-{architecture()}", "items": items}
     target = root / LISTING
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
@@ -215,14 +216,19 @@ def describe_file(root: Path, path: Path) -> dict[str, str | int]:
     return {"path": name, "link": "", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "mode": mode}
 
 
+def architecture() -> str:
+    """Return the architecture as Debian calls it."""
+    shown = subprocess.run(["dpkg", "--print-architecture"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return shown.strip()
+
+
 def describe(root: Path, version: str, sources: Sequence[ModuleSource]) -> None:
     """Write what the image holds, for the program to read."""
-    debian = subprocess.run(["dpkg", "--print-architecture"], check=True, stdout=subprocess.PIPE, text=True).stdout
     record = {
         "driver_version": version,
         "sources": [asdict(source) for source in sources],
-        "distribution": "debian",
-        "architecture": debian.strip(),
+        "distribution": DISTRIBUTION,
+        "architecture": architecture(),
     }
     target = root / DESCRIPTION
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from driverctr.steps.markers import Publish, Withdraw
 from driverctr.steps.modules import Modules
 from driverctr.steps.root import DriverRoot, Firmware
 from driverctr.steps.unload import Unload, settle
+from driverctr.steps.userspace import Userspace
 from driverctr.steps.verify import Verify
 from driverctr.survey import Facts, Observation
 
@@ -27,6 +28,7 @@ STEPS: tuple[Step, ...] = (
     Withdraw(),
     Modules(),
     Unload(),
+    Userspace(),
     Firmware(),
     DriverRoot(),
     Load(),
@@ -182,7 +184,7 @@ class BringUp:
             return self.look()
         if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
-        raise error
+        raise self.first_cause(error) if self.failure else error
 
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
         """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
@@ -220,8 +222,11 @@ class BringUp:
         served = self.gained.build.describe() if self.gained.build else "another"
         refused = self.facts.refusals(StepName.MODULES)
         reason = self.failure.message if self.failure else self.facts.supply.failed or refused[-1].error.message
-        wanted = self.facts.supply.key.digest[:12] if self.facts.supply.key else str(self.facts.wish)
-        return f"rolled back: the build that served last, {served}, instead of the one wanted, {wanted}: {reason}"
+        wanted = f"{self.facts.wish.driver_version}"
+        if self.facts.supply.key:
+            wanted += f" ({self.facts.supply.key.digest[:12]})"
+        whole = ", with its userspace," if self.gained.substitutes else ""
+        return f"rolled back: the build that served last, {served}{whole} instead of the one wanted, {wanted}: {reason}"
 
     def rewind(self) -> None:
         """Take back what was done, in reverse; raises DriverError where the modules stay."""

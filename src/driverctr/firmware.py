@@ -55,13 +55,20 @@ class Record:
 
 
 def place(
-    paths: Paths, driver_version: str, *, log: Log, wanted: bool = True, calls: Syscalls | None = None
+    paths: Paths,
+    driver_version: str,
+    *,
+    log: Log,
+    wanted: bool = True,
+    source: Path | None = None,
+    calls: Syscalls | None = None,
 ) -> dict[str, Any]:
     """Let the kernel find the driver's firmware; returns what `undo` takes.
 
     The search path is set where it is blank and kept where somebody else set it: then the firmware is also put where
     that points. Where a mount hides our image's firmware, it is copied onto the mount. With `wanted` false
-    (NVreg_EnableGpuFirmware=0) nothing is done. May be repeated. Raises DriverError (firmware-failed).
+    (NVreg_EnableGpuFirmware=0) nothing is done. `source` is the folder of the version where that is not the image's own
+    (the driver root shows it there all the same). May be repeated. Raises DriverError (firmware-failed).
     """
     if not wanted:
         log.info("GSP firmware is switched off by NVreg_EnableGpuFirmware=0: search path left as it is")
@@ -71,21 +78,21 @@ def place(
     record = Record(paths, path_set, set(earlier.get("placed", ())))
     try:
         record.write()
-        _place_files(record, search, driver_version, log, calls or Syscalls())
+        with _image_firmware(paths, driver_version, calls or Syscalls()) as (own, hidden):
+            _place_files(record, search, driver_version, source or own, hidden, log)
     except DriverError:
         undo(paths, record.as_dict())
         raise
     return record.as_dict()
 
 
-def _place_files(record: Record, search: str, version: str, log: Log, calls: Syscalls) -> None:
-    with _image_firmware(record.paths, version, calls) as (source, hidden):
-        if not any(source.glob(PATTERN)):
-            log.warning(f"the image holds no GSP firmware for {version}: a GPU that needs it will not start")
-        if hidden:
-            _onto_the_mount(record, source, record.paths.root / FOLDER / "nvidia" / version, log)
-        if search != SEARCH_PATH:
-            _where_it_points(record, source, search, version, log)
+def _place_files(record: Record, search: str, version: str, source: Path, hidden: bool, log: Log) -> None:
+    if not any(source.glob(PATTERN)):
+        log.warning(f"the image holds no GSP firmware for {version}: a GPU that needs it will not start")
+    if hidden:
+        _onto_the_mount(record, source, record.paths.root / FOLDER / "nvidia" / version, log)
+    if search != SEARCH_PATH:
+        _where_it_points(record, source, search, version, log)
 
 
 def undo(paths: Paths, data: Mapping[str, Any]) -> None:

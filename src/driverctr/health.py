@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from driverctr import markers, verify
 from driverctr.errors import DriverError
@@ -26,6 +27,7 @@ class Health:
     The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
     nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
+    `substitutes` what the driver root shows in place of our own,
     `pending` a reload that ends the wait once nobody uses the driver.
     """
 
@@ -34,6 +36,7 @@ class Health:
     tell: Callable[..., None]
     lasting: tuple[str, ...] = ()
     pending: Pending | None = None
+    substitutes: Mapping[str, Path] = field(default_factory=dict)
     waits_for: str = ""
     found: Sequence[Finding] = ()
     daemons_live: bool = True
@@ -47,7 +50,8 @@ class Health:
 
         What the kernel says from the beginning of one look on belongs to what the next one finds too.
         """
-        self.mender = Mender(self.tools, tuple(self.expected.build_ids), self.expected.firmware_path)
+        loaded = tuple(self.expected.build_ids)
+        self.mender = Mender(self.tools, loaded, self.expected.firmware_path, self.substitutes)
         self.heard = Mark(self.tools.paths)
 
     def look(self) -> float:

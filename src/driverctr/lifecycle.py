@@ -106,7 +106,7 @@ class Start:
         gained, config = self.way_up.gained, self.tools.config
         expected = replace(gained.expected(config.verify_gpus), running=())
         pending = Pending(self.tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
-        health = Health(self.tools, expected, self.tell, lasting=self.lasting(), pending=pending)
+        health = Health(self.tools, expected, self.tell, self.lasting(), pending, gained.substitutes)
         self.tell(expected=expected.as_dict())
         tools = self.tools
         self.furnish()
@@ -176,6 +176,11 @@ class Start:
         if took is not None:
             gained = self.way_up.gained
             steps = (*self.told.steps, StepTime(*took, "done"))
+            if gained.build is not None:
+                changes |= {
+                    "driver_version": gained.module_set.driver_version,
+                    "module_type": gained.module_set.module_type,
+                }
             changes |= {"steps": steps, "modules_from": gained.source or "", "lost": gained.lost}
             self.told = self.told.changed(**changes)
         else:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from driverctr import daemons, devices, firmware
 from driverctr.errors import Code, DriverError
@@ -23,6 +24,7 @@ class Mender:
     tools: Tools
     modules: Sequence[str]
     firmware_path: str = ""
+    substitutes: Mapping[str, Path] = field(default_factory=dict)
     pause: float = FIRST_PAUSE
     due: float = 0.0
 
@@ -59,7 +61,7 @@ class Mender:
                 self.due = float("inf")
 
     def _export(self, where: Sequence[str]) -> None:
-        driverroot.export(self.tools.paths, log=self.tools.runner.log)
+        driverroot.export(self.tools.paths, log=self.tools.runner.log, substitutes=self.substitutes)
 
     def _restore_path(self, parameter: Sequence[str]) -> None:
         firmware.restore_path(self.tools.paths, self.firmware_path)

@@ -18,11 +18,12 @@ from driverctr.survey import Facts, Observation
 
 
 class StepName(StrEnum):
-    """The steps, in the order of DESIGN section 1."""
+    """The steps, in the order of DESIGN section 1; userspace is one only where that of another version is exported."""
 
     WITHDRAW = "withdraw"
     MODULES = "modules"
     UNLOAD = "unload"
+    USERSPACE = "userspace"
     FIRMWARE = "firmware"
     DRIVER_ROOT = "driver-root"
     LOAD = "load"
@@ -121,13 +122,16 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     modules_step, modules_check = _plan_modules(config, facts, build_allowed)
     source = modules_step.alternative
     kept = facts.supply.kept.get(Source(source)) if source else None
+    substituted = facts.supply.former.userspace if source == Source.LAST_GOOD and facts.supply.former else None
+    version = substituted.driver_version if substituted else wish.driver_version
     judged = preflight.judge(config, facts, building=source == Source.BUILD, unloading=kept is None)
     what_markers = "the ready markers" if kept else "the ready markers and the operator's digest"
     steps = (
         PlannedStep(StepName.WITHDRAW, f"remove {what_markers}", KEEP_DIGEST if kept else ""),
         modules_step,
         _plan_unload(facts, kept),
-        PlannedStep(StepName.FIRMWARE, f"GSP firmware {wish.driver_version} in /lib/firmware; search path if blank"),
+        *([PlannedStep(StepName.USERSPACE, f"put the userspace of {version} in place of ours")] if substituted else []),
+        PlannedStep(StepName.FIRMWARE, f"GSP firmware {version} in /lib/firmware; search path if blank"),
         PlannedStep(StepName.DRIVER_ROOT, _describe_root(facts)),
         _plan_load(facts, kept),
         PlannedStep(StepName.DEVICE_NODES, "make /dev/nvidia* with the kernel's numbers"),

@@ -12,7 +12,13 @@ from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo
 from driverctr.steps.unload import check_free
 
-STAYS_WHILE_IN_USE = (StepName.LOAD, StepName.FIRMWARE, StepName.DRIVER_ROOT, StepName.DEVICE_NODES)
+STAYS_WHILE_IN_USE = (
+    StepName.LOAD,
+    StepName.FIRMWARE,
+    StepName.USERSPACE,
+    StepName.DRIVER_ROOT,
+    StepName.DEVICE_NODES,
+)
 """Every new open reads firmware through the driver root: while modules stay, these stay."""
 
 BUSY_WAIT = 3.0

@@ -67,7 +67,7 @@ def test_no_debian_alternatives_for_nvidia(rootfs: Path) -> None:
 
 def test_the_userspace_is_listed_as_it_lies_there(rootfs: Path, record: dict[str, Any]) -> None:
     listed = listing.read(rootfs)
-    assert (listed.driver_version, listed.architecture) == (record["driver_version"], os.uname().machine)
+    assert (listed.driver_version, listed.platform) == (record["driver_version"], f"debian-{record['architecture']}")
     wrong = [item.path for item in listed.items if not is_as_listed(rootfs / item.path, item)]
     assert wrong == []
     ours = {"usr/bin/nvidia-driver"}

@@ -59,7 +59,7 @@ class Host:
         )
         monkeypatch.setattr(verify, "look", lambda *_: list(self.wrong))
         monkeypatch.setattr(Kmod, "load", lambda kmod, name, *_: self.act(name))
-        monkeypatch.setattr(driverroot, "export", lambda paths, log: self.act("/run/nvidia/driver"))
+        monkeypatch.setattr(driverroot, "export", lambda paths, log, substitutes: self.act("/run/nvidia/driver"))
         monkeypatch.setattr(firmware, "restore_path", lambda paths, search: self.act("path"))
         monkeypatch.setattr(devices, "wanted", lambda paths: (Node("nvidia0", 195, 0, 0o666),))
         monkeypatch.setattr(devices, "create", lambda paths, nodes: self.made())

@@ -32,7 +32,7 @@ from tests.unit.stored import store as store
 from tests.unit.test_store_verbs import Node
 from tests.unit.test_store_verbs import node as node
 
-NEW, OLD, MACHINE = "535.261.03", "470.1", "x86_64"
+NEW, OLD, PLATFORM = "535.261.03", "470.1", "debian-amd64"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
@@ -51,7 +51,7 @@ def make_root(root: Path, version: str) -> Listing:
         Item(path, "", hashlib.sha256(text.encode()).hexdigest(), len(text), (root / path).stat().st_mode & 0o7777)
         for path, text in texts.items()
     ]
-    found = Listing(version, MACHINE, tuple(items + [Item(path, link, mode=0o777) for path, link in links.items()]))
+    found = Listing(version, PLATFORM, tuple(items + [Item(path, link, mode=0o777) for path, link in links.items()]))
     make_tree(root, {str(listing.LISTING): found.document})
     return found
 
@@ -109,7 +109,7 @@ def test_nor_is_any_other_document_one(tmp_path: Path, text: str) -> None:
 
 def test_what_is_kept_is_found_whole_and_kept_once(kept: Userspaces, tmp_path: Path) -> None:
     found = keep(kept, tmp_path / "root", NEW)
-    assert kept.find(NEW, MACHINE) == found
+    assert kept.find(NEW, PLATFORM) == found
     shutil.rmtree(tmp_path / "root/usr")
     assert not kept.keep(found, tmp_path / "root", lambda: None), "nothing is read where all is there"
     assert staged(kept) == []
@@ -126,7 +126,7 @@ def test_a_content_that_two_versions_have_is_there_once(kept: Userspaces, tmp_pa
 def test_nothing_of_a_version_that_was_never_kept(kept: Userspaces) -> None:
     for version, said_of in ((OLD, OLD), ("", "a driver of no version"), ("../../etc/x", "../../etc/x")):
         with pytest.raises(DriverError) as refused:
-            kept.find(version, MACHINE)
+            kept.find(version, PLATFORM)
         assert refused.value.message == f"no userspace of {said_of}"
 
 
@@ -153,11 +153,11 @@ def lose(kept: Userspaces, file: Path) -> None:
 
 
 def damage_listing(kept: Userspaces, file: Path) -> None:
-    (kept.folder / f"{NEW}-{MACHINE}.json").write_text("{")
+    (kept.folder / f"{NEW}_{PLATFORM}.json").write_text("{")
 
 
 def swap_listings(kept: Userspaces, file: Path) -> None:
-    path = kept.folder / f"{NEW}-{MACHINE}.json"
+    path = kept.folder / f"{NEW}_{PLATFORM}.json"
     path.write_text(path.read_text().replace(NEW, OLD))
 
 
@@ -168,8 +168,8 @@ def test_what_is_not_whole_or_not_roots_alone_is_not_there_and_kept_anew(
     found = keep(kept, tmp_path / "root", NEW)
     act(kept, kept.file(found.items[0]))
     with pytest.raises(DriverError, match=f"no userspace of {NEW}: "):
-        kept.find(NEW, MACHINE)
-    assert kept.keep(found, tmp_path / "root", lambda: None) and kept.find(NEW, MACHINE) == found
+        kept.find(NEW, PLATFORM)
+    assert kept.keep(found, tmp_path / "root", lambda: None) and kept.find(NEW, PLATFORM) == found
 
 
 def test_a_file_that_is_not_the_one_listed_is_not_kept_and_nothing_else_either(
@@ -195,7 +195,7 @@ def test_what_nothing_pins_is_given_up_but_not_what_it_shares(kept: Userspaces, 
     one = keep(kept, tmp_path / "one", NEW)
     keep(kept, tmp_path / "two", OLD)
     assert kept.prune({NEW}) == (OLD,)
-    assert kept.find(NEW, MACHINE) == one and len(list((kept.folder / "files").iterdir())) == len(one.files)
+    assert kept.find(NEW, PLATFORM) == one and len(list((kept.folder / "files").iterdir())) == len(one.files)
     assert kept.prune({NEW}) == ()
 
 
@@ -219,7 +219,7 @@ def test_the_store_verbs_tell_of_it(node: Node, tmp_path: Path, monkeypatch: pyt
     assert [(one["driver_version"], one["pinned"]) for one in document["userspaces"]] == [(OLD, True), (NEW, False)]
     assert document["userspace_size"] == kept.size
     assert f"given up: the userspace of {NEW}" in node.call("prune")[1]
-    kept.file(kept.find(OLD, MACHINE).items[0]).unlink()
+    kept.file(kept.find(OLD, PLATFORM).items[0]).unlink()
     assert kept.all() == () and node.call("verify")[0] == 0, "what is not whole is not there"
 
 

@@ -336,4 +336,4 @@ def test_only_gpus_that_are_ours_and_can_be_driven_must_answer(
     support = {ONE: Support(), TWO: Support(legacy="470"), "0000:d8:00.0": Support(types=frozenset(("proprietary",)))}
     known = facts(node=replace(facts().node, support=support))
     tools = SimpleNamespace(paths=paths)
-    assert to_serve(tools, known) == [ONE, "0000:d8:00.0"]  # type: ignore[arg-type]  # paths is all it takes
+    assert to_serve(tools, known, known.wish.module_type) == [ONE, "0000:d8:00.0"]  # type: ignore[arg-type]  # paths is all it takes

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from driverctr import parameters
 from driverctr.errors import DriverError
@@ -15,18 +16,28 @@ from driverctr.modules.pins import Good
 from driverctr.modules.store import Store
 from driverctr.paths import Paths
 from driverctr.records import frozen
+from driverctr.userspace.image import Image
+
+if TYPE_CHECKING:
+    from driverctr.userspace.listing import Listing
 
 
 @frozen
 class Former:
     """What served before: `record` returns with its parameters; where nothing can, `lacks` says for want of what.
 
-    `is_loaded` tells that it is in the kernel now.
+    `is_loaded` tells that it is in the kernel now. `userspace` is what is kept of it where it is of another version.
     """
 
     record: Record | None = None
     is_loaded: bool = False
     lacks: str = ""
+    userspace: "Listing | None" = None
+
+    @property
+    def driver_version(self) -> str:
+        """Of what can return."""
+        return self.record.build.module_set.driver_version if self.record else ""
 
 
 @frozen
@@ -34,6 +45,7 @@ class Past:
     """Where what served before is looked for; `names` are the modules to be loaded, as modprobe calls them."""
 
     paths: Paths
+    image: Image
     wish: Wish
     wanted: Key | None
     kernel: KernelFacts
@@ -47,7 +59,8 @@ class Past:
             return None
         ours = record if record is not None and self._is_ours(record, stack) else None
         if core.version != self.wish.driver_version:
-            return self._of_other_version(core.version)
+            stored = [seen for seen in self._stored(core.version) if loaded.is_loaded(seen.build.module_set, stack)]
+            return self._of_other_version(core.version, stored, is_loaded=True)
         return Former(ours, is_loaded=True) if ours else None
 
     def _is_ours(self, record: Record, stack: Mapping[str, LoadedModule]) -> bool:
@@ -61,13 +74,15 @@ class Past:
         What cannot return is passed over for what served before it; where nothing else did, it is told.
         """
         gone = None
-        for good in self._good_ones():
-            if good.key.driver_version != self.wish.driver_version:
-                gone = gone or self._of_other_version(good.key.driver_version)
-                continue
-            with suppress(DriverError):
-                record = self._recall(good)
-                return gone if self._is_wanted(record) else Former(record)
+        for version in dict.fromkeys(good.key.driver_version for good in self._good_ones()):
+            stored = self._stored(version)
+            if version != self.wish.driver_version:
+                former = self._of_other_version(version, stored)
+                if former.record is not None:
+                    return former
+                gone = gone or former
+            elif stored:
+                return gone if self._is_wanted(stored[0]) else Former(stored[0])
         return gone
 
     def _good_ones(self) -> Sequence[Good]:
@@ -77,14 +92,32 @@ class Past:
             return ()
         return [each for each in good if not self._kernel_of(each.key).differing(each.key)]
 
-    def _recall(self, good: Good) -> Record:
-        """Raises DriverError where its entry is gone."""
-        assert self.store is not None
-        found = self.store.find(good.key)
-        return Record(Build(found.module_set, found.key), good.parameters)
+    def _stored(self, version: str) -> list[Record]:
+        """What became ready of a version, if the store still has it, the latest first."""
+        records = []
+        for good in self._good_ones():
+            if good.key.driver_version == version and self.store is not None:
+                with suppress(DriverError):
+                    found = self.store.find(good.key)
+                    records.append(Record(Build(found.module_set, found.key), good.parameters))
+        return records
 
-    def _of_other_version(self, version: str) -> Former:
-        return Former(lacks=f"no userspace of {version or 'a driver of no version'}")
+    def _of_other_version(self, version: str, stored: Sequence[Record], *, is_loaded: bool = False) -> Former:
+        """Its userspace must be kept, and what ours is must be known; its modules must be in the store."""
+        if self.store is None:
+            return Former(lacks=f"no userspace of {version or 'a driver of no version'}")
+        from driverctr.modules.userspaces import Userspaces
+        from driverctr.userspace import listing
+
+        try:
+            kept = Userspaces(self.store).find(version, self.image.platform)
+            listing.read(self.paths.root)
+        except DriverError as error:
+            return Former(lacks=error.message)
+        complete = [seen for seen in stored if all(name in seen.parameters for name in self.names)]
+        if not complete:
+            return Former(lacks=f"no modules of {version} for this kernel in the store")
+        return Former(complete[0], is_loaded, userspace=kept)
 
     def _kernel_of(self, other: Key) -> Key:
         """The same key for the kernel that runs."""

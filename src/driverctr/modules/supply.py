@@ -85,7 +85,7 @@ class Search:
             kept[Source.LOADED] = loaded.judge(self.paths, self.stack, fitting, self.names, self.wish)
         except DriverError as error:
             refusals[Source.LOADED] = error
-        past = Past(self.paths, self.wish, wanted, self.kernel, self.names, store)
+        past = Past(self.paths, self.image, self.wish, wanted, self.kernel, self.names, store)
         former = self._find_former(past, record, kept.get(Source.LOADED))
         if former is not None and former.record is not None and former.is_loaded:
             kept[Source.LAST_GOOD] = Loaded(former.record.build, former.record.parameters)

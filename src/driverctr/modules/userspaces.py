@@ -1,7 +1,7 @@
 """The userspace of versions that served, kept in the store, so that a rollback can export it with their modules.
 
 - userspace/files/<SHA-256>: each content once, whatever versions have it
-- userspace/<version>-<architecture>.json: what belongs to a version; written last, and removed first
+- userspace/<version>_<platform>.json: what belongs to a version; written last, and removed first
 """
 
 import hashlib
@@ -43,17 +43,17 @@ class Userspaces:
         """Where the content of a file lies."""
         return self.folder / FILES / item.sha256
 
-    def find(self, version: str, architecture: str) -> Listing:
+    def find(self, version: str, platform: str) -> Listing:
         """What is kept of a version, with every file in its place; contents are believed only after `copy`.
 
         Raises DriverError (no-modules) whose message begins with "no userspace of".
         """
         nothing = f"no userspace of {version or 'a driver of no version'}"
-        path = self._place(version, architecture)
+        path = self._place(version, platform)
         try:
             found = listing.parse(parse_document(trust.read(path)))
-            if (found.driver_version, found.architecture) != (version, architecture):
-                raise ValueError(f"it describes {found.driver_version} for {found.architecture}")
+            if (found.driver_version, found.platform) != (version, platform):
+                raise ValueError(f"it describes {found.driver_version} for {found.platform}")
             for item in found.files.values():
                 if (there := trust.check_file(self.file(item)).st_size) != item.size:
                     raise ValueError(f"{item.path} has {there} bytes, not {item.size}")
@@ -65,8 +65,8 @@ class Userspaces:
             raise DriverError(Code.NO_MODULES, f"{nothing}: {path}: {error}") from error
         return found
 
-    def _place(self, version: str, architecture: str) -> Path:
-        return self.folder / f"{version.replace('/', '_')}-{architecture}.json"
+    def _place(self, version: str, platform: str) -> Path:
+        return self.folder / f"{version.replace('/', '-')}_{platform}.json"
 
     def keep(self, wanted: Listing, root: Path, go_on: Callable[[], None]) -> bool:
         """Copy a userspace out of a root, whole or not at all, and only what is not there yet; False if all is.
@@ -75,7 +75,7 @@ class Userspaces:
         file is not the one listed.
         """
         with suppress(DriverError):
-            if self.find(wanted.driver_version, wanted.architecture) == wanted:
+            if self.find(wanted.driver_version, wanted.platform) == wanted:
                 return False
         missing = {digest: item for digest, item in wanted.files.items() if not self._is_there(item)}
         with self.store.stage() as stage:
@@ -89,10 +89,21 @@ class Userspaces:
                 for digest in missing:
                     (stage / digest).rename(self.folder / FILES / digest)
                 files.sync(self.folder / FILES)
-                files.write_atomic(self._place(wanted.driver_version, wanted.architecture), wanted.document)
+                files.write_atomic(self._place(wanted.driver_version, wanted.platform), wanted.document)
                 files.sync(self.folder)
-        self.find(wanted.driver_version, wanted.architecture)
+        self.find(wanted.driver_version, wanted.platform)
         return True
+
+    def copy_out(self, item: Item, target: Path, go_on: Callable[[], None]) -> None:
+        """Copy a content to where it is used, hashed on the way; what is damaged is given up.
+
+        Raises DriverError (no-modules), OSError, and what `go_on` raises.
+        """
+        try:
+            copy(self.file(item), target, item, go_on)
+        except DriverError:
+            files.remove(self.file(item))
+            raise
 
     def _is_there(self, item: Item) -> bool:
         """Hashed as well: what another version shares with this one may have been damaged since."""
@@ -120,9 +131,9 @@ class Userspaces:
         """What is kept and whole, by version; raises DriverError (store-unusable)."""
         found = []
         for path in self._listings():
-            version, _, architecture = path.stem.rpartition("-")
+            version, _, platform = path.stem.partition("_")
             with suppress(DriverError):
-                found.append(self.find(version, architecture))
+                found.append(self.find(version, platform))
         return tuple(found)
 
     def _listings(self) -> list[Path]:
@@ -145,7 +156,7 @@ class Userspaces:
         gone = []
         with self.store.told("pruned"), self.store.alone():
             for path in self._listings():
-                if (version := path.stem.rpartition("-")[0]) not in versions:
+                if (version := path.stem.partition("_")[0]) not in versions:
                     files.remove(path)
                     gone.append(version)
             named = {digest for each in self.all() for digest in each.files}

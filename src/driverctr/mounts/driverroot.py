@@ -61,9 +61,9 @@ def state(paths: Paths) -> RootState:
     return DriverRoot(paths).state()
 
 
-def export(paths: Paths, *, log: Log, carry: Sequence[str] = ()) -> dict[str, Any]:
+def export(paths: Paths, *, log: Log, substitutes: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Publish our root at the driver root, see `DriverRoot.export`; returns what `withdraw` takes."""
-    DriverRoot(paths, log).export(carry)
+    DriverRoot(paths, log).export(substitutes=substitutes)
     return {"target": str(paths.driver_root)}
 
 
@@ -123,10 +123,11 @@ class DriverRoot:
             return f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root"
         return ""
 
-    def export(self, carry: Sequence[str] = ()) -> RootState:
+    def export(self, carry: Sequence[str] = (), substitutes: Mapping[str, Path] | None = None) -> RootState:
         """Publish our root, in place of whatever is there; nobody finds the folder empty meanwhile.
 
-        `carry` names further paths of ours that are mounts and belong into the tree. The propagation of our namespace
+        `carry` names further paths of ours that are mounts and belong into the tree, `substitutes` what is shown in
+        place of our own, by path. The propagation of our namespace
         must be settled (propagation.settle). May be repeated. Raises DriverError (not-shared, mount-failed).
         """
         self._require_shared()
@@ -134,7 +135,8 @@ class DriverRoot:
             staging.clear(self.place / "peer", self.calls)
             mounts = self.read()
             replaced = len(self.judge(mounts).layers)
-            with staging.staged(self.paths.root, self.place / "root", self.calls, mounts, carry) as tree:
+            place = self.place / "root"
+            with staging.staged(self.paths.root, place, self.calls, mounts, carry, substitutes) as tree:
                 self._publish(tree)
             state = self.state()
         if not state.settled:

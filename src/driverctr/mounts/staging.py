@@ -1,7 +1,7 @@
 """The tree that neighbours get to see: a private copy of our root, put together out of everyone's sight."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,17 +38,25 @@ SECRETS = ("run/secrets", "var/run/secrets", "drivers")
 
 @contextmanager
 def staged(
-    own_root: Path, place: Path, kernel: Syscalls, mounts: Sequence[Mount], carry: Sequence[str] = ()
+    own_root: Path,
+    place: Path,
+    kernel: Syscalls,
+    mounts: Sequence[Mount],
+    carry: Sequence[str] = (),
+    substitutes: Mapping[str, Path] | None = None,
 ) -> Iterator[Path]:
     """Our own root at `place` for the length of the block, private throughout; raises OSError.
 
-    The bind of `/` is not recursive: what other mounts hide in our root is itself again in the copy.
+    The bind of `/` is not recursive: what other mounts hide in our root is itself again in the copy. `substitutes` are
+    shown in place of what lies there, by path below the root.
     """
     clear(place, kernel)
     place.mkdir(parents=True, exist_ok=True)
     kernel.mount(own_root, place, MS_BIND)
     try:
         kernel.mount(None, place, MS_PRIVATE)
+        for path, source in (substitutes or {}).items():
+            _bind_into(place, source, path, kernel)
         for path in (*ALWAYS, *_mounted(own_root, mounts, (*WHERE_MOUNTED, *carry))):
             _bind_into(place, own_root / path.lstrip("/"), path, kernel)
         for name in SECRETS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any, Protocol
 
 from driverctr import daemons
@@ -51,7 +52,7 @@ class Gained:
     `build` is the set of modules and the key it has, `source` where it came from, `kept` what of it was in the kernel
     already and stays. `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer
     nvidia-smi although enough others do; `unloaded` the modules of a former driver that went, `lost` the state of the
-    GPUs that went with it.
+    GPUs that went with it. `substitutes` is what stands in place of our own userspace, by path below the root.
     """
 
     build: Build | None = None
@@ -64,6 +65,7 @@ class Gained:
     firmware_path: str = ""
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    substitutes: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def module_set(self) -> ModuleSet:

@@ -36,7 +36,8 @@ class Publish:
         config = tools.config
         markers.write_daemons_status(tools.paths.run, ready=True)
         markers.write_ready(tools.paths.run, gds=config.gds, gdrcopy=config.gdrcopy, rdma=config.rdma)
-        markers.write_digest(tools.paths.run, config.config_digest)
+        if not gained.substitutes:  # what the operator wished for is not what is installed
+            markers.write_digest(tools.paths.run, config.config_digest)
         return Outcome({}, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:

@@ -19,11 +19,13 @@ class Firmware:
         propagation.settle(tools.paths)
         moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
         words = parameters.user_words(tools.paths, "nvidia")
+        version = gained.module_set.driver_version
         data = firmware.place(
             tools.paths,
-            facts.wish.driver_version,
+            version,
             log=tools.runner.log,
             wanted=not parameters.wants_no_firmware(words),
+            source=gained.substitutes.get(f"usr/{firmware.FOLDER}/nvidia/{version}"),
         )
         return Outcome(data, gained)
 
@@ -40,7 +42,12 @@ class DriverRoot:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Slide our root in place of whatever is there; ld.so.cache, which neighbours read, came with the image."""
-        return Outcome(driverroot.export(tools.paths, log=tools.runner.log), gained)
+        undo = driverroot.export(tools.paths, log=tools.runner.log, substitutes=gained.substitutes)
+        if tools.paths.substitutes.is_dir():
+            from driverctr.userspace import substitute
+
+            substitute.sweep(tools.paths, gained.substitutes)
+        return Outcome(undo, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unmount it if it is ours."""

@@ -10,13 +10,13 @@ from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 
 
-def to_serve(tools: Tools, facts: Facts) -> list[str]:
+def to_serve(tools: Tools, facts: Facts, module_type: str) -> list[str]:
     """The GPUs the driver should serve: not those another driver has, nor those preflight found it cannot drive.
 
     One whose probe failed is among them.
     """
     support = facts.node.support or {}
-    left_out = {address for address, seen in support.items() if not seen.drives(facts.wish.module_type)}
+    left_out = {address for address, seen in support.items() if not seen.drives(module_type)}
     return [gpu.address for gpu in gpus.read(tools.paths) if not gpu.taken_by and gpu.address not in left_out]
 
 
@@ -33,7 +33,8 @@ class Verify:
         gained = replace(gained, gpus=bound, firmware_path=firmware.read_path(paths))
         verify.refuse(verify.look(paths, gained.expected(config.verify_gpus), config.verify_depth))
         if config.verify_depth is Depth.SMI:
-            silent = smi.check(paths, tools.runner, config.verify_timeout, config.verify_gpus, to_serve(tools, facts))
+            ours = to_serve(tools, facts, gained.module_set.module_type)
+            silent = smi.check(paths, tools.runner, config.verify_timeout, config.verify_gpus, ours)
             gained = replace(gained, silent_gpus=silent)
         return Outcome(None, gained)
 

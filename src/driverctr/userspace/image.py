@@ -40,6 +40,11 @@ class Image:
     distribution: str
     architecture: str
 
+    @property
+    def platform(self) -> str:
+        """Where a userspace of this image fits: its distribution and architecture."""
+        return f"{self.distribution}-{self.architecture}"
+
     def source(self, version: DriverVersion | str, kind: ModuleType | str) -> Source:
         """The source of this version and type; raises DriverError (no-modules) naming what the image has."""
         for source in self.sources:

@@ -36,10 +36,10 @@ class Item:
 
 @frozen
 class Listing:
-    """Everything of one version, for one architecture (as uname(1) calls it)."""
+    """Everything of one version, for images of one platform: distribution and architecture, as `Image` has them."""
 
     driver_version: str
-    architecture: str
+    platform: str
     items: tuple[Item, ...]
 
     @property
@@ -77,7 +77,7 @@ def parse(document: Any) -> Listing:
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']}, we read {SCHEMA}")
         version = DriverVersion(document["driver_version"]).text
-        return Listing(version, str(document["architecture"]), tuple(_item(each) for each in document["items"]))
+        return Listing(version, str(document["platform"]), tuple(_item(each) for each in document["items"]))
     except (KeyError, TypeError, AttributeError, DriverError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
