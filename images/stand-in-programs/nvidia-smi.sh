@@ -1,5 +1,6 @@
 #!/bin/bash
-# Stand-in for nvidia-smi: tells of a healthy GPU for each one that the loaded driver has bound.
+# Stand-in for nvidia-smi: tells of a healthy GPU for each one that the loaded driver has bound. As the real one, it
+# refuses a driver of another version than that of libnvidia-ml beside it.
 # The file /run/stand-in/smi is read before anything is answered, as a part of this script: it may set a value (such as
 # values[mig.mode.current]=Enabled), define `answer`, sleep, or exit with a status of its own.
 orders=/run/stand-in/smi
@@ -17,6 +18,8 @@ version=
 [ ! -e /sys/module/nvidia/version ] || version=$(</sys/module/nvidia/version)
 shopt -s nullglob
 gpus=(/proc/driver/nvidia/gpus/*)
+libraries=(/usr/lib/*-linux-gnu/libnvidia-ml.so.[0-9][0-9][0-9].*)
+library=${libraries[0]##*.so.}
 fields='' list='' header=1 with_units=1
 
 # query FIELD,FIELD...: a line for each GPU, as csv.
@@ -45,6 +48,10 @@ answer() {
         echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest" \
             "NVIDIA driver is installed and running."
         exit 9
+    elif [ "$library" != "$version" ]; then
+        echo "Failed to initialize NVML: Driver/library version mismatch"
+        echo "NVML library version: $library"
+        exit 18
     elif [ -n "$list" ]; then
         header='' query index,name,uuid | sed -E 's/^(\S+), (.*), (\S+)$/GPU \1: \2 (UUID: \3)/'
     elif [ ${#gpus[@]} = 0 ]; then

@@ -8,7 +8,20 @@ from harness import standin
 
 pytestmark = pytest.mark.vm
 
-DOCKER = ("store", "warm", "ahead", "life", "crash", "input", "build", "preflight", "waiting", "holders", "words")
+DOCKER = (
+    "store",
+    "rollback",
+    "warm",
+    "ahead",
+    "life",
+    "crash",
+    "input",
+    "build",
+    "preflight",
+    "waiting",
+    "holders",
+    "words",
+)
 """Scripts that run under docker with runc."""
 
 PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"),)

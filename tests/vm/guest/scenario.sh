@@ -32,7 +32,7 @@ set_up() {
     if [ -z "$image" ]; then
         image=/images/stand-in
         common+=(-v $orders:$orders:ro)
-        lay_over
+        lay_over $image ro
     fi
     case $runtime:$image in
     docker:/*) docker_image "$image" ;;
@@ -40,27 +40,30 @@ set_up() {
     esac
 }
 
-# The stand-in's modules and programs, and the checkout's sources if shared, over the image's root, read-only.
+# lay_over FOLDER OPTIONS: the stand-in's modules and programs, and the checkout's sources if shared, over the image's
+# root.
 lay_over() {
     local layers=/images/driver name
     for name in layer sources; do
-        [ ! -d /mnt/$name ] || {
-            mkdir -p "/tmp/$name" && cp -a "/mnt/$name/." "/tmp/$name"
-            layers=/tmp/$name:$layers
-        }
+        [ -d "/tmp/$name" ] || [ ! -d /mnt/$name ] || { mkdir -p "/tmp/$name" && cp -a "/mnt/$name/." "/tmp/$name"; }
+        [ ! -d "/tmp/$name" ] || layers=/tmp/$name:$layers
     done
-    mkdir -p $image && mount -t overlay -o ro,lowerdir="$layers" stand-in $image
+    mkdir -p "$1" && mount -t overlay -o "$2,lowerdir=$layers" stand-in "$1"
 }
 
+# docker_image FOLDER [TAG VERSION]: have an image of that folder, and name it in $image.
 # Importing an image takes minutes where the processor is emulated. So Docker gets an empty one, and its only layer is
 # covered by the folder: what a container then sees is that folder by overlay2, as with any image.
 docker_image() {
     local layer
+    image=driver:${2:-test}
     start_docker
-    tar -cf - -T /dev/null | docker import --change "ENV DRIVER_VERSION=$driver" - driver:test >/dev/null
-    layer=$(docker image inspect --format '{{.GraphDriver.Data.UpperDir}}' driver:test)
+    # A file of its own, since two layers with the same content would be one.
+    : >"/tmp/${2:-test}.layer"
+    tar -cf - -C /tmp "${2:-test}.layer" |
+        docker import --change "ENV DRIVER_VERSION=${3:-$driver}" - "$image" >/dev/null
+    layer=$(docker image inspect --format '{{.GraphDriver.Data.UpperDir}}' "$image")
     mount --bind "$1" "$layer"
-    image=driver:test
 }
 
 # As an image comes to a node. Containers are started by the digest of its configuration, which names the content of
