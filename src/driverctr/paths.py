@@ -82,11 +82,6 @@ class Paths:
         return self.root / "usr/share/driverctr/image.json"
 
     @property
-    def substitutes(self) -> Path:
-        """Where what stands in place of our own userspace is put together."""
-        return self.root / "opt/driverctr/former"
-
-    @property
     def kernel_hook(self) -> Path:
         """What the host's package manager runs after it installed a kernel, if the user mounted its folder."""
         return self.root / "run/kernel/postinst.d/update-nvidia-driver"

@@ -1,6 +1,7 @@
 """Another version's userspace in place of ours: nothing of ours shows, everything else does, and nothing is left."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ class Stage:
     def copy_out(self, item: Item, target: Path) -> None:
         target.write_bytes((self.old / item.path).read_bytes())
 
-    def put(self) -> tuple[Path, dict[str, Path]]:
+    def put(self) -> dict[str, Path]:
         return self.substitute.put(self.ours, self.theirs, self.copy_out)
 
     @property
@@ -66,7 +67,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_each_folder_shows_theirs_and_all_that_is_no_drivers(stage: Stage) -> None:
-    place, substitutes = stage.put()
+    substitutes = stage.put()
     assert names(substitutes[LIBRARIES]) == {
         f"libnvidia-ml.so.{OLD}",
         "libnvidia-ml.so.1",
@@ -82,7 +83,7 @@ def test_each_folder_shows_theirs_and_all_that_is_no_drivers(stage: Stage) -> No
     assert (substitutes["usr/bin"] / "bash").stat().st_mode & 0o7777 == 0o2755
     assert names(substitutes[f"{GSP}/{OLD}"]) == {"gsp_ga10x.bin"} and names(substitutes[f"{GSP}/{NEW}"]) == set()
     assert substitutes["etc/ld.so.cache"].read_text() == "theirs\n"
-    assert all(path.is_relative_to(place) for path in substitutes.values())
+    assert all(path.is_relative_to(stage.substitute.place) for path in substitutes.values())
     assert (stage.paths.root / "usr/bin/nvidia-smi").read_text() == f"smi {NEW}", "our own root is not changed"
 
 
@@ -92,7 +93,7 @@ def test_programs_of_ours_find_theirs_but_the_firmware_is_for_the_driver_root_al
 
 
 def test_the_driver_root_shows_theirs(stage: Stage, log: Log) -> None:
-    _, substitutes = stage.put()
+    substitutes = stage.put()
     DriverRoot(stage.paths, log, stage.kernel).export(substitutes=substitutes)
     shown = {target.removeprefix("run/nvidia/driver/") for target in targets(stage.kernel, "run/nvidia/driver/")}
     assert {*BOUND, f"{GSP}/{OLD}", f"{GSP}/{NEW}"} <= shown
@@ -101,11 +102,11 @@ def test_the_driver_root_shows_theirs(stage: Stage, log: Log) -> None:
 
 
 def test_taken_back_nothing_is_left(stage: Stage) -> None:
-    place, _ = stage.put()
+    stage.put()
     stage.kernel.add("usr/share/users-own", 77)
-    stage.substitute.take_back(place)
-    assert stage.bound == ["usr/share/users-own"] and not place.exists()
-    stage.substitute.take_back(place)
+    stage.substitute.take_back()
+    assert stage.bound == ["usr/share/users-own"] and targets(stage.kernel, "mnt") == []
+    stage.substitute.take_back()
 
 
 @pytest.mark.parametrize("end", [DriverError(Code.NO_MODULES, "damaged"), KeyboardInterrupt()])
@@ -115,14 +116,14 @@ def test_whatever_ends_it_half_way_leaves_nothing(stage: Stage, end: BaseExcepti
 
     with pytest.raises(type(end)):
         stage.substitute.put(stage.ours, stage.theirs, copy_out)
-    assert stage.bound == [] and names(stage.paths.substitutes) == set()
+    assert stage.bound == [] and targets(stage.kernel, "mnt") == []
 
 
 def test_a_library_cache_that_cannot_be_made_is_no_end_with_half_of_it(stage: Stage, fake_bin: FakeBin) -> None:
     fake_bin.add("ldconfig", "exit 1")
     with pytest.raises(DriverError, match="ldconfig"):
         stage.put()
-    assert stage.bound == [] and names(stage.paths.substitutes) == set()
+    assert stage.bound == [] and targets(stage.kernel, "mnt") == []
 
 
 def test_a_full_disk_is_told_with_what_it_takes(stage: Stage) -> None:
@@ -131,23 +132,23 @@ def test_a_full_disk_is_told_with_what_it_takes(stage: Stage) -> None:
 
     with pytest.raises(DriverError, match=f"the userspace of {OLD} cannot be put in place") as full:
         stage.substitute.put(stage.ours, stage.theirs, copy_out)
-    assert full.value.code is Code.NO_SPACE and "Free" in full.value.remedy
+    assert full.value.code is Code.NO_SPACE and "in memory" in full.value.remedy
 
 
 def test_a_mount_that_is_refused_is_told(stage: Stage) -> None:
     stage.kernel.refuse["mount"] = errno.EPERM
     with pytest.raises(DriverError) as failed:
         stage.put()
-    assert failed.value.code is Code.MOUNT_FAILED and names(stage.paths.substitutes) == set()
+    assert failed.value.code is Code.MOUNT_FAILED and stage.bound == []
 
 
-def test_what_an_earlier_start_left_goes_once_nothing_shows_it(stage: Stage) -> None:
-    left, _ = stage.put()
-    place, substitutes = stage.put()
-    substitute.sweep(stage.paths, substitutes)
-    assert place.is_dir() and not left.exists()
-    substitute.sweep(stage.paths, {})
-    assert list(stage.paths.substitutes.iterdir()) == []
+def test_it_can_be_put_again_while_the_driver_root_shows_the_first(stage: Stage, log: Log) -> None:
+    DriverRoot(stage.paths, log, stage.kernel).export(substitutes=stage.put())
+    shown = targets(stage.kernel, "run/nvidia/driver/usr")
+    shutil.rmtree(stage.substitute.place)  # the fake kernel hides nothing by a mount
+    stage.put()
+    assert shown and targets(stage.kernel, "run/nvidia/driver/usr") == shown
+    assert stage.bound == sorted(BOUND) and targets(stage.kernel, "mnt") == [substitute.PLACE]
 
 
 def test_folders_inside_others_come_with_them() -> None:
@@ -156,7 +157,7 @@ def test_folders_inside_others_come_with_them() -> None:
 
 def test_firmware_of_the_version_that_returns_is_found_where_it_was_put(stage: Stage, paths: Paths, log: Log) -> None:
     make_tree(paths.root, {"sys/module/firmware_class/parameters/path": "\n", "host/lib": None})
-    _, substitutes = stage.put()
+    substitutes = stage.put()
     stage.kernel.add("usr/lib/firmware", 90)
     make_tree(paths.root / firmware.PEEK, {"usr/lib/firmware": None, "lib": "-> usr/lib"})
     data = firmware.place(paths, OLD, log=log, source=substitutes[f"{GSP}/{OLD}"], calls=stage.kernel)
@@ -165,5 +166,5 @@ def test_firmware_of_the_version_that_returns_is_found_where_it_was_put(stage: S
 
 
 def test_a_listing_of_nothing_substitutes_nothing_but_hides_ours(stage: Stage) -> None:
-    _, substitutes = stage.substitute.put(stage.ours, Listing(OLD, "debian-amd64", ()), stage.copy_out)
+    substitutes = stage.substitute.put(stage.ours, Listing(OLD, "debian-amd64", ()), stage.copy_out)
     assert "nvidia-smi" not in names(substitutes["usr/bin"]) and "bash" in names(substitutes["usr/bin"])

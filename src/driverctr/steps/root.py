@@ -42,12 +42,8 @@ class DriverRoot:
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Slide our root in place of whatever is there; ld.so.cache, which neighbours read, came with the image."""
-        undo = driverroot.export(tools.paths, log=tools.runner.log, substitutes=gained.substitutes)
-        if tools.paths.substitutes.is_dir():
-            from driverctr.userspace import substitute
-
-            substitute.sweep(tools.paths, gained.substitutes)
-        return Outcome(undo, gained)
+        log, substitutes = tools.runner.log, gained.substitutes
+        return Outcome(driverroot.export(tools.paths, log=log, substitutes=substitutes), gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unmount it if it is ours."""

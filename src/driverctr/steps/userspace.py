@@ -1,7 +1,6 @@
 """The userspace of the version that returns, in place of our own; planned only where that is another version."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
@@ -29,15 +28,15 @@ class Userspace:
         assert former is not None and former.userspace is not None and store is not None
         kept = Userspaces(store)
         propagation.settle(tools.paths)
-        place, substitutes = Substitute(tools.paths, tools.runner, Syscalls()).put(
+        substitutes = Substitute(tools.paths, tools.runner, Syscalls()).put(
             listing.read(tools.paths.root),
             former.userspace,
             lambda item, target: kept.copy_out(item, target, tools.signals.check),
         )
-        return Outcome({"place": str(place)}, replace(gained, substitutes=substitutes))
+        return Outcome({}, replace(gained, substitutes=substitutes))
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Our own serves again."""
         from driverctr.userspace.substitute import Substitute
 
-        Substitute(tools.paths, tools.runner, Syscalls()).take_back(Path(data["place"]))
+        Substitute(tools.paths, tools.runner, Syscalls()).take_back()

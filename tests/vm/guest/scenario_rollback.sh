@@ -102,6 +102,7 @@ if scenario "with it the former version returns whole"; then
     of_version $old rolled
     before=$(loads)
     remove rolled
+    check "without its container the driver root is still whole" chroot $root nvidia-smi
     bring_up once-more "${keep[@]}"
     check "what failed is not tried again in this boot" is "$(loads)" "$before"
     check "it says so" said once-more "degraded: rolled back"
@@ -136,6 +137,8 @@ if scenario "what was kept and is damaged is no way back"; then
     start later -- driverctr plan
     check "plan" is "$(exit_of later)" 0
     check "it is not promised again" said later "rollback is impossible: no userspace of $old"
+    start forgets -- driverctr unload
+    check "unload forgets what failed" is "$(exit_of forgets)" 0
     loads_again
     nothing_left
 fi
