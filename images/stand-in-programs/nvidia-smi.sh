@@ -18,7 +18,7 @@ version=
 [ ! -e /sys/module/nvidia/version ] || version=$(</sys/module/nvidia/version)
 shopt -s nullglob
 gpus=(/proc/driver/nvidia/gpus/*)
-libraries=(/usr/lib/*-linux-gnu/libnvidia-ml.so.[0-9][0-9][0-9].*)
+libraries=(/usr/lib/"$HOSTTYPE"-linux-gnu/libnvidia-ml.so.[0-9][0-9][0-9].*)
 library=${libraries[0]##*.so.}
 fields='' list='' header=1 with_units=1
 
