@@ -182,7 +182,8 @@ def verify(tools: Tools, arguments: argparse.Namespace) -> int:
     wrong = store.verify()
     for seen in wrong:
         sys.stdout.write(f"{'newer' if seen.newer else 'damaged'}: {seen.reason}\n")
-    damaged = Userspaces(store).verify()
+    kept = Userspaces(store)
+    damaged = kept.verify(*kept.all())
     sys.stdout.writelines(f"damaged: {reason}\n" for reason in damaged)
     sys.stdout.write(f"{len(store.entries())} entries are whole\n")
     return Code.STORE_UNUSABLE.exit_status if damaged or any(not seen.newer for seen in wrong) else 0

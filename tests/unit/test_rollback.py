@@ -23,7 +23,7 @@ from driverctr.modules.userspaces import Userspaces
 from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName, make
-from driverctr.steps import Gained
+from driverctr.steps import Gained, unload
 from driverctr.steps import userspace as steps_userspace
 from driverctr.steps.markers import Publish
 from driverctr.steps.userspace import Userspace
@@ -281,3 +281,19 @@ def test_the_operators_digest_is_not_said_of_another_version(life: Life, paths: 
     assert (paths.run / markers.CONTAINER).exists() and not (paths.run / markers.DIGEST).exists()
     Publish().apply(tools, planned, facts(), Gained())
     assert (paths.run / markers.DIGEST).read_text() == "12\n"
+
+
+def test_the_way_back_is_hashed_while_the_former_driver_still_serves(
+    life: Life, paths: Paths, kept: Userspaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unload, "check_free", lambda tools: {})
+    monkeypatch.setattr(unload, "free", lambda tools: None)
+    listed = kept.find(OLD, PLATFORM)
+    former = replace(OLD_RETURNS, userspace=listed, is_loaded=True)
+    known = facts(stack=CORE, supply=replace(facts().supply, former=former, store=kept.store))
+    planned = PlannedStep(StepName.UNLOAD, "")
+    unload.Unload().apply(life.start.tools, planned, known, Gained())
+    assert "rollback is impossible" not in life.log
+    kept.file(listed.items[1]).write_text("x" * listed.items[1].size)
+    unload.Unload().apply(life.start.tools, planned, known, Gained())
+    assert f"does not load, rollback is impossible: {kept.file(listed.items[1])} is not" in life.log

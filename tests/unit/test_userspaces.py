@@ -201,9 +201,9 @@ def test_what_nothing_pins_is_given_up_but_not_what_it_shares(kept: Userspaces, 
 
 def test_every_file_is_hashed_by_verify(kept: Userspaces, tmp_path: Path) -> None:
     found = keep(kept, tmp_path / "root", NEW)
-    assert kept.verify() == ()
+    assert kept.verify(*kept.all()) == ()
     kept.file(found.items[0]).write_text("x" * found.items[0].size)
-    (damage,) = kept.verify()
+    (damage,) = kept.verify(*kept.all())
     assert f"is not the {found.items[0].path} of {NEW}" in damage and kept.all() == ()
 
 

@@ -163,15 +163,19 @@ class Userspaces:
             files.remove(*(path for path in files.entries(self.folder / FILES) if path.name not in named))
         return tuple(gone)
 
-    def verify(self) -> tuple[str, ...]:
-        """Hash everything; what is damaged is named, and removed, so that it is kept anew. Raises DriverError."""
+    def verify(self, *listings: Listing) -> tuple[str, ...]:
+        """Hash all of some versions; what is damaged is named, and removed, so that it is kept anew.
+
+        Raises DriverError (store-unusable).
+        """
         damaged: dict[str, str] = {}
-        for each in self.all():
+        for each in listings:
             for digest, item in each.files.items():
                 if digest not in damaged and not self._is_there(item):
                     damaged[digest] = f"{self.file(item)} is not the {item.path} of {each.driver_version}"
-        with self.store.told("written"), self.store.alone():
-            files.remove(*(self.folder / FILES / digest for digest in damaged))
+        if damaged:
+            with self.store.told("written"), self.store.alone():
+                files.remove(*(self.folder / FILES / digest for digest in damaged))
         return tuple(damaged.values())
 
 

@@ -151,12 +151,24 @@ class Unload:
             return Outcome(None, gained)
         settle(tools)
         check_free(tools)
+        self.check_way_back(tools, facts)
         lost = self.read_state(tools, facts)
         free(tools)
         for line in lost:
             tools.runner.log.warning(f"lost with the modules: {line}")
         unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())
         return Outcome(None, replace(gained, unloaded=unloaded, lost=lost))
+
+    def check_way_back(self, tools: Tools, facts: Facts) -> None:
+        """What is kept to return to another version is hashed while that still serves; what is damaged is told now."""
+        former, store = facts.supply.former, facts.supply.store
+        if former is None or former.userspace is None or store is None or not former.is_loaded:
+            return
+        from driverctr.modules.userspaces import Userspaces
+
+        for damage in Userspaces(store).verify(former.userspace):
+            wanted = facts.wish.driver_version
+            tools.runner.log.warning(f"if {wanted} does not load, rollback is impossible: {damage}")
 
     def read_state(self, tools: Tools, facts: Facts) -> tuple[str, ...]:
         """What the unload will lose; nvidia-smi of our image can tell only with modules of its own version."""
