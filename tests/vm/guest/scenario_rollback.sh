@@ -89,6 +89,7 @@ if scenario "with it the former version returns whole"; then
     check "the store can be listed" is "$(exit_of lists)" 0
     check "with its size" said lists "userspace of $old: "
     length=$(daemon_length)
+    container "$runtime" kill kept >/dev/null
     remove kept
     does_not_load
     bring_up rolled "${keep[@]}" -e DRIVER_CONFIG_DIGEST=13
@@ -101,6 +102,7 @@ if scenario "with it the former version returns whole"; then
     check "the driver root is exported again" wait_for 60 test -e $root/usr/bin/nvidia-smi
     of_version $old rolled
     before=$(loads)
+    container "$runtime" kill rolled >/dev/null
     remove rolled
     check "without its container the driver root is still whole" chroot $root nvidia-smi
     bring_up once-more "${keep[@]}"
