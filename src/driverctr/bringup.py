@@ -41,6 +41,9 @@ STEPS: tuple[Step, ...] = (
 OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
 """What no other source of modules can cure."""
 
+OF_THE_BUILD = (Code.UNKNOWN_SYMBOL, Code.WRONG_KERNEL)
+"""What modules built here and now may cure: those that came from elsewhere were built against another kernel."""
+
 OF_THE_NODE = (Code.NO_SPACE, Code.NODE_FILE)
 """What no other modules can cure either, and what tells nothing of those in hand."""
 
@@ -177,7 +180,7 @@ class BringUp:
         """What is known after a step could not do its part; raises the error where nothing else can be tried."""
         if error.code is Code.STUCK or self.looks >= MOST_LOOKS:
             raise error
-        if planned.name is StepName.MODULES and error.code not in OF_THE_USER:
+        if planned.name is StepName.MODULES and (error.code not in OF_THE_USER or planned.alternative == Source.REMOTE):
             self.learned = (*self.learned, Observation(StepName.MODULES, planned.alternative, error))
             return replace(facts, observations=(*facts.observations, self.learned[-1]))
         if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
@@ -189,19 +192,25 @@ class BringUp:
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
         """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
 
+        A build may where they were made against another kernel, and nothing served before that could return at once.
         Where something else is left, all is taken back and looked at anew. Raises the first error of that kind where
         nothing is.
         """
         self.failure = self.failure or error
         loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
-        refused = [other for other in Source if other is not Source.LAST_GOOD] if loaded_anew else [source]
+        unfit = loaded_anew and source is not Source.BUILD and error.code in OF_THE_BUILD
+        if unfit:
+            self.set_aside(facts, error)
+        one_of_many = unfit and not (facts.supply.former and facts.supply.former.record)
+        all_new = loaded_anew and not one_of_many
+        refused = [other for other in Source if other is not Source.LAST_GOOD] if all_new else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
         self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
         self.tools.runner.log.error(
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
-        if loaded_anew:
+        if all_new:
             self.remember(facts, error)
         try:
             self.rewind()
@@ -210,6 +219,14 @@ class BringUp:
                 raise
             raise self.first_cause(stays) from stays
         return self.look()
+
+    def set_aside(self, facts: Facts, error: DriverError) -> None:
+        """An entry of the store that the kernel does not take is not taken by the next start either."""
+        store, build = facts.supply.store, self.gained.build
+        if store is None or build is None or build.key is None:
+            return
+        if build.module_set.folder.is_relative_to(store.folder):
+            store.reject(build.key, error.message)
 
     @property
     def pending(self) -> str:

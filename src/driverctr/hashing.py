@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import mmap
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 
@@ -109,15 +110,22 @@ def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
 
 def _in_store(store: str, version: str) -> list[str]:
     """Entries for this very kernel, by the texts that their keys hold."""
-    wanted = [f'"{text}"' for text in (os.uname().release, os.uname().version, version) if text]
+    wanted = [f'"{text}"'.encode() for text in (os.uname().release, os.uname().version, version) if text]
     found = []
     with contextlib.suppress(OSError):
         for name in os.listdir(f"{store}/entries"):
-            with open(f"{store}/entries/{name}/key.json", encoding="utf-8", errors="replace") as file:
-                key = file.read(LARGEST_KEY)
-            if all(text in key for text in wanted):
+            if all(text in _read_key(f"{store}/entries/{name}/key.json") for text in wanted):
                 found.append(f"{store}/entries/{name}")
     return found
+
+
+def _read_key(path: str) -> bytes:
+    """What a regular file begins with, b"" for all else: nobody has vouched for the store yet. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, LARGEST_KEY) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
 
 
 def _on_disk(modules: str, version: str) -> list[str]:

@@ -26,6 +26,7 @@ from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
 from driverctr.health import Health
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
+from driverctr.modules.ondisk import check_file
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
 from driverctr.pending import Pending, ReloadDue
@@ -135,6 +136,8 @@ class Start:
         if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
             return
         try:
+            for name in gained.parameters:
+                check_file(gained.module_set.modules[name], self.tools.hashes)
             furnish(self.tools, gained.module_set, tuple(gained.parameters))
         except DriverError as error:
             self.tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
@@ -216,7 +219,7 @@ def sweep(paths: Paths) -> None:
 
 
 def build(tools: Tools, kernel_release: str | None, output: Path | None) -> ModuleSet:
-    """Have the modules for a kernel in a folder, built unless they are there already; raises DriverError."""
+    """Build the modules for a kernel into a folder; raises DriverError."""
     tools.signals.install()
     become_subreaper()
     described = image.read(tools.paths.root)

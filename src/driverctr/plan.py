@@ -120,6 +120,10 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     wish = facts.wish
     wanted = f"driver {wish.driver_version} ({wish.module_type} modules) for kernel {wish.kernel_release}"
     modules_step, modules_check = _plan_modules(config, facts, build_allowed)
+    if modules_step.alternative == Source.BUILD and len(modules_step.alternatives_left) > 1:
+        hindered = next(filter(preflight.is_refused, preflight.judge_build(facts)), None)
+        if hindered:
+            modules_step, modules_check = _plan_modules(config, facts, build_allowed, hindered.evidence)
     source = modules_step.alternative
     kept = facts.supply.kept.get(Source(source)) if source else None
     substituted = facts.supply.former.userspace if source == Source.LAST_GOOD and facts.supply.former else None
@@ -143,10 +147,12 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     return Plan(wanted, steps, (*judged, modules_check), pending)
 
 
-def _plan_modules(config: Config, facts: Facts, build_allowed: bool) -> tuple[PlannedStep, Check]:
+def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: str = "") -> tuple[PlannedStep, Check]:
+    """The first place left; `hindered` says why a build could not be, where another place is left."""
     refused = facts.refusals(StepName.MODULES)
     set_aside = {Source(seen.alternative): seen.error.message for seen in refused}
     set_aside = _leave_aside(config, facts, build_allowed) | set_aside
+    set_aside |= {Source.BUILD: hindered} if hindered else {}
     left = [source for source in Source if source not in set_aside]
     chosen = left[0] if left else None
     step = PlannedStep(

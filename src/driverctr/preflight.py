@@ -55,8 +55,13 @@ def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = Tru
     checks = [check(config, facts) for check in CHECKS]
     checks += [check_in_use(facts, unloading=unloading), check_rollback(facts, unloading=unloading)]
     if building:
-        checks += [check_disk(facts), check_memory(facts), check_headers(facts)]
+        checks += judge_build(facts)
     return tuple(checks)
+
+
+def judge_build(facts: Facts) -> tuple[Check, ...]:
+    """The checks of a build alone."""
+    return check_disk(facts), check_memory(facts), check_headers(facts)
 
 
 def is_refused(check: Check) -> bool:

@@ -22,7 +22,7 @@ from tests.unit.remote_server import Server, served
 
 RELEASE = "6.1.0-56-amd64"
 KEY = Key("535.309.01", "open", "11" * 32, "x86_64", RELEASE, "#1 SMP Debian 6.1.192-2", "ab" * 20)
-QUICK = Limits(connect=0.5, silence=0.4, documents=1.2, files=1.5, attempts=3, first_pause=0.05)
+QUICK = Limits(connect=1, silence=1, documents=3, files=4, attempts=3, first_pause=0.05)
 """Bounds for servers that do nothing but keep us waiting."""
 PATIENT = Limits(connect=20, silence=20, documents=60, files=60, attempts=3, first_pause=0.05)
 """Bounds for servers that answer, on a machine that does other work."""

@@ -73,6 +73,16 @@ def test_an_authority_of_the_environment_is_believed(
     assert replace(remote, environment={variable: str(certificate)}).find(KEY).key == KEY
 
 
+def test_folders_of_authorities_may_be_a_list(pushed: Pushed, server: Server, log: Log, tmp_path: Path) -> None:
+    remote = replace(node(server.url, pushed.public, log), environment={"SSL_CERT_DIR": f"/nowhere:{tmp_path}"})
+    with pytest.raises(DriverError, match="not believed") as error:
+        remote.find(KEY)
+    assert error.value.code is Code.REMOTE_FAILED
+    with pytest.raises(DriverError, match="SSL_CERT_DIR=/nowhere:/neither: no such file") as error:
+        replace(remote, environment={"SSL_CERT_DIR": "/nowhere:/neither"}).find(KEY)
+    assert error.value.code is Code.BAD_SETTING
+
+
 def test_a_certificate_that_nobody_vouches_for_is_told_at_once(pushed: Pushed, server: Server, log: Log) -> None:
     with pytest.raises(DriverError, match=r"not believed: .*certificate verify failed.*self.signed") as error:
         node(server.url, pushed.public, log).find(KEY)

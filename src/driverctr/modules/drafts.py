@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from driverctr.modules.entry import BUILD_LOG, Entry
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
 from driverctr.modules.locks import Wait
-from driverctr.modules.ondisk import set_folder
+from driverctr.modules.ondisk import check_complete, set_folder
 from driverctr.modules.store import Store, check
 from driverctr.records import frozen
 
@@ -40,9 +40,17 @@ class Draft:
 
 
 def keep(
-    make: Callable[[], AbstractContextManager[Draft]], key: Key, store: Store | None, folder: Path, wait: Wait, log: Log
+    make: Callable[[], AbstractContextManager[Draft]],
+    key: Key,
+    store: Store | None,
+    folder: Path,
+    wait: Wait,
+    log: Log,
+    names: Sequence[str] = (),
 ) -> Build:
     """Make a set once for its key: in the store, unless another process does or has done so, which is waited for.
+
+    `names` are the modules it must have.
 
     Without a store, or where it cannot be used, which is told in the log, the set is kept below `folder`. `wait` lets
     seconds pass and may raise. Raises DriverError as `make` does, and no-space or build-failed where nothing can be
@@ -55,9 +63,10 @@ def keep(
             except DriverError as error:
                 log.warning(f"store: {error}")
                 store = None
-        if store is not None and (found := find_whole(store, key)):
+        if store is not None and (found := find_whole(store, key, names=names)):
             return Build(found.module_set, found.key)
         draft = stack.enter_context(make())
+        check_complete(draft.module_set, names)
         wanted = draft.key or key
         if store is not None:
             try:
@@ -68,17 +77,25 @@ def keep(
         return Build(publish(draft, set_folder(folder, key.wish)), wanted)
 
 
-def find_whole(store: Store, key: Key, look_up: Callable[[Store, Key], Entry] = Store.find) -> Entry | None:
-    """The entry of a key, looked at file by file; what is damaged is set aside."""
+def find_whole(
+    store: Store, key: Key, look_up: Callable[[Store, Key], Entry] = Store.find, names: Sequence[str] = ()
+) -> Entry | None:
+    """The entry of a key, looked at file by file; what is damaged, or lacks one of `names`, is set aside."""
     try:
         found = look_up(store, key)
-        try:
-            return check(found.folder)
-        except DriverError as error:
-            store.set_aside(found.key, error.message)
     except DriverError as error:
         store.log.debug(f"store: {error.message}")
-    return None
+        return None
+    try:
+        check_complete(found.module_set, names)
+    except DriverError as error:
+        store.reject(found.key, error.message)
+        return None
+    try:
+        return check(found.folder)
+    except DriverError as error:
+        store.set_aside(found.key, error.message)
+        return None
 
 
 @contextmanager
@@ -105,18 +122,18 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     files.remove_abandoned(path for path in parent.glob(f"{SCRATCH}*") if path.is_dir())
     with ExitStack() as stack:
-        folder = claim_folder(parent, stack)
+        folder = claim_folder(parent, SCRATCH, stack)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield folder
 
 
-def claim_folder(parent: Path, stack: ExitStack) -> Path:
-    """A new folder, claimed for as long as the stack lasts; raises OSError.
+def claim_folder(parent: Path, prefix: str, stack: ExitStack) -> Path:
+    """A new folder of a name of its own, claimed for as long as the stack lasts; raises OSError.
 
     Another process that looks for abandoned ones may take it away before it is claimed.
     """
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with suppress(FileNotFoundError), ExitStack() as claim:
             claim.enter_context(files.claimed(folder))
             if folder.is_dir():
@@ -129,12 +146,14 @@ def publish(draft: Draft, target: Path) -> ModuleSet:
 
     Raises DriverError (build-failed, no-space) where the folder cannot be written; then the stage is removed.
     """
-    made = draft.module_set
-    stage = target.parent / f".{target.name}.stage-{os.getpid()}"
+    made, prefix = draft.module_set, f".{target.name}.stage-"
     try:
-        files.remove_abandoned(target.parent.glob(f".{target.name}.stage-*"))
-        stage.mkdir(parents=True)
-        with files.claimed(stage):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_abandoned(target.parent.glob(f"{prefix}*"))
+        with ExitStack() as stack:
+            stage = claim_folder(target.parent, prefix, stack)
+            stack.callback(shutil.rmtree, stage, ignore_errors=True)
+            stage.chmod(0o755)
             published = {name: replace(module, file=stage / f"{name}.ko") for name, module in made.modules.items()}
             for name, module in made.modules.items():
                 shutil.move(module.file, published[name].file)
@@ -152,7 +171,5 @@ def publish(draft: Draft, target: Path) -> ModuleSet:
             f"the modules cannot be stored in {target}: {error.strerror or error}",
             "Give it a writable folder with 150 MB to spare (--output)",
         ) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
     final = {name: replace(module, file=target / f"{name}.ko") for name, module in made.modules.items()}
     return replace(made, folder=target, modules=final)

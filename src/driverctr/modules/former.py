@@ -81,8 +81,8 @@ class Past:
                 if former.record is not None:
                     return former
                 gone = gone or former
-            elif stored:
-                return gone if self._is_wanted(stored[0]) else Former(stored[0])
+            elif others := [seen for seen in stored if not self._is_wanted(seen)]:
+                return Former(others[0])
         return gone
 
     def _good_ones(self) -> Sequence[Good]:

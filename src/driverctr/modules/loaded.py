@@ -15,6 +15,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts.modules import CORE, LoadedModule
 from driverctr.modules import ModuleSet, Wish, elf, key, manifest_document, parse_manifest
 from driverctr.modules.key import Key
+from driverctr.modules.ondisk import check_complete
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -93,6 +94,7 @@ def judge(
             Code.NO_MODULES, f"the modules loaded are none of our builds (build-id {core.build_id[:12] or 'unknown'})"
         )
     missing = tuple(name for name in names if _kernel_name(name) not in stack)
+    check_complete(build.module_set, names)
     lacking = [name for name in missing if not build.module_set.modules[name].file.is_file()]
     if lacking:
         raise DriverError(Code.NO_MODULES, f"{', '.join(lacking)} is not loaded, and the file of that build is gone")

@@ -1,7 +1,7 @@
 """The provider of sets that lie on disk, in the image or mounted: `<folder>/<kernel>/<driver>-<type>/`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from driverctr import hashing
@@ -60,6 +60,16 @@ def check_described(found: ModuleSet, wish: Wish) -> None:
                 f"not for {wish.kernel_release}",
                 "Give modules built for this kernel (`nvidia-driver build --kernel`), or let `init` build them",
             )
+
+
+def check_complete(found: ModuleSet, names: Sequence[str]) -> None:
+    """Compare a set with the modules that are wanted of it; raises DriverError (no-modules)."""
+    if lacking := [name for name in names if name not in found.modules]:
+        raise DriverError(
+            Code.NO_MODULES,
+            f"{found.folder} has no {', '.join(lacking)}",
+            "Give a whole set of modules, or let `init` build one",
+        )
 
 
 def verify(found: ModuleSet, meanwhile: Callable[[], None], hashes: Hashes | None = None) -> None:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def locate(paths: Paths, config: Config) -> Path:
             f"there is no store: neither {folder} nor the folder it lies in is there",
             f"Mount a folder of the host at {config.store_dir.parent}, and no restart builds again",
         )
-    return folder.resolve()
+    return Path(os.path.realpath(folder))
 
 
 def _resolve_as_far(root: Path, inside: Path) -> Path:
@@ -225,15 +225,19 @@ class Store:
 
         One that is whole stays: somebody replaced it since the damage was seen.
         """
-        self._set_aside(self._place(key), reason)
+        self._set_aside(self._place(key), reason, self._undamaged)
 
-    def _set_aside(self, folder: Path, reason: str) -> None:
+    def reject(self, key: Key, reason: str) -> None:
+        """Take an entry away that is whole and does not serve; where it cannot be moved, that is logged."""
+        self._set_aside(self._place(key), reason, lambda folder: self._move_aside(folder, reason))
+
+    def _set_aside(self, folder: Path, reason: str, judge: Callable[[Path], object]) -> None:
         try:
             with self.alone():
                 if os.path.lexists(folder):
-                    self._undamaged(folder)
+                    judge(folder)
         except (OSError, DriverError) as error:
-            self.log.warning(f"store: {folder} is damaged ({reason}) and stays: {error}")
+            self.log.warning(f"store: {folder} stays ({reason}): {error}")
 
     def verify(self) -> tuple[Refused, ...]:
         """Compare every file of every entry with its manifest; what is wrong is returned, what is damaged set aside.
@@ -249,14 +253,14 @@ class Store:
                     newer = error.code is Code.STORE_UNUSABLE
                     wrong.append(Refused(seen.folder, error.message, newer))
                     if not newer:
-                        self._set_aside(seen.folder, error.message)
+                        self._set_aside(seen.folder, error.message, self._undamaged)
         return tuple(wrong)
 
     def _move_aside(self, folder: Path, reason: str) -> None:
         former = sorted(files.entries(self.folder / ASIDE), key=_number)
         target = self.folder / ASIDE / f"{folder.name}-{_number(former[-1]) + 1 if former else 1}"
         folder.rename(target)
-        self.log.warning(f"store: {folder.name[:12]} is damaged and set aside in {target}: {reason}")
+        self.log.warning(f"store: {folder.name[:12]} is set aside in {target}: {reason}")
         if not target.is_symlink():
             with suppress(OSError):
                 (target / REASON).write_text(f"{reason}\n")

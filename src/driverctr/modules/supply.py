@@ -1,10 +1,11 @@
 """Where the wished modules can be had, the kernel among the places: each found, or refused with the reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 
 from driverctr.config import Config
-from driverctr.errors import DriverError
+from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import KernelFacts
 from driverctr.facts.modules import LoadedModule
 from driverctr.log import Log
@@ -12,7 +13,7 @@ from driverctr.modules import Source, Wish, failures, key, loaded
 from driverctr.modules.former import Former, Past
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build, Loaded, Record
-from driverctr.modules.ondisk import OnDisk
+from driverctr.modules.ondisk import OnDisk, check_complete
 from driverctr.modules.store import Store, locate
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -43,6 +44,17 @@ class Supply:
         return self.former.record if self.former else None
 
 
+@contextmanager
+def noted(refusals: dict[Source, DriverError], source: Source) -> Iterator[None]:
+    """A place that cannot be asked, or whose files go while it is asked, has nothing: the next one is asked."""
+    try:
+        yield
+    except DriverError as error:
+        refusals[source] = error
+    except OSError as error:
+        refusals[source] = DriverError(Code.NO_MODULES, f"{error.filename}: {error.strerror}")
+
+
 @frozen
 class Search:
     """What is looked for, and where; `names` are the modules to be loaded, as modprobe calls them."""
@@ -67,24 +79,21 @@ class Search:
         except DriverError as error:
             refusals[Source.REMOTE] = refusals[Source.BUILD] = error
         store = None
-        try:
+        with noted(refusals, Source.STORE):
             store = Store.open(locate(self.paths, self.config), self.log, self.config.store_max_size)
             if wanted is not None:
                 found = store.find(wanted)
+                check_complete(found.module_set, self.names)
                 builds[Source.STORE] = Build(found.module_set, found.key)
-        except DriverError as error:
-            refusals[Source.STORE] = error
-        try:
-            builds[Source.ON_DISK] = Build(OnDisk(self.config.modules_dir).find(self.wish))
-        except DriverError as error:
-            refusals[Source.ON_DISK] = error
+        with noted(refusals, Source.ON_DISK):
+            on_disk = OnDisk(self.config.modules_dir).find(self.wish)
+            check_complete(on_disk, self.names)
+            builds[Source.ON_DISK] = Build(on_disk)
         record = loaded.read(self.paths)
         candidates = [*builds.values(), *([record.build] if record else [])]
         fitting = [build for build in candidates if build.fits(self.wish, wanted)]
-        try:
+        with noted(refusals, Source.LOADED):
             kept[Source.LOADED] = loaded.judge(self.paths, self.stack, fitting, self.names, self.wish)
-        except DriverError as error:
-            refusals[Source.LOADED] = error
         past = Past(self.paths, self.image, self.wish, wanted, self.kernel, self.names, store)
         former = self._find_former(past, record, kept.get(Source.LOADED))
         if former is not None and former.record is not None and former.is_loaded:

@@ -228,11 +228,14 @@ class Web:
         """Whose certificates are believed; raises DriverError (bad-setting) for a path that is not there."""
         for name in CA_VARIABLES:
             if path := self._environment.get(name):
-                if not Path(path).exists():
+                # A folder may be a list of them (SSL_CTX_load_verify_locations(3)); the first that is there is taken.
+                places = path.split(":") if name == "SSL_CERT_DIR" else [path]
+                there = next((place for place in places if Path(place).exists()), None)
+                if there is None:
                     raise DriverError(
                         Code.BAD_SETTING, f"{name}={path}: no such file or folder", f"Correct {name}, or leave it out"
                     )
-                return path
+                return there
         return True
 
 

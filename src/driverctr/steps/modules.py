@@ -12,7 +12,7 @@ from driverctr.errors import DriverError
 from driverctr.modules import ModuleSet, Source, elf
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
-from driverctr.modules.ondisk import verify
+from driverctr.modules.ondisk import check_file, verify
 from driverctr.modules.supply import Supply
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
@@ -81,6 +81,8 @@ class Modules:
         """Take the planned alternative; its DriverError is an observation, and the plan is made again."""
         source = Source(planned.alternative)
         if kept := facts.supply.kept.get(source):
+            for name in kept.missing:
+                check_file(kept.build.module_set.modules[name], tools.hashes)
             check_parameters(tools, kept.build.module_set, facts.to_load)
             return Outcome(
                 None, replace(gained, build=kept.build, source=source, kept=kept, parameters=kept.parameters)
@@ -113,6 +115,7 @@ class Modules:
             tools.config.modules_dir,
             tools.signals.sleep,
             tools.runner.log,
+            facts.to_load,
         )
 
     def _verify(self, tools: Tools, supply: Supply, build: Build) -> None:

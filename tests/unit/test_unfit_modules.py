@@ -1,0 +1,170 @@
+"""Modules that do not fit, are not whole, or cannot be asked for: each costs a build at most, never the start."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from driverctr import config as settings
+from driverctr import files, survey
+from driverctr.config import Config
+from driverctr.errors import Code, DriverError
+from driverctr.hashing import begin_early
+from driverctr.log import Log
+from driverctr.modules import ModuleSet, Source, drafts, pins
+from driverctr.modules.drafts import Draft
+from driverctr.modules.former import Former
+from driverctr.modules.loaded import Build, Loaded, Record
+from driverctr.modules.pins import Good
+from driverctr.modules.store import Store
+from driverctr.modules.supply import Search, Supply
+from driverctr.node import Room
+from driverctr.paths import Paths
+from driverctr.plan import PlannedStep, StepName, make
+from driverctr.steps import Gained
+from driverctr.steps.modules import Modules
+from tests.unit.conftest import make_tree
+from tests.unit.good_node import GOOD_NODE, facts
+from tests.unit.stored import said
+from tests.unit.test_lifecycle import FORWARD, Life
+from tests.unit.test_lifecycle import life as life
+from tests.unit.test_module_keys import IMAGE, KERNEL
+from tests.unit.test_store_start import WANTED, search
+from tests.unit.test_store_start import config as config
+from tests.unit.test_store_start import store as store
+from tests.unit.test_warm_start import LOADED, NAMES, WISH, ask, insert, judge
+from tests.unit.test_warm_start import made as made
+
+UNFIT = DriverError(Code.UNKNOWN_SYMBOL, "modprobe nvidia failed: disagrees about version of symbol module_layout")
+UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
+
+
+def test_modules_made_for_another_kernel_give_way_to_a_build(life: Life) -> None:
+    life.steps[StepName.LOAD].once = UNFIT
+    life.start.way_up.run()
+    first = FORWARD[: FORWARD.index("load") + 1]
+    assert life.told == [*first, *UNDONE, "modules:build", *FORWARD[2:]]
+
+
+def test_what_a_build_cannot_cure_is_not_built_again(life: Life) -> None:
+    life.steps[StepName.LOAD].once = DriverError(Code.NO_DEVICE, "no device")
+    with pytest.raises(DriverError, match="no device"):
+        life.start.way_up.run()
+    assert "modules:build" not in life.told
+
+
+def test_what_served_before_returns_at_once_and_no_build_is_waited_for(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = facts(supply=replace(facts().supply, former=Former(Record(LOADED, {}), is_loaded=True)))
+    monkeypatch.setattr(survey, "survey", lambda *_: there)
+    life.steps[StepName.LOAD].once = UNFIT
+    life.start.way_up.run()
+    assert "modules:last-good" in life.told and "modules:build" not in life.told
+
+
+def test_an_entry_that_the_kernel_does_not_take_is_set_aside(life: Life, store: Store, made: ModuleSet) -> None:
+    entry = store.publish(WANTED, made, None, {})
+    life.start.way_up.gained = Gained(build=Build(entry.module_set, entry.key), source=Source.STORE)
+    life.start.way_up.set_aside(facts(supply=Supply(store=store)), UNFIT)
+    assert store.entries() == () and "module_layout" in said(store.log)
+
+
+def test_whatever_keeps_the_remote_folder_from_being_asked_costs_a_build(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "survey", lambda *_: facts(supply=Supply()))
+    environment = {"REMOTE_URL": "http://127.0.0.1:9", "REMOTE_PUBLIC_KEY": "/keys/public.pem"}
+    tools = replace(life.start.tools, config=settings.load(environment))
+    life.start.tools = life.start.way_up.tools = tools
+    life.steps[StepName.MODULES].failures["remote"] = DriverError(Code.BAD_SETTING, "/keys/public.pem: no such file")
+    life.start.way_up.run()
+    assert life.told[:3] == ["withdraw", "modules:remote", "modules:build"]
+
+
+def test_a_set_that_lacks_a_module_is_refused_and_replaced(
+    paths: Paths, config: Config, store: Store, made: ModuleSet, tmp_path: Path, log: Log
+) -> None:
+    store.publish(WANTED, made, None, {})
+    names = (*NAMES, "nvidia-modeset")
+    found = Search(paths, config, IMAGE, WISH, KERNEL, {}, names).look()
+    assert Source.STORE not in found.builds and "has no nvidia-modeset" in found.refusals[Source.STORE].message
+    whole = replace(made, modules={**made.modules, "nvidia-modeset": made.modules["nvidia"]})
+
+    def keep(module_set: ModuleSet) -> Build:
+        draft = nullcontext(Draft(module_set, {}))
+        return drafts.keep(lambda: draft, WANTED, store, tmp_path / "sets", lambda seconds: None, log, names)
+
+    with pytest.raises(DriverError, match="has no nvidia-modeset"):
+        keep(made)
+    assert "nvidia-modeset" in keep(whole).module_set.modules
+
+
+def test_a_loaded_driver_is_not_one_of_a_set_that_lacks_what_is_wanted(paths: Paths, made: ModuleSet) -> None:
+    insert(paths, *NAMES)
+    with pytest.raises(DriverError, match="has no nvidia-modeset"):
+        judge(paths, made, names=(*NAMES, "nvidia-modeset"))
+
+
+def test_a_store_that_leads_nowhere_or_fails_to_answer_is_told(
+    paths: Paths, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (paths.root / "var/lib/driverctr/store").symlink_to("store")
+    assert search(paths, config).refusals[Source.STORE].code is Code.STORE_UNUSABLE
+
+    def stale(*_: object) -> Store:
+        raise OSError(116, "Stale file handle", "/var/lib/driverctr")
+
+    monkeypatch.setattr(Store, "open", stale)
+    assert "Stale file handle" in search(paths, config).refusals[Source.STORE].message
+
+
+def test_a_build_that_has_no_room_leaves_the_word_to_what_served_before() -> None:
+    full = replace(GOOD_NODE, room=Room(Path("/var/tmp"), disk=1, memory=4 * 10**9, headers="the host's"))
+    plain = settings.load({})
+    nowhere = make(plain, facts(node=full, supply=Supply()))
+    assert [blocker.code for blocker in nowhere.blockers] == [Code.NO_SPACE]
+    former = Former(Record(LOADED, {}))
+    there = make(plain, facts(node=full, supply=Supply(former=former)))
+    assert there.blockers == () and there.steps[1].alternative == Source.LAST_GOOD
+    assert "0.0 GB free in /var/tmp" in there.why_not(StepName.MODULES, Source.BUILD)
+    roomy = make(plain, facts(supply=Supply(former=former)))
+    assert roomy.steps[1].alternative == Source.BUILD
+
+
+def test_what_served_before_what_is_wanted_is_offered_too(
+    paths: Paths, config: Config, store: Store, made: ModuleSet
+) -> None:
+    older = replace(WANTED, source_sha256="33" * 32)
+    for key, words in ((older, ()), (WANTED, ("NVreg_Shown=1",))):
+        store.publish(key, made, None, {})
+        pins.record_good(store.folder, Good(key, {"nvidia": words, "nvidia-uvm": ()}))
+    ask(paths, "NVreg_Shown=1")
+    found = search(paths, config).former
+    assert found is not None and found.record is not None and found.record.build.key == older
+
+
+def test_a_file_of_the_store_that_is_none_keeps_no_start_waiting(tmp_path: Path) -> None:
+    (tmp_path / "store/entries/aa").mkdir(parents=True)
+    os.mkfifo(tmp_path / "store/entries/aa/key.json")
+    begin_early({"STORE_DIR": str(tmp_path / "store"), "MODULES_DIR": str(tmp_path)}, str(tmp_path))
+
+
+def test_a_module_that_is_loaded_beside_a_driver_is_hashed_too(life: Life, made: ModuleSet) -> None:
+    file = made.modules["nvidia-uvm"].file
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    known = facts(supply=Supply(kept={Source.LOADED: Loaded(Build(made), missing=("nvidia-uvm",))}))
+    planned = PlannedStep(StepName.MODULES, "", Source.LOADED)
+    with pytest.raises(DriverError, match=r"nvidia-uvm\.ko is not the file"):
+        Modules().apply(life.start.tools, planned, known, Gained())
+
+
+def test_two_that_publish_to_one_place_leave_each_other_their_stages(made: ModuleSet, tmp_path: Path) -> None:
+    target = tmp_path / "sets/wanted"
+    other = target.parent / f".wanted.stage-{os.getpid()}"
+    make_tree(other, {"nvidia.ko": "of another container"})
+    with files.claimed(other):
+        assert drafts.publish(Draft(made, {}), target).folder == target
+    assert (other / "nvidia.ko").read_text() == "of another container"
