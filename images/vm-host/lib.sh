@@ -74,7 +74,9 @@ run_container() {
     shift
     if [ "$runtime" = docker ]; then
         start_docker || return
-        container docker run --detach --privileged --network=host --name "$name" "${arguments[@]}" "$image" "$@"
+        # The words are the whole command, also of an image that has an entrypoint.
+        container docker run --detach --privileged --network=host --entrypoint= --name "$name" "${arguments[@]}" \
+            "$image" "$@"
     else
         _container_storage /var/lib/containers
         container "$runtime" run --detach --privileged --network=host --log-driver=k8s-file --name "$name" \

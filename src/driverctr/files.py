@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -40,16 +39,18 @@ def copy_atomic(source: Path, target: Path, mode: int = 0o644) -> None:
 def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
     """A file to be written that takes the place of `path` at the end of the block; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    # Named before it is made: a signal that ends us in between leaves nothing.
+    partial = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        partial.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -41,7 +41,7 @@ if scenario "settings and files that make no sense"; then
 3|DRIVER_VERSION=535.230.02, but this image holds the userspace of 535.309.01|DRIVER_VERSION=535.230.02 nvidia-driver init
 3|is not a driver version|DRIVER_VERSION=$(printf 'caf\351') nvidia-driver init
 3|KERNEL_MODULE_TYPE='closed' is not one of auto, open, proprietary|KERNEL_MODULE_TYPE=closed nvidia-driver init
-10|no open module sourceKERNEL_MODULE_TYPE=open nvidia-driver load
+10|no open module source|KERNEL_MODULE_TYPE=open nvidia-driver load
 3|--max-threads='0' is not a whole number from 1 to 4096|nvidia-driver init -m 0
 3|--max-threads='x' is not|nvidia-driver init --max-threads x
 3|--max-threads='100000' is not|nvidia-driver init -m 100000

@@ -37,7 +37,7 @@ if scenario "pushed by one node, fetched and believed by a cold one"; then
     check "an entry is pushed" is "$(exit_of pushes)" 0
     python3 -m http.server --directory /tmp/remote 8080 >/tmp/http.log 2>&1 &
     mv $store /tmp/warm
-    remote=(--network host -e REMOTE_URL=http://127.0.0.1:8080 -e "REMOTE_PUBLIC_KEY=$(logs makes | tail -n 1)")
+    remote=(-e REMOTE_URL=http://127.0.0.1:8080 -e "REMOTE_PUBLIC_KEY=$(logs makes | tail -n 1)")
     bring_up cold "${not_on_disk[@]}" "${remote[@]}" -v /dev/null:/usr/bin/gcc-12:ro
     check "it fetched them" said cold "fetch the modules from http://127.0.0.1:8080"
     check "and built nothing" fails said cold "build:"
