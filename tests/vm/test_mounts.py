@@ -36,7 +36,7 @@ def _make(to: Path, sources: str) -> None:
 
 @pytest.mark.parametrize(
     ("kernel", "runtime"),
-    [("6.1", "podman-crun"), ("6.1", "podman-runc"), ("6.1", "docker"), ("6.12", "podman-crun")],
+    [("6.1", "podman-crun"), ("6.1", "podman-runc"), ("6.1", "docker"), ("6.12", "podman-crun"), ("6.12", "docker")],
 )
 def test_driver_root(kernel: str, runtime: str) -> None:
     """One tree, never a gap, no secret, nothing left: whatever was there before."""

@@ -87,6 +87,21 @@ def host_layers() -> int:
     return len(mounttable.layers(mounttable.read(), DRIVER))
 
 
+# Reads a file of the root it runs from, and imports from it, when it is told to end.
+FROM_THE_ROOT = """
+import signal, sys
+def end(*_):
+    import json
+    open("/etc/debian_version").read()
+    print("went on", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("running", flush=True)
+while True:
+    signal.pause()
+"""
+
+
 def leftovers() -> list[str]:
     """Mounts below /run/nvidia, as the host sees them."""
     return [mount.target for mount in mounttable.read() if mount.target.startswith(f"{RUN}/")]
@@ -152,16 +167,23 @@ def firmware_below_a_mount(a: Container) -> None:
 
 
 def succession(a: Container, b: Container) -> None:
-    """A publishes again and again; B takes over while A lives; what A does then harms nothing; B goes."""
+    """A publishes again and again; B takes over while A lives; what A does then harms nothing; B goes.
+
+    Who runs from the root of before the swaps goes on.
+    """
     a.do("export")
     check_tree(a)
-    with watched("20 swaps, then another container"):
-        a.do("export", 20)
+    user = subprocess.Popen(["chroot", str(DRIVER), "python3", "-c", FROM_THE_ROOT], stdout=subprocess.PIPE, text=True)
+    assert user.stdout is not None and user.stdout.readline() == "running\n"
+    with watched("100 swaps, then another container"):
+        a.do("export", 100)
         check_tree(a)
         b.do("export")
         check_tree(b)
         a.do("withdraw")
         check_tree(b)
+    user.terminate()
+    assert (user.stdout.read(), user.wait()) == ("went on\n", 0)
     (MOFED / "later").mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "later", str(MOFED / "later")], check=True)
     (MOFED / "later/file").touch()
