@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from driverctr import nextkernels
+from driverctr import instance, nextkernels
 from driverctr.errors import Code, DriverError
 from driverctr.facts import installed, kernel, limits
 from driverctr.facts.hostroot import host_roots
@@ -32,12 +32,15 @@ FIRST_VICTIM = "1000"
 """proc_pid_oom_score_adj(5): where memory runs out, this goes before anything that serves."""
 
 
-def update(tools: Tools, wanted: str) -> Path | None:
+def update(tools: Tools, wanted: str, *, beside: bool = False) -> Path | None:
     """Have the modules for a kernel before it boots; the folder they lie in, None where no kernel is to come.
 
-    Nothing is loaded, and a driver that serves is left alone. Raises DriverError.
+    Nothing is loaded, and a driver that serves is left alone; `beside` its container we end when that does. Raises
+    DriverError.
     """
     tools.signals.install()
+    if beside:
+        instance.end_with_it(tools.paths)
     become_subreaper()
     release = choose(tools, wanted)
     if release is None:
