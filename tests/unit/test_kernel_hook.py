@@ -30,7 +30,11 @@ class Hook:
         for tool in TOOLS:
             (fake_bin.folder / tool).symlink_to(str(shutil.which(tool)))
         text = kernelhook.SCRIPT.read_text()
-        for name, path in (("pid_file", "/run/nvidia/nvidia-driver.pid"), ("proc", "/proc"), ("cgroups", "/sys/fs/cgroup")):
+        for name, path in (
+            ("pid_file", "/run/nvidia/nvidia-driver.pid"),
+            ("proc", "/proc"),
+            ("cgroups", "/sys/fs/cgroup"),
+        ):
             assert f"\n{name}={path}\n" in text
             text = text.replace(f"\n{name}={path}\n", f"\n{name}={getattr(self, name)}\n")
         self.script = folder / "update-nvidia-driver"

@@ -34,6 +34,8 @@ from driverctr.records import frozen
 ENTRIES, STAGE, LOCKS, ASIDE = FOLDERS = ("entries", "stage", "locks", "aside")
 ALONE = "change"
 """The lock of who adds an entry or takes one away, held for moments only."""
+AHEAD = "ahead"
+"""The lock of who builds for a kernel that does not run yet: one at a time."""
 REASON = "reason"
 """The file in a folder set aside that says why."""
 
@@ -136,18 +138,24 @@ class Store:
             )
 
     @contextmanager
-    def building(self, key: Key, wait: Wait) -> Iterator[None]:
+    def building(self, key: Key, wait: Wait, *, ahead: bool = False) -> Iterator[None]:
         """One builder of a key at a time: the block begins when no other builds it, so look again in it.
 
-        `wait` lets seconds pass and may raise. Raises DriverError (store-unusable, no-space).
+        Who builds `ahead` waits before that for every other who does. `wait` lets seconds pass and may raise. Raises
+        DriverError (store-unusable, no-space).
         """
 
         def tell(holder: str) -> None:
             self.log.info(f"store: {key.wish} is being built by {holder}; waiting for it")
 
+        def tell_turn(holder: str) -> None:
+            self.log.info(f"store: modules for another kernel are being built by {holder}; waiting for it")
+
         with ExitStack() as stack:
             with self._told("locked"):
                 self._make()
+                if ahead:
+                    stack.enter_context(locks.held(self.folder / LOCKS / AHEAD, wait, tell_turn))
                 stack.enter_context(locks.held(self.folder / LOCKS / key.digest, wait, tell))
             yield
 
