@@ -172,7 +172,7 @@ class Store:
                 shutil.copyfile(log_path, stage / BUILD_LOG)
             entry.write_documents(Description(key, replace(draft, folder=stage, modules=copies), provenance), stage)
             published = self.place(stage, key)
-        self._make_room(published)
+        self.make_room({published.key.digest})
         return published
 
     @contextmanager
@@ -305,11 +305,12 @@ class Store:
                 found.folder.rename(away)
             shutil.rmtree(away, ignore_errors=True)
 
-    def _make_room(self, published: Entry) -> None:
+    def make_room(self, published: Collection[str]) -> None:
+        """Give up what was used least recently beyond `max_bytes`, not what was just published; trouble is logged."""
         if self.max_bytes is None:
             return
         try:
-            for gone in self.prune(self.max_bytes, {published.key.digest}):
+            for gone in self.prune(self.max_bytes, published):
                 self.log.info(f"store: {gone}, {gone.size >> 20} MB, was used least recently and is given up")
         except DriverError as error:
             self.log.warning(f"store: nothing is given up: {error}")
