@@ -2,19 +2,20 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from driverctr import nextkernels
-from driverctr.errors import Code, DriverError
-from driverctr.facts import installed, kernel, limits
+from driverctr import instance, nextkernels, node, prebuild, preflight
+from driverctr.errors import Code, DriverError, of_os
+from driverctr.facts import installed, kernel, limits, mounttable
 from driverctr.facts.hostroot import host_roots
 from driverctr.files import write_kernel
-from driverctr.modules import ModuleSet, pins
-from driverctr.modules.drafts import find_whole
+from driverctr.modules import ModuleSet, locks, pins
+from driverctr.modules.drafts import Draft, find_whole, publish
 from driverctr.modules.entry import Entry
-from driverctr.modules.ondisk import OnDisk, verify
+from driverctr.modules.ondisk import OnDisk, set_folder, verify
 from driverctr.modules.store import Store, locate
 from driverctr.nextkernels import Coming
 from driverctr.run import become_subreaper
@@ -31,13 +32,22 @@ LOWEST = 19
 FIRST_VICTIM = "1000"
 """proc_pid_oom_score_adj(5): where memory runs out, this goes before anything that serves."""
 
+SET_DISK = 150_000_000
+"""Bytes that a set of modules takes where it stays, and where it is copied to (measured with 535: 70 MB)."""
 
-def update(tools: Tools, wanted: str) -> Path | None:
+LOCK = ".update.lock"
+"""In MODULES_DIR, where there is no store: one build ahead at a time."""
+
+
+def update(tools: Tools, wanted: str, *, beside: bool = False) -> Path | None:
     """Have the modules for a kernel before it boots; the folder they lie in, None where no kernel is to come.
 
-    Nothing is loaded, and a driver that serves is left alone. Raises DriverError.
+    Nothing is loaded, and a driver that serves is left alone; `beside` its container we end when that does. Raises
+    DriverError.
     """
     tools.signals.install()
+    if beside:
+        instance.end_with_it(tools.paths)
     become_subreaper()
     release = choose(tools, wanted)
     if release is None:
@@ -49,8 +59,8 @@ def update(tools: Tools, wanted: str) -> Path | None:
     try:
         store = Store.open(locate(tools.paths, tools.config), log, tools.config.store_max_size)
     except DriverError as error:
-        log.warning(f"{error.message}: kept in {tools.config.modules_dir} instead")
-        return on_disk(tools, coming).folder
+        log.warning(f"{error.message}: the modules are kept in {tools.config.modules_dir} instead")
+        return on_disk(tools, coming)
     return in_store(tools, store, coming)
 
 
@@ -81,29 +91,137 @@ def give_way(tools: Tools) -> Tools:
 
 
 def in_store(tools: Tools, store: Store, coming: Coming) -> Path:
-    """The modules of that kernel: those that are there and whole, else built now; pinned until the kernel has run."""
-    with store.building(coming.key, tools.signals.sleep):
-        found = find_whole(store, coming.key, nextkernels.look_up)
-        if found is not None:
-            store.touch(found.key)
-        else:
-            found = fetch(tools, store, coming) or build(tools, store, coming)
+    """The modules of that kernel: those that are there and whole, else made now; pinned until the kernel has run.
+
+    Who finds them there waits for nobody. Raises DriverError.
+    """
+    found = find_whole(store, coming.key, nextkernels.look_up)
+    if found is None:
+        with store.building(coming.key, tools.signals.sleep, ahead=True):
+            found = find_whole(store, coming.key, nextkernels.look_up) or make(tools, store, coming)
+    store.touch(found.key)
     if not coming.kernel.running:
         pins.pin_next(store.folder, found.key)
-        forget_removed(tools, store)
+    there = frozenset(each.release.text for each in installed.read(tools.paths))
+    prebuild.forget_removed(store.folder, there, tools.runner.log)
     tools.runner.log.info(f"the modules for kernel {coming.kernel.release} are ready in {found.folder}")
     return found.folder
 
 
-def fetch(tools: Tools, store: Store, coming: Coming) -> Entry | None:
-    """What the remote folder has for that kernel, None if nothing; raises DriverError for the store's own trouble."""
+def make(tools: Tools, store: Store, coming: Coming) -> Entry:
+    """Have the modules made, and publish them; raises DriverError."""
+    with store.stage() as stage:
+        check_place(stage)
+    with obtained(tools, coming) as draft:
+        return store.publish(draft.key or coming.key, draft.module_set, draft.log_path, draft.provenance)
+
+
+def on_disk(tools: Tools, coming: Coming) -> Path:
+    """The modules in MODULES_DIR, made now unless they are there and whole; raises DriverError."""
+    folder, log = tools.config.modules_dir, tools.runner.log
+
+    def tell(holder: str) -> None:
+        log.info(f"modules in {folder} are being built by {holder}; waiting for it")
+
+    found = find_on_disk(tools, coming)
+    if found is None:
+        with ExitStack() as stack:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locks.held(folder / LOCK, tools.signals.sleep, tell))
+            except OSError as error:
+                raise of_os(f"MODULES_DIR={folder} cannot be written to", error) from error
+            found = find_on_disk(tools, coming)
+            if found is None:
+                check_place(folder)
+                found = publish(stack.enter_context(obtained(tools, coming)), set_folder(folder, coming.wish))
+    if is_mounted(tools, folder):
+        log.info(f"the modules for kernel {coming.kernel.release} are ready in {found.folder}")
+    else:
+        log.warning(
+            f"the modules for kernel {coming.kernel.release} lie in {found.folder}, which goes with this container: "
+            f"mount a folder of the host at {tools.config.store_dir.parent} or {folder}, and they stay"
+        )
+    return found.folder
+
+
+def find_on_disk(tools: Tools, coming: Coming) -> ModuleSet | None:
+    """The set in MODULES_DIR, if it is whole."""
+    try:
+        found = OnDisk(tools.config.modules_dir).find(coming.wish)
+        verify(found, meanwhile=lambda: None)
+    except DriverError as error:
+        tools.runner.log.info(f"not there yet: {error.message}")
+        return None
+    return found
+
+
+def is_mounted(tools: Tools, folder: Path) -> bool:
+    """Whether a folder is another filesystem's than the container's own root."""
+    try:
+        place = mounttable.visible(mounttable.read(tools.paths.root), folder.resolve())
+    except OSError:
+        return False
+    return place is not None and place.target != "/"
+
+
+def check_place(folder: Path) -> None:
+    """Before anything is made: will there be room where it is to stay? Raises DriverError (no-space)."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return
+    free = status.f_bavail * status.f_frsize
+    if free < SET_DISK:
+        raise DriverError(
+            Code.NO_SPACE,
+            f"{free / 1e6:.0f} MB free in {folder}, and a set of modules takes {SET_DISK / 1e6:.0f} MB",
+            "Free space there (`driverctr store prune`), or use a larger volume",
+        )
+
+
+@contextlib.contextmanager
+def obtained(tools: Tools, coming: Coming) -> Iterator[Draft]:
+    """What the remote folder has for that kernel, else what is built now; in scratch, for the length of the block.
+
+    Raises DriverError as a build does.
+    """
     with ExitStack() as stack:
         try:
             draft = stack.enter_context(fetched(tools, coming.key))
         except DriverError as error:
             tools.runner.log.info(f"not fetched: {error.message}")
-            return None
-        return store.publish(draft.key or coming.key, draft.module_set, None, draft.provenance)
+            draft = stack.enter_context(built(tools, coming))
+        yield draft
+
+
+@contextlib.contextmanager
+def built(tools: Tools, coming: Coming) -> Iterator[Draft]:
+    """What is built now; it never begins where init would not begin a build. Raises DriverError.
+
+    Where nothing told the kernel's version before the build, its headers from packages have told it now.
+    """
+    check_room(tools, coming)
+    check_headers(tools, coming)
+    version = coming.key.kernel_version
+    builds = replace(builder(tools, coming.image, tools.config.modules_dir), kernel_version=version)
+    with builds.draft(coming.wish) as draft:
+        made = draft.module_set.kernel_version
+        if version and not made:
+            tools.runner.log.warning(f"built with headers of an unknown build, for the kernel {version}")
+        elif not made:
+            tools.runner.log.warning(
+                "nothing tells which build of that kernel is installed: its boot may not take these modules"
+            )
+        provenance = {**draft.provenance, "made": "before the kernel ran"}
+        yield replace(draft, key=replace(coming.key, kernel_version=version or made), provenance=provenance)
+
+
+def check_room(tools: Tools, coming: Coming) -> None:
+    """What preflight asks before a build: a node that serves is not to be filled up. Raises DriverError."""
+    for check in preflight.check_room(node.read_room(tools.paths, coming.wish)):
+        if check.code is not None and preflight.is_refused(check):
+            raise DriverError(check.code, check.evidence, check.remedy)
 
 
 def check_headers(tools: Tools, coming: Coming) -> None:
@@ -119,41 +237,3 @@ def check_headers(tools: Tools, coming: Coming) -> None:
             f"the host's headers for {release} are of the build {there}, the kernel installed is {version}",
             f"Install the headers of {release} in the kernel's own package version",
         )
-
-
-def build(tools: Tools, store: Store, coming: Coming) -> Entry:
-    """Build, and publish; raises DriverError.
-
-    Where nothing told the kernel's version before the build, its headers from packages have told it now.
-    """
-    log = tools.runner.log
-    check_headers(tools, coming)
-    with builder(tools, coming.image, tools.config.modules_dir).draft(coming.wish) as draft:
-        made = draft.module_set.kernel_version
-        version = coming.key.kernel_version or made
-        if made != version:
-            log.warning(f"built with headers of {made or 'an unknown build'}, for the kernel {version}")
-        elif not version:
-            log.warning("nothing tells which build of that kernel is installed: its boot may not take these modules")
-        provenance = {**draft.provenance, "made": "before the kernel ran"}
-        return store.publish(replace(coming.key, kernel_version=version), draft.module_set, draft.log_path, provenance)
-
-
-def forget_removed(tools: Tools, store: Store) -> None:
-    """Modules for a kernel that is on the host no more need not be kept; where the host is not seen they are."""
-    there = {each.release.text for each in installed.read(tools.paths)}
-    for release in pins.read(store.folder).next:
-        if there and release not in there:
-            pins.unpin_next(store.folder, release)
-            tools.runner.log.info(f"kernel {release} is on the host no more: its modules may go")
-
-
-def on_disk(tools: Tools, coming: Coming) -> ModuleSet:
-    """The set in MODULES_DIR, built unless it is there and whole; raises DriverError."""
-    try:
-        found = OnDisk(tools.config.modules_dir).find(coming.wish)
-        verify(found, meanwhile=lambda: None)
-    except DriverError as error:
-        tools.runner.log.info(f"not there yet: {error.message}")
-        return builder(tools, coming.image, tools.config.modules_dir).find(coming.wish)
-    return found

@@ -61,9 +61,12 @@ def sweep(*folders: Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder for the length of the block: `remove_abandoned` then knows that its maker lives. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def claimed(path: Path) -> Iterator[None]:
+    """Hold a folder or file for the length of the block: `remove_abandoned` then knows that its maker lives.
+
+    Raises OSError.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -71,16 +74,33 @@ def claimed(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_abandoned(folders: Iterable[Path]) -> None:
-    """Remove folders whose maker (`claimed`) is no more."""
-    for folder in folders:
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Remove folders and files whose maker (`claimed`) is no more."""
+    for path in paths:
         with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
             finally:
                 os.close(handle)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or folders of one filesystem change places at once; raises OSError where it cannot do that.
+
+    renameat2(2) with RENAME_EXCHANGE (linux/fs.h), in glibc since 2.28.
+    """
+    import ctypes
+
+    at_cwd, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), ctypes.c_uint(rename_exchange)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def sync(*paths: Path) -> None:

@@ -1,9 +1,12 @@
-"""The driver container that runs, for a verb beside it: its settings and its log."""
+"""The driver container that runs, for a verb beside it: its settings, its log and its end."""
 
 import contextlib
 import io
 import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -30,6 +33,27 @@ def environment(paths: Paths) -> Mapping[str, str]:
         f"--like-running: no driver container that we can see holds {paths.pid_file}",
         "Leave --like-running out, and give the settings in the environment",
     )
+
+
+def end_with_it(paths: Paths) -> None:
+    """Have SIGTERM sent to our main thread as soon as it ends, or now where it has: no runtime knows that we are its.
+
+    The host's hook brings us into a container without being its child (pidfd_open(2), `nsenter`).
+    """
+    us, found = threading.get_ident(), pid(paths)
+    try:
+        watched = os.pidfd_open(found) if found is not None else None
+    except ProcessLookupError:
+        watched = None
+    if watched is None or pid(paths) != found:
+        signal.pthread_kill(us, signal.SIGTERM)
+        return
+
+    def watch() -> None:
+        select.select([watched], [], [])
+        signal.pthread_kill(us, signal.SIGTERM)
+
+    threading.Thread(target=watch, name="container", daemon=True).start()
 
 
 def log_stream(paths: Paths) -> TextIO:

@@ -5,6 +5,7 @@
 # then builds its modules for that kernel, so that the next boot finds them. No installation fails because of it.
 pid_file=/run/nvidia/nvidia-driver.pid
 proc=/proc
+cgroups=/sys/fs/cgroup
 release=${1-}
 
 say() { printf 'update-nvidia-driver: %s\n' "$*" >&2; }
@@ -25,6 +26,16 @@ holder() {
     done <"$proc/locks"
 }
 
+# Enter the control groups of the container, in each hierarchy (cgroups(7); 0 is who writes): what bounds the container
+# then bounds the build, and what ends all of the container ends it.
+join_groups() {
+    while IFS=: read -r _ controllers group; do
+        hierarchy=$cgroups/${controllers#name=}
+        [ -n "$controllers" ] || [ ! -d "$cgroups/unified" ] || hierarchy=$cgroups/unified
+        echo 0 >"$hierarchy$group/cgroup.procs"
+    done <"$proc/$pid/cgroup"
+}
+
 [ -n "$release" ] || leave 'called without a kernel release: nothing is built'
 [ -e "$pid_file" ] || leave "no driver container runs: the next one builds its modules for kernel $release when it starts"
 pid=$(holder)
@@ -39,10 +50,14 @@ printf '%s\n' "$command" | grep -qE '^(.*/)?(nvidia-driver|driverctr)$' ||
 command -v nsenter >/dev/null || leave 'nsenter (util-linux) is missing: nothing is built'
 
 say "building the NVIDIA driver's modules for kernel $release in the driver container (pid $pid)"
-# In its mount and PID namespace, with its settings and nothing of the package manager's environment.
-if env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$(command -v nsenter)" \
-    -t "$pid" -m -p -- nvidia-driver update --like-running --kernel "$release" </dev/null >&2; then
-    say "the NVIDIA driver's modules are ready for kernel $release"
+# In its mount and PID namespace, with its settings and nothing of the package manager's environment. The program ends
+# when the container does, and says itself where the modules are.
+if (
+    join_groups || say "not all bounds of the container hold for the build"
+    exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$(command -v nsenter)" \
+        -t "$pid" -m -p -- nvidia-driver update --like-running --kernel "$release" </dev/null >&2
+); then
+    say "done for kernel $release"
 else
     say "ERROR: the NVIDIA driver's modules for kernel $release were not built (exit status $?), see above;" \
         'the driver container tries again while it runs, or builds them when that kernel has booted'

@@ -121,7 +121,7 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     wanted = f"driver {wish.driver_version} ({wish.module_type} modules) for kernel {wish.kernel_release}"
     modules_step, modules_check = _plan_modules(config, facts, build_allowed)
     if modules_step.alternative == Source.BUILD and len(modules_step.alternatives_left) > 1:
-        hindered = next(filter(preflight.is_refused, preflight.judge_build(facts)), None)
+        hindered = next(filter(preflight.is_refused, preflight.check_room(facts.node.room)), None)
         if hindered:
             modules_step, modules_check = _plan_modules(config, facts, build_allowed, hindered.evidence)
     source = modules_step.alternative

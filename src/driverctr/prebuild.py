@@ -10,6 +10,7 @@ import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from driverctr import kernelhook
@@ -17,6 +18,7 @@ from driverctr.errors import DriverError
 from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
+from driverctr.modules import pins
 from driverctr.modules.store import Store, locate
 from driverctr.paths import Paths
 from driverctr.run import Background, Runner
@@ -48,8 +50,8 @@ class Try:
 class Prebuild:
     """One look a minute starts what is due. Also a hint, by what the program says (driverctr.hints).
 
-    `environment` has the settings of this start; `wanted` is false where PREBUILD or the store says so. What becomes
-    of each kernel is told by `tell(next_kernels=...)`.
+    `environment` has the settings of this start; `store` is the folder whose entries we see to, None where PREBUILD or
+    the store says so. What becomes of each kernel is told by `tell(next_kernels=...)`.
     """
 
     paths: Paths
@@ -57,7 +59,8 @@ class Prebuild:
     signals: Signals
     tell: Callable[..., None]
     environment: Mapping[str, str] = field(default_factory=dict)
-    wanted: bool = True
+    store: Path | None = None
+    there: frozenset[str] = frozenset()
     tries: dict[str, Try] = field(default_factory=dict)
     child: Background | None = None
     building: str = ""
@@ -82,16 +85,18 @@ class Prebuild:
 
     def look(self) -> None:
         """Start the program for the newest kernel that is due, unless it runs."""
-        if not self.wanted or self.child is not None:
+        if self.store is None or self.child is not None:
             return
         try:
-            found = installed.upcoming(self.paths)
+            there = installed.read(self.paths)
+            found = installed.upcoming(self.paths, there)
             self.trouble = ""
         except (OSError, DriverError) as error:
             if str(error) != self.trouble:
                 self.trouble = str(error)
                 self.log.warning(f"the kernels installed on the host cannot be read: {error}")
             return
+        self._forget_removed(self.store, frozenset(each.release.text for each in there))
         self.tries = {
             each.release.text: self.tries[each.release.text] for each in found if each.release.text in self.tries
         }
@@ -100,6 +105,16 @@ class Prebuild:
                 with self.signals.held():
                     self._start(each)
                 return
+
+    def _forget_removed(self, store: Path, there: frozenset[str]) -> None:
+        """See to the pins whenever other kernels are installed than at the last look; what fails is for the next."""
+        if there == self.there:
+            return
+        try:
+            forget_removed(store, there, self.log)
+            self.there = there
+        except DriverError as error:
+            self.log.debug(f"what is pinned for kernels that were removed stays: {error}")
 
     def _is_due(self, kernel: Installed) -> bool:
         """A kernel not seen before, one whose files or headers were changed, or one whose pause is over."""
@@ -196,11 +211,22 @@ class Prebuild:
             self._output.close()
 
 
+def forget_removed(store: Path, there: frozenset[str], log: Log) -> None:
+    """Modules for a kernel that is on the host no more need not be kept; where the host is not seen they are.
+
+    Raises DriverError (store-unusable).
+    """
+    for release in pins.read(store).next if there else ():
+        if release not in there:
+            pins.unpin_next(store, release)
+            log.info(f"kernel {release} is on the host no more: its modules may go")
+
+
 @contextlib.contextmanager
 def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
     """For as long as a driver serves: the host's hook, and the look-out for kernels that come next."""
-    wanted = tools.config.prebuild and has_store(tools)
-    made = Prebuild(tools.paths, tools.runner, tools.signals, tell, tools.config.given, wanted)
+    store = find_store(tools) if tools.config.prebuild else None
+    made = Prebuild(tools.paths, tools.runner, tools.signals, tell, tools.config.given, store)
     with kernelhook.installed(tools.paths, tools.runner.log):
         try:
             yield made
@@ -208,11 +234,10 @@ def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
             made.stop()
 
 
-def has_store(tools: Tools) -> bool:
-    """Whether what is built now will be there after a boot; why not is said."""
+def find_store(tools: Tools) -> Path | None:
+    """The store's folder, where what is built now will be there after a boot; why it will not is said."""
     try:
-        Store.open(locate(tools.paths, tools.config), tools.runner.log)
+        return Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
     except DriverError as error:
         tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
-        return False
-    return True
+        return None

@@ -12,6 +12,7 @@ from driverctr.facts.gpus import Gpu
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import describe_stuck
 from driverctr.mounts.driverroot import SHARE_IT
+from driverctr.node import Room
 from driverctr.records import frozen
 from driverctr.survey import Facts
 
@@ -55,13 +56,8 @@ def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = Tru
     checks = [check(config, facts) for check in CHECKS]
     checks += [check_in_use(facts, unloading=unloading), check_rollback(facts, unloading=unloading)]
     if building:
-        checks += judge_build(facts)
+        checks += check_room(facts.node.room)
     return tuple(checks)
-
-
-def judge_build(facts: Facts) -> tuple[Check, ...]:
-    """The checks of a build alone."""
-    return check_disk(facts), check_memory(facts), check_headers(facts)
 
 
 def is_refused(check: Check) -> bool:
@@ -250,9 +246,14 @@ def check_rollback(facts: Facts, *, unloading: bool) -> Check:
     return _ok(name, "what served last cannot return", impossible)
 
 
-def check_disk(facts: Facts) -> Check:
+def check_room(room: Room | None) -> list[Check]:
+    """What a build asks of the node, wherever and for whichever kernel it runs."""
+    return [check_disk(room), check_memory(room), check_headers(room)]
+
+
+def check_disk(room: Room | None) -> Check:
     """Whether a build has room on disk."""
-    name, room = "build-disk", facts.node.room
+    name = "build-disk"
     if room is None:
         return _unknown(name, "not looked at: modules were at hand")
     if room.disk is None:
@@ -268,9 +269,9 @@ def check_disk(facts: Facts) -> Check:
     return _ok(name, free)
 
 
-def check_memory(facts: Facts) -> Check:
+def check_memory(room: Room | None) -> Check:
     """Whether a build has memory."""
-    name, room = "build-memory", facts.node.room
+    name = "build-memory"
     if room is None:
         return _unknown(name, "not looked at: modules were at hand")
     free = f"{room.memory / 1e6:.0f} MB of memory"
@@ -284,9 +285,9 @@ def check_memory(facts: Facts) -> Check:
     return _ok(name, free)
 
 
-def check_headers(facts: Facts) -> Check:
+def check_headers(room: Room | None) -> Check:
     """Where a build would have headers from."""
-    name, room = "headers", facts.node.room
+    name = "headers"
     if room is not None and room.headers:
         return _ok(name, room.headers)
     return _unknown(name, "not on the host: whether the package sources have them, only the network can tell")

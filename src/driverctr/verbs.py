@@ -123,7 +123,7 @@ def update(tools: Tools, arguments: argparse.Namespace) -> int:
         )
     from driverctr import ahead
 
-    folder = ahead.update(tools, arguments.kernel)
+    folder = ahead.update(tools, arguments.kernel, beside=arguments.like_running)
     sys.stdout.write(f"{folder}\n" if folder else "")
     return 0
 

@@ -4,12 +4,14 @@ import errno
 import fcntl
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from driverctr import distros
 from driverctr.errors import Code, DriverError
+from driverctr.facts.kernel import version_of_tree
 from driverctr.hashing import sha256
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, Wish
@@ -91,6 +93,20 @@ def test_a_build_goes_into_the_store_with_what_it_was_made_with(built: Built, st
     }
     assert {name: entry.provenance[name] for name in expected} == expected
     assert not list(built.scratch.iterdir()) and not built.folder.exists()
+
+
+def test_headers_of_another_build_of_the_kernel_are_refused_before_anything_is_made(
+    built: Built, fake_bin: FakeBin
+) -> None:
+    known = version_of_tree(built.root / FLAVOUR)
+    assert replace(built, kernel_version=known).find(WISH).kernel_version == known != ""
+    before = compiled(fake_bin)
+    with pytest.raises(DriverError, match=r"are of the build #1 .*, the kernel meant is #2") as refused:
+        replace(built, kernel_version="#2").find(WISH)
+    assert refused.value.code is Code.HEADERS_MISSING and compiled(fake_bin) == before
+    (built.root / FLAVOUR / "include/generated/utsversion.h").unlink(missing_ok=True)
+    (built.root / FLAVOUR / "include/generated/compile.h").unlink(missing_ok=True)
+    assert replace(built, kernel_version="#2").find(WISH)
 
 
 def test_the_second_builder_of_a_key_compiles_nothing(

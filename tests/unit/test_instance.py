@@ -1,6 +1,10 @@
 """The driver container that runs, as a verb beside it sees it: whose settings it has, and where its log goes."""
 
 import os
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from driverctr import config, instance
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.log import Log
 from driverctr.paths import Paths
-from tests.unit.conftest import make_tree
+from driverctr.run import Runner
+from driverctr.signals import Signals
+from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.test_processes import gone, signals
+
+__all__ = ["signals"]
 
 PID = 4711
 
@@ -102,3 +111,35 @@ def test_nothing_is_said_twice_or_into_the_void(paths: Paths, case: str, monkeyp
                 (folder / "fd/2").hardlink_to(ours)
         Log(stream=instance.log_stream(paths)).info("once")
     assert ours.read_text().count("once") == 1
+
+
+@pytest.mark.allow_process("sleep")
+@pytest.mark.parametrize("ending", ["before", "meanwhile"])
+def test_who_is_beside_it_ends_within_a_second_of_its_end_with_all_he_started(
+    paths: Paths, runner: Runner, fake_bin: FakeBin, signals: Signals, ending: str
+) -> None:
+    container = subprocess.Popen(["sleep", "60"])
+    running(paths, pid=container.pid)
+    left = paths.root / "left"
+    fake_bin.add("make", f"/bin/sleep 60 & echo $! >{left}; wait")
+    ended: list[float] = []
+
+    def end() -> None:
+        container.kill()
+        ended.append(time.monotonic())
+        container.wait()
+
+    if ending == "before":
+        end()
+    else:
+        threading.Timer(0.3, end).start()
+    with pytest.raises(Stopped) as stopped:
+        instance.end_with_it(paths)
+        runner.stream(["make"], lambda line: None, limit=30)
+    assert stopped.value.signal_number == signal.SIGTERM and time.monotonic() - ended[0] < 1.0
+    assert ending == "before" or gone(int(left.read_text()))
+
+
+def test_where_none_runs_any_more_who_would_be_beside_it_ends_at_once(paths: Paths, signals: Signals) -> None:
+    with pytest.raises(Stopped):
+        instance.end_with_it(paths)

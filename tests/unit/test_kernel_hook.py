@@ -25,11 +25,16 @@ class Hook:
     def __init__(self, folder: Path, fake_bin: FakeBin) -> None:
         self.folder, self.fake_bin = folder, fake_bin
         self.pid_file, self.proc = folder / "nvidia-driver.pid", folder / "proc"
+        self.cgroups = folder / "cgroup"
         self.proc.mkdir()
         for tool in TOOLS:
             (fake_bin.folder / tool).symlink_to(str(shutil.which(tool)))
         text = kernelhook.SCRIPT.read_text()
-        for name, path in (("pid_file", "/run/nvidia/nvidia-driver.pid"), ("proc", "/proc")):
+        for name, path in (
+            ("pid_file", "/run/nvidia/nvidia-driver.pid"),
+            ("proc", "/proc"),
+            ("cgroups", "/sys/fs/cgroup"),
+        ):
             assert f"\n{name}={path}\n" in text
             text = text.replace(f"\n{name}={path}\n", f"\n{name}={getattr(self, name)}\n")
         self.script = folder / "update-nvidia-driver"
@@ -48,6 +53,7 @@ class Hook:
         ]
         words = command or ("/usr/bin/python3", "-IS", "/usr/bin/nvidia-driver", "init")
         make_tree(self.proc, {"locks": "\n".join(lines) + "\n", f"{PID}/cmdline": "\0".join(words) + "\0"})
+        make_tree(self.folder, {f"proc/{PID}/cgroup": "0::/docker/1\n", "cgroup/docker/1/cgroup.procs": ""})
 
     def run(self, *arguments: str) -> str:
         """What the script says; it must exit 0 and leave stdout alone."""
@@ -75,9 +81,35 @@ def test_it_builds_in_the_container_that_holds_the_lock_with_its_settings_alone(
     said = hook.run(NEXT, f"/boot/vmlinuz-{NEXT}")
     assert hook.fake_bin.calls == [f"nsenter -t {PID} -m -p -- nvidia-driver update --like-running --kernel {NEXT}"]
     assert f"building the NVIDIA driver's modules for kernel {NEXT} in the driver container (pid {PID})" in said
-    assert f"ready for kernel {NEXT}" in said and "said" in said
+    assert f"update-nvidia-driver: done for kernel {NEXT}" in said and "\nsaid\n" in said and "bounds" not in said
+    assert "ready" not in said, "where the modules lie, and whether they last there, only the program knows"
     names = {line.split("=")[0] for line in (hook.folder / "environment").read_text().splitlines()}
     assert names <= {"PATH", "PWD", "_", "SHLVL"}
+
+
+@pytest.mark.allow_process(*TOOLS)
+@pytest.mark.parametrize(
+    ("groups", "joined"),
+    [
+        ("0::/docker/1", ["docker/1"]),
+        (
+            "3:cpu,cpuacct:/kube:pod/1\n1:name=systemd:/kube/1\n0::/kube/1",
+            ["cpu,cpuacct/kube:pod/1", "systemd/kube/1", "unified/kube/1"],
+        ),
+    ],
+)
+def test_the_build_is_in_the_containers_control_groups_before_it_begins(
+    hook: Hook, groups: str, joined: list[str]
+) -> None:
+    hook.container()
+    shutil.rmtree(hook.cgroups)
+    files = [hook.cgroups / folder / "cgroup.procs" for folder in joined]
+    make_tree(hook.folder, {f"proc/{PID}/cgroup": f"{groups}\n"} | {str(f.relative_to(hook.folder)): "" for f in files})
+    hook.fake_bin.add("nsenter", f"/bin/cat {' '.join(map(str, files))}")
+    assert hook.run(NEXT).count("\n0") == len(files)
+    shutil.rmtree(hook.cgroups)
+    hook.fake_bin.add("nsenter")
+    assert "not all bounds of the container hold for the build" in hook.run(NEXT)
 
 
 @pytest.mark.allow_process(*TOOLS)

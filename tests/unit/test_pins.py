@@ -8,7 +8,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.modules import pins
 from driverctr.modules.pins import KEPT_RELEASES, Good, Pins
 from driverctr.modules.store import Store
-from tests.unit.stored import KEY, other
+from tests.unit.stored import KEY, other, publish
 from tests.unit.stored import store as store
 
 LATER = "6.1.0-57-amd64"
@@ -65,6 +65,26 @@ def test_what_is_pinned_for_a_kernel_is_so_until_that_has_run_or_never_will(stor
     pins.pin_next(store.folder, coming)
     pins.unpin_next(store.folder, LATER)
     assert pins.read(store.folder).next == {}
+
+
+def test_what_is_pinned_for_another_build_of_the_same_kernel_stays_until_that_has_run(store: Store) -> None:
+    rebuilt = other(kernel_version="#2", kernel_build_id="")
+    publish(store, rebuilt)
+    pins.pin_next(store.folder, rebuilt)
+    pins.record_good(store.folder, Good(KEY))
+    assert pins.read(store.folder).next == {KEY.kernel_release: rebuilt.digest}
+    store.prune(0)
+    assert store.find(rebuilt).key == rebuilt
+    pins.record_good(store.folder, Good(other(kernel_version="#2", driver_version="570.1")))
+    assert pins.read(store.folder).next == {}, "that kernel runs now, if with another driver"
+
+
+def test_a_pin_whose_entry_is_gone_or_fits_no_build_we_know_goes_when_its_kernel_runs(store: Store) -> None:
+    for made in (other(kernel_version="#3"), other(kernel_version="")):
+        pins.pin_next(store.folder, made)
+        pins.record_good(store.folder, Good(KEY))
+        assert pins.read(store.folder).next == {}
+        publish(store, other(kernel_version=""))
 
 
 def test_nothing_is_written_where_nothing_changes(store: Store) -> None:

@@ -16,6 +16,7 @@ import pytest
 from driverctr import config as settings
 from driverctr import prebuild
 from driverctr.errors import DriverError, Stopped
+from driverctr.modules import pins
 from driverctr.paths import Paths
 from driverctr.prebuild import FIRST_PAUSE, Prebuild
 from driverctr.run import Background, Runner, groups_below
@@ -23,6 +24,7 @@ from driverctr.signals import Signals
 from driverctr.supervise import Supervisor
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.stored import other
 from tests.unit.test_installed_kernels import NEXT, RUNNING, headers_files, host
 from tests.unit.test_processes import gone, signals
 
@@ -39,7 +41,7 @@ class Ahead:
         self.paths, self.fake_bin = paths, fake_bin
         self.told: dict[str, Any] = {}
         environment = settings.load({"MODULES_DIR": "/a b", "LOG_FORMAT": "text"}, {"MAX_THREADS": "2"}).given
-        self.prebuild = Prebuild(paths, runner, signals, self.tell, environment)
+        self.prebuild = Prebuild(paths, runner, signals, self.tell, environment, paths.root / "store")
         self.log_stream = runner.log.stream
 
     def tell(self, *, next_kernels: dict[str, Any]) -> None:
@@ -178,9 +180,33 @@ def test_a_kernel_that_was_removed_is_forgotten(ahead: Ahead) -> None:
     assert set(ahead.prebuild.tries) == {NEXT}
 
 
+def test_modules_of_a_kernel_that_was_removed_are_pinned_no_more_whether_or_not_another_comes(ahead: Ahead) -> None:
+    root = host(ahead.paths.root, RUNNING, NEXT)
+    ahead.update("")
+    store = ahead.paths.root / "store"
+    for release in (NEXT, NEWEST):
+        pins.pin_next(store, other(kernel_release=release))
+    ahead.look()
+    assert set(pins.read(store).next) == {NEXT}, "that one went while we did not look"
+    (root / f"lib/modules/{NEXT}/modules.builtin").unlink()
+    (store / "pins.json").chmod(0o666)
+    ahead.look()
+    (store / "pins.json").chmod(0o644)
+    assert set(pins.read(store).next) == {NEXT}
+    ahead.look()
+    assert pins.read(store).next == {} and f"kernel {NEXT} is on the host no more: its modules may go" in ahead.log
+
+
+def test_where_the_hosts_kernels_are_not_seen_pins_stay(ahead: Ahead) -> None:
+    host(ahead.paths.root)
+    pins.pin_next(ahead.paths.root / "store", other(kernel_release=NEXT))
+    ahead.look()
+    assert set(pins.read(ahead.paths.root / "store").next) == {NEXT}
+
+
 def test_where_nothing_is_wanted_nothing_is_looked_at(ahead: Ahead) -> None:
     host(ahead.paths.root, NEXT)
-    ahead.prebuild.wanted = False
+    ahead.prebuild.store = None
     ahead.look()
     assert not ahead.prebuild.read() and ahead.prebuild.children() == set() and ahead.built == []
 

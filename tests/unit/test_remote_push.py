@@ -1,13 +1,17 @@
 """Filling a remote folder: keys, signatures, a folder or HTTP PUT, and the two verbs."""
 
 import base64
+import errno
+import fcntl
 import gzip
 import os
 import subprocess
 import sys
+import tempfile
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -15,15 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 import driverctr
 from driverctr import config as settings
+from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import signing
-from driverctr.modules.push import Folder, push, target_of
+from driverctr.modules.push import Folder, is_whole, push, target_of
 from driverctr.modules.remote import configured
 from driverctr.modules.store import Store
 from tests.unit.remote_entries import KEY, Pushed, make_private, make_set, node, other_key
-from tests.unit.remote_server import Handler, answer, serve, served
+from tests.unit.remote_server import Behaviour, Handler, answer, serve, served
 from tests.unit.stored import make_draft
+from tests.unit.test_store_crash import killed_before, raising
 
 SOURCE = Path(driverctr.__file__).parents[1]
 PYTHON = Path(sys.executable).name
@@ -179,23 +185,127 @@ def test_a_file_that_is_not_the_one_described_is_not_pushed(tmp_path: Path, log:
     assert error.value.code is Code.NO_MODULES and times(pushed.folder) == before
 
 
+@pytest.mark.parametrize("name", ["exchange", "copy_atomic"])
 def test_a_push_that_breaks_off_leaves_what_was_there(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     pushed = Pushed(tmp_path, log)
     (pushed.entry / "nvidia.ko.gz").write_bytes(b"damaged")
-    rename = Path.rename
-
-    def fail(path: Path, target: Path) -> Path:
-        if target == pushed.entry and ".former" not in path.name:
-            raise OSError(30, "Read-only file system")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(DriverError, match="Read-only"):
+    monkeypatch.setattr(files, name, raising(errno.EROFS, instead=getattr(files, name)))
+    with pytest.raises(DriverError, match=f"^{pushed.folder} cannot be written: Read-only") as refused:
         push(KEY, pushed.module_set, Folder(pushed.folder), pushed.private, log, scratch=tmp_path)
+    assert refused.value.code is Code.NODE_FILE
     assert (pushed.entry / "nvidia.ko.gz").read_bytes() == b"damaged"
     assert [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+
+
+def test_a_target_that_cannot_be_written_is_blamed_itself(tmp_path: Path, log: Log) -> None:
+    private, module_set = make_private(tmp_path / "keys"), make_set(tmp_path / "built")
+    (tmp_path / "file").touch()
+    with pytest.raises(DriverError, match=f"^{tmp_path}/file/remote cannot be written: Not a directory"):
+        push(KEY, module_set, Folder(tmp_path / "file/remote"), private, log, scratch=tmp_path)
+    with pytest.raises(DriverError, match=f"^{tmp_path}/file/scratch cannot be written"):
+        push(KEY, module_set, Folder(tmp_path / "remote"), private, log, scratch=tmp_path / "file/scratch")
+
+
+def test_where_two_names_cannot_be_exchanged_the_former_goes_first(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed, private = Pushed(tmp_path, log), make_private(tmp_path / "new")
+    monkeypatch.setattr(files, "exchange", raising(errno.EINVAL, instead=files.exchange))
+    target = Folder(pushed.folder)
+    assert push(KEY, pushed.module_set, target, private, log, scratch=tmp_path)
+    assert not push(KEY, pushed.module_set, target, private, log, scratch=tmp_path)
+    assert [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+
+
+def test_a_push_killed_at_any_moment_leaves_a_whole_entry_and_the_next_ones_clean_up(tmp_path: Path, log: Log) -> None:
+    pushed, keys = Pushed(tmp_path, log), [make_private(tmp_path / f"new-{number}") for number in range(2)]
+    target, number, killed = Folder(pushed.folder), 0, True
+    former = pushed.private
+    (tmp_path / "judged").mkdir()
+
+    def push_new() -> object:
+        return push(KEY, pushed.module_set, target, new, log, scratch=tmp_path / "scratch")
+
+    while killed:
+        number += 1
+        new = keys[number % 2]
+        killed = killed_before(number, push_new)
+        whole = [private for private in (former, new) if is_whole(target, KEY, private, tmp_path / "judged")]
+        assert len(whole) == 1, f"killed before change {number}"
+        push_new()
+        former = new
+        assert list((tmp_path / "scratch").iterdir()) == []
+        assert len(list(pushed.folder.iterdir())) <= 2, "the former goes with the next entry that is sent"
+    assert number > 15 and [path.name for path in pushed.folder.iterdir()] == [KEY.digest]
+
+
+def test_no_other_who_pushes_takes_a_stage_for_abandoned(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = Pushed(tmp_path, log)
+    made: list[Path] = []
+    mkdtemp, copy = tempfile.mkdtemp, files.copy_atomic
+
+    def make(**named: Any) -> str:
+        folder = str(mkdtemp(**named))
+        if Path(named["dir"]) == pushed.folder:
+            handle = os.open(pushed.folder, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(handle)
+            made.append(Path(folder))
+        return folder
+
+    def copy_beside_another(source: Path, target: Path) -> None:
+        files.remove_abandoned(pushed.folder.glob(".*.stage-*"))
+        copy(source, target)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    monkeypatch.setattr(files, "copy_atomic", copy_beside_another)
+    assert push(other_key(), pushed.module_set, Folder(pushed.folder), pushed.private, log, scratch=tmp_path)
+    assert len(made) == 1 and {path.name for path in pushed.folder.iterdir()} == {KEY.digest, other_key().digest}
+
+
+def test_while_a_server_gets_other_files_nodes_see_nothing_there(tmp_path: Path, log: Log) -> None:
+    private, module_set = make_private(tmp_path / "keys"), make_set(tmp_path / "built")
+    new, names = make_private(tmp_path / "new"), ["nvidia.ko.gz", "nvidia-uvm.ko.gz", "key.json", "manifest.json"]
+    (tmp_path / "remote").mkdir()
+    with served(tmp_path / "remote") as server:
+        target = target_of(server.url, {}, log, lambda seconds: None)
+        for public, name in ((public, name) for public in ("keys", "new") for name in [*names, "signature.json"][1:]):
+            server.behaviour = serve
+            push(KEY, module_set, target, private, log, scratch=tmp_path)
+            server.behaviour = refuse_from(name)
+            with pytest.raises(DriverError, match="the server answers 403"):
+                push(KEY, module_set, target, new, log, scratch=tmp_path)
+            with pytest.raises(DriverError) as missed:
+                node(server.url, str(tmp_path / public / "public.pem"), log).find(KEY)
+            assert missed.value.code is Code.NO_MODULES, name
+        server.behaviour = serve
+        server.asked.clear()
+        private, new = new, private
+        push(KEY, module_set, target, private, log, scratch=tmp_path)
+        push(KEY, module_set, target, new, log, scratch=tmp_path)
+        sent = [line.rpartition("/")[2] for line in server.asked if line.startswith("PUT")]
+        assert sent[6:] == ["signature.json", *names, "signature.json"]
+        assert node(server.url, str(tmp_path / "keys/public.pem"), log).find(KEY).key == KEY
+
+
+def refuse_from(name: str) -> Behaviour:
+    """Take files until that one comes; a signature is taken once, as the first."""
+    taken: list[str] = []
+
+    def act(handler: Handler) -> None:
+        sent = handler.path.rpartition("/")[2]
+        if handler.command == "PUT" and sent == name and (name != "signature.json" or taken):
+            handler.say(403)
+        else:
+            taken.extend([sent] if handler.command == "PUT" else [])
+            serve(handler)
+
+    return act
 
 
 def test_a_server_gets_the_signature_last_and_nothing_twice(tmp_path: Path, log: Log) -> None:

@@ -15,6 +15,7 @@ from driverctr.log import Log
 from driverctr.modules import elf, known_parameters, pins
 from driverctr.modules.entry import KEY as KEY_FILE
 from driverctr.modules.entry import Refused
+from driverctr.modules.key import Key
 from driverctr.modules.ondisk import verify
 from driverctr.modules.pins import Good
 from driverctr.modules.store import Store, check, locate
@@ -26,9 +27,9 @@ from tests.unit.stored import store as store
 LATER = "6.1.0-57-amd64"
 
 
-def refusal(store: Store, key: object = KEY) -> str:
+def refusal(store: Store, key: Key = KEY) -> str:
     with pytest.raises(DriverError) as refused:
-        store.find(KEY)
+        store.find(key)
     assert refused.value.code is Code.NO_MODULES
     return refused.value.message
 
@@ -74,10 +75,13 @@ def test_a_miss_names_what_differs_from_the_nearest_entry(store: Store) -> None:
     publish(store, other(driver_version="535.1", kernel_release=LATER, kernel_version="#2"))
     publish(store, other(kernel_version="#1 SMP Debian 6.1.192-1"))
     assert "differs in kernel_version: wanted #1 SMP Debian 6.1.192-2, there #1 SMP Debian 6.1.192-1" in refusal(store)
+    assert "differs in driver_version: wanted 535.2, there 535.1" in refusal(
+        store, other(driver_version="535.2", kernel_release=LATER, kernel_version="#2")
+    )
 
 
 def test_reading_makes_and_changes_nothing(store: Store) -> None:
-    refusal(store)
+    assert "it is empty" in refusal(store)
     assert store.entries() == () and not store.folder.exists()
 
 
@@ -159,27 +163,29 @@ def test_an_entry_of_a_newer_driverctr_is_left_alone(store: Store, name: str) ->
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"nvidia": {"file": "../nvidia.ko"}},
-        {"nvidia": {"file": "/etc/nvidia.ko"}},
-        {"nvidia": {"sha256": "x"}},
-        {"nvidia": {"size": "7"}},
-        {"nvidia": {"size": -1}},
-        {"nvidia": {"build_id": None}},
-        {"nvidia": {"parameters": {"NVreg_A": 1}}},
-        {"nvidia": {"vermagic": "6.12.0 SMP"}},
-        {"../nvidia": {"file": "../nvidia.ko"}},
-        {"..": {"file": "..ko"}},
+        ({"nvidia": {"file": "../nvidia.ko"}}, "with file name '../nvidia.ko'"),
+        ({"nvidia": {"file": "/etc/nvidia.ko"}}, "with file name '/etc/nvidia.ko'"),
+        ({"nvidia": {"sha256": "x"}}, "otherwise than by text and a SHA-256"),
+        ({"nvidia": {"size": "7"}}, "has size '7'"),
+        ({"nvidia": {"size": -1}}, "has size -1"),
+        ({"nvidia": {"build_id": None}}, "otherwise than by text and a SHA-256"),
+        ({"nvidia": {"parameters": {"NVreg_A": 1}}}, "otherwise than by text and a SHA-256"),
+        ({"nvidia": {"vermagic": "6.12.0 SMP"}}, "nvidia was built for kernel 6.12.0"),
+        ({"../nvidia": {"file": "../nvidia.ko"}}, "module '../nvidia'"),
+        ({"..": {"file": "..ko"}}, "module '..'"),
     ],
 )
-def test_a_manifest_that_is_not_ours_is_refused(store: Store, change: dict[str, dict[str, object]]) -> None:
+def test_a_manifest_that_is_not_ours_is_refused(
+    store: Store, change: dict[str, dict[str, object]], reason: str
+) -> None:
     file = publish(store).folder / "manifest.json"
     document = json.loads(file.read_text())
     for name, values in change.items():
         document["modules"][name] = {**document["modules"]["nvidia"], **values}
     file.write_text(json.dumps(document))
-    refusal(store)
+    assert reason in refusal(store)
 
 
 def test_pipes_and_folders_among_the_files_are_refused_without_waiting_for_them(store: Store) -> None:

@@ -7,17 +7,19 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import archive
 from driverctr.modules.archive import FORMAT
 from driverctr.modules.entry import Entry
 from driverctr.modules.store import Store, check
-from tests.unit.stored import KEY, other, publish
+from tests.unit.stored import KEY, other, publish, said
 from tests.unit.stored import store as store
 from tests.unit.test_store_crash import killed_before
 
@@ -81,6 +83,46 @@ def test_an_import_leaves_what_is_there_already(store: Store, exported: Path) ->
     before = store.find(KEY).folder.stat().st_ino
     archive.read(exported, store)
     assert store.find(KEY).folder.stat().st_ino == before
+
+
+def test_an_import_makes_room_for_what_it_brings(store: Store, exported: Path) -> None:
+    size = max(found.size for found in store.entries())
+    bound = Store.open(store.folder.parent / "small", store.log, max_bytes=3 * size)
+    former = [publish(bound, other(driver_version=f"535.{number}")) for number in range(3)]
+    taken = archive.read(exported, bound)
+    assert {found.key for found in bound.entries()} == {*(found.key for found in taken), former[-1].key}
+    assert "was used least recently and is given up" in said(store.log)
+
+
+def test_more_than_the_store_may_hold_is_not_unpacked(
+    store: Store, log: Log, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = max(found.size for found in store.entries())
+    bound = Store.open(tmp_path / "other/store", log, max_bytes=size + size // 2)
+    with pytest.raises(DriverError, match=r"it unpacks to more than the \d+ MB that the store may hold") as refused:
+        archive.read(exported, bound)
+    assert refused.value.code is Code.NO_SPACE and "STORE_MAX_SIZE" in refused.value.remedy
+    assert bound.look() == () and not list((bound.folder / "stage").iterdir())
+
+
+def test_what_a_killed_export_left_goes_with_the_next_and_that_of_a_living_one_stays(
+    store: Store, tmp_path: Path
+) -> None:
+    file = tmp_path / "[export]"
+    entries = [publish(store)]
+    number, killed = 0, True
+    while killed:
+        number += 1
+        killed = killed_before(number, lambda: archive.write(entries, file))
+        archive.write(entries, file)
+        assert not [path for path in tmp_path.iterdir() if path.name.endswith(".partial")], number
+    assert number > 2
+    living, foreign = tmp_path / ".[export].x1.partial", tmp_path / ".e.x1.partial"
+    for partial in (living, foreign):
+        partial.touch()
+    with files.claimed(living):
+        archive.write(entries, file)
+    assert living.exists() and foreign.exists()
 
 
 def test_a_damaged_entry_is_not_exported(store: Store, tmp_path: Path) -> None:
@@ -162,6 +204,13 @@ def document_with(**values: object) -> Callable[[bytes], bytes]:
     return lambda data: json.dumps({**json.loads(data), **values}).encode()
 
 
+def with_key(content: list[Member], version: str) -> list[Member]:
+    """Another key for the first entry, under its right digest."""
+    found = replace(KEY, kernel_version=version)
+    content = changed(content, f"{FIRST}/key.json", lambda data: found.document.encode())
+    return [(name.replace(FIRST, found.digest), data) for name, data in content]
+
+
 FIRST = KEY.digest
 CHANGES: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
     "empty": (lambda content: [], "begins otherwise"),
@@ -210,6 +259,26 @@ CHANGES: dict[str, tuple[Callable[[list[Member]], list[Member]], str]] = {
         "nvidia.ko is not the file its manifest describes",
     ),
     "shorter": (lambda content: changed(content, f"{FIRST}/nvidia.ko", lambda data: data[:-1]), "its manifest says"),
+    "two logs": (
+        lambda content: [*content[:5], content[4], *content[5:]],
+        "build.log is not in its manifest, or there",
+    ),
+    "name for a terminal": (
+        lambda content: [(name.replace("/nvidia.ko", "/\x1b[2Jnvidia.ko"), data) for name, data in content],
+        "nvidia.ko' in it is no plain file",
+    ),
+    "key for a terminal": (
+        lambda content: with_key(content, "#1\x1b]0;x\x07"),
+        r"the key's kernel_version is '#1\x1b]0;x\x07'",
+    ),
+    "key that is no text": (
+        lambda content: with_key(content, "\ud800"),
+        r"the key's kernel_version is '\ud800'",
+    ),
+    "manifest for a terminal": (
+        lambda content: changed(content, f"{FIRST}/manifest.json", document_with(compiler="\x1b[2J")),
+        r"compiler is '\x1b[2J'",
+    ),
     "second is bad": (lambda content: content[:-1], "lacks nvidia.ko"),
 }
 

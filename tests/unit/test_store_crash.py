@@ -97,6 +97,9 @@ def test_a_process_killed_at_any_moment_leaves_nothing_half_done_and_nothing_beh
         if act != "replace":
             is_whole(store)
         assert pins.read(store.folder) in (pins.Pins(), pins.Pins((Good(KEY),)))
+        if act == "pin":
+            pins.pin_next(store.folder, other(kernel_release="6.12.0"))
+            assert sorted(path.name for path in store.folder.iterdir() if path.is_file()) == ["pins.json"]
         check(store.publish(KEY, draft, None, {}).folder)
         is_whole(store)
         assert not list((store.folder / "stage").iterdir())

@@ -77,12 +77,15 @@ def read(paths: Paths) -> tuple[Installed, ...]:
     return ()
 
 
-def upcoming(paths: Paths) -> tuple[Installed, ...]:
-    """Those that may run next and have not run: newer than the one that runs, or another build of it."""
+def upcoming(paths: Paths, there: Sequence[Installed] | None = None) -> tuple[Installed, ...]:
+    """Those that may run next and have not run: newer than the one that runs, or another build of it.
+
+    `there` are those of the host, if they were read before.
+    """
     running = read_text(paths.root / "proc/sys/kernel/osrelease") or ""
     return tuple(
         each
-        for each in read(paths)
+        for each in (read(paths) if there is None else there)
         if (
             not kernel.read_installed(paths.root, running).running
             if each.release.text == running

@@ -18,6 +18,9 @@ from driverctr.records import frozen
 MANIFEST = "manifest.json"
 SCHEMA = 1
 
+TEXTS = ("kernel_release", "kernel_version", "driver_version", "module_type", "compiler")
+"""Fields of a manifest that are shown to people."""
+
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """A module's name; its file is called so too, and leads nowhere else."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -173,7 +176,10 @@ def parse_document(content: bytes) -> dict[str, Any]:
 def parse_manifest(document: Mapping[str, Any], folder: Path) -> ModuleSet:
     """A set from its description; raises ValueError, KeyError, TypeError or AttributeError for one that is not ours."""
     if document["schema"] != SCHEMA:
-        raise ValueError(f"schema {document['schema']}, we read {SCHEMA}")
+        raise ValueError(f"schema {document['schema']!r}, we read {SCHEMA}")
+    for name in TEXTS:
+        if not isinstance(document[name], str) or not document[name].isprintable():
+            raise ValueError(f"{name} is {document[name]!a}")
     return ModuleSet(
         folder=folder,
         kernel_release=document["kernel_release"],

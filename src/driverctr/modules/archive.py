@@ -2,9 +2,10 @@
 
 First says FORMAT what it is; then come, entry by entry, `<digest>/` key.json, manifest.json, provenance.json, build.log
 and the modules. What comes from outside is read by its headers alone, each size bounded before it is read, and nothing
-is published before all of it was compared with its manifest.
+is published before all of it was compared with its manifest, and more than the store may hold is not unpacked.
 """
 
+import glob
 import gzip
 import hashlib
 import io
@@ -45,8 +46,11 @@ def write(entries: Sequence[Entry], file: Path) -> None:
     for found in entries:
         check(found.folder)
     try:
+        # Who writes to the same file meanwhile has claimed what he writes.
+        files.remove_abandoned(file.parent.glob(f".{glob.escape(file.name)}.*{files.PARTIAL}"))
         with (
             files.replacing(file, 0o644) as output,
+            files.claimed(Path(f"/proc/self/fd/{output.fileno()}").readlink()),
             tarfile.open(fileobj=output, mode="w:gz", format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
         ):
             about = json.dumps({"schema": SCHEMA, "entries": [found.key.digest for found in entries]})
@@ -69,23 +73,29 @@ def _add(archive: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> 
 
 
 def read(file: Path, store: Store) -> tuple[Entry, ...]:
-    """Take every entry of a file into the store, or none; those that are there already stay as they are.
+    """Take every entry of a file into the store; those that are there already stay as they are.
 
-    Raises DriverError: store-unusable where the file is not ours, cut short or not what it says of itself; no-space.
+    None is published before all were compared with their manifests; who is killed while they are published has some of
+    them, whole, and can repeat it. Then what was used least recently goes, beyond the store's bound.
+
+    Raises DriverError: store-unusable where the file is not ours, cut short or not what it says of itself; no-space,
+    also where it holds more than the store may.
     """
     with ExitStack() as stack:
         try:
             source = stack.enter_context(file.open("rb"))
         except OSError as error:
             raise DriverError(Code.NODE_FILE, f"{file} cannot be read: {error.strerror}", "Give its path") from error
-        reader = Reader(file, stack.enter_context(gzip.GzipFile(fileobj=source, mode="rb")))
+        reader = Reader(file, stack.enter_context(gzip.GzipFile(fileobj=source, mode="rb")), store.max_bytes)
         staged: list[tuple[Path, Key]] = []
         while reader.member is not None:
             if len(staged) == ENTRY_LIMIT:
                 reader.refuse(f"it has more than {ENTRY_LIMIT} entries")
             stage = stack.enter_context(store.stage())
             staged.append((stage, read_entry(reader, stage)))
-        return tuple(store.place(stage, key) for stage, key in staged)
+        taken = tuple(store.place(stage, key) for stage, key in staged)
+        store.make_room({found.key.digest for found in taken})
+        return taken
 
 
 def read_entry(reader: "Reader", stage: Path) -> Key:
@@ -101,7 +111,7 @@ def read_entry(reader: "Reader", stage: Path) -> Key:
     wanted = {module.file.name: module for module in described.module_set.modules.values()}
     while reader.member is not None and reader.member.name.startswith(f"{digest}/"):
         name = reader.member.name.removeprefix(f"{digest}/")
-        if name == BUILD_LOG:
+        if name == BUILD_LOG and not (stage / name).exists():
             reader.take_file(stage / name, LOG_LIMIT)
             continue
         module = wanted.pop(name, None)
@@ -124,10 +134,14 @@ class Reader:
     Nothing but plain files is accepted, and nothing is read beyond what was bounded.
     """
 
-    def __init__(self, file: Path, data: gzip.GzipFile) -> None:
-        """Read who wrote it; raises DriverError (store-unusable) for a file that is not ours."""
+    def __init__(self, file: Path, data: gzip.GzipFile, most: int | None = None) -> None:
+        """Read who wrote it; `most` bounds the bytes of all files in it.
+
+        Raises DriverError (store-unusable) for a file that is not ours.
+        """
         self.file = file
         self._data = data
+        self._most, self._taken = most, 0
         self.member = self._next()
         if self.member is None or self.member.name != FORMAT:
             self.refuse("it begins otherwise than an export of a store")
@@ -153,6 +167,7 @@ class Reader:
             self.refuse(f"{name} is missing where it must be")
         if self.member.size > trust.DOCUMENT_LIMIT:
             self.refuse(f"{name} has {self.member.size} bytes")
+        self._count(self.member.size)
         content = self._read(self.member.size)
         self._skip_to_next(self.member.size)
         return content
@@ -163,6 +178,7 @@ class Reader:
         size = left = self.member.size
         if size > limit:
             self.refuse(f"{self.member.name} has {size} bytes")
+        self._count(size)
         digest = hashlib.sha256()
         with target.open("wb") as output:
             while left:
@@ -186,9 +202,19 @@ class Reader:
             member = tarfile.TarInfo.frombuf(block, "ascii", "strict")
         except (tarfile.HeaderError, ValueError) as error:
             self.refuse(f"it is no tar of ours: {error}")
-        if not member.isreg() or member.size < 0:
+        if not member.isreg() or member.size < 0 or not member.name.isprintable():
             self.refuse(f"{member.name!r} in it is no plain file")
         return member
+
+    def _count(self, size: int) -> None:
+        self._taken += size
+        if self._most is not None and self._taken > self._most:
+            most = f"{self._most / 1e6:.0f} MB"
+            raise DriverError(
+                Code.NO_SPACE,
+                f"{self.file} is not imported: it unpacks to more than the {most} that the store may hold",
+                "Raise STORE_MAX_SIZE, or export fewer entries (`store export --kernel`)",
+            )
 
     def _end(self) -> None:
         """After the last file come some zeros, and then the check sum of all that was compressed."""

@@ -30,7 +30,7 @@ class Built:
     """Builds a wished set from the image's source and publishes it below `folder`.
 
     `scratch` holds what the build needs meanwhile (about 1 GB) and the log of a failed one; `max_jobs` is the
-    user's own bound.
+    user's own bound. `kernel_version` is `uname -v` of the kernel meant, where that is known and does not run here.
     """
 
     image: Image
@@ -42,6 +42,7 @@ class Built:
     scratch: Path = DEFAULT_SCRATCH
     root: Path = Path("/")
     max_jobs: int | None = None
+    kernel_version: str = ""
     name: str = "build"
 
     def find(self, wish: Wish) -> ModuleSet:
@@ -64,6 +65,7 @@ class Built:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
                 search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root)
                 headers = search.find(wish.kernel_release)
+                check_version(headers, self.kernel_version)
             request = self._request(wish, source, headers, scratch)
             module_set = self._draft(wish, request, build(request, self.runner, self.log))
             yield Draft(module_set, self._provenance(request), request.log_path)
@@ -118,6 +120,16 @@ def _digest(file: Path) -> str:
         return sha256(file)
     except OSError:
         return ""
+
+
+def check_version(headers: Headers, wanted: str) -> None:
+    """Refuse headers of another build of the kernel, as far as both are known; raises DriverError (headers-missing)."""
+    if headers.kernel_version and wanted and headers.kernel_version != wanted:
+        raise DriverError(
+            Code.HEADERS_MISSING,
+            f"the headers from {headers.place} are of the build {headers.kernel_version}, the kernel meant is {wanted}",
+            f"Give it headers of {headers.release} in the kernel's own package version",
+        )
 
 
 def check_built(wish: Wish, modules: Mapping[str, ModuleFile]) -> None:

@@ -97,8 +97,10 @@ def source_digest(tree: str, wish: Wish, table: tuple[Patch, ...] = PATCHES) -> 
 def read(document: Mapping[str, Any]) -> Key:
     """A key from its document; raises ValueError for one that is not ours or of another schema."""
     if document.get("schema") != SCHEMA:
-        raise ValueError(f"key schema {document.get('schema')}, we read {SCHEMA}")
+        raise ValueError(f"key schema {document.get('schema')!r}, we read {SCHEMA}")
     names = {field.name for field in fields(Key)}
     if set(document) != names or not all(isinstance(document[name], str) for name in names - {"schema"}):
         raise ValueError("the key's fields are not ours")
+    if unreadable := [name for name in sorted(names - {"schema"}) if not document[name].isprintable()]:
+        raise ValueError(f"the key's {unreadable[0]} is {document[unreadable[0]]!a}")
     return Key(**document)

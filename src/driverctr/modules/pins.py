@@ -68,11 +68,19 @@ def read(store: Path) -> Pins:
 
 
 def record_good(store: Path, good: Good) -> None:
-    """Pin what became ready; for its kernel nothing is to come any more. Raises DriverError (store-unusable)."""
+    """Pin what became ready; for its kernel nothing is to come any more, for another build of that kernel it still is.
+
+    Raises DriverError (store-unusable).
+    """
+
+    def has_run(release: str, digest: str) -> bool:
+        return release == good.key.kernel_release and (
+            digest == good.key.digest or _kernel_version(store, digest) in ("", good.key.kernel_version)
+        )
 
     def change(pins: Pins) -> Pins:
         former = [seen for seen in pins.good if seen.key.digest != good.key.digest]
-        coming = {release: digest for release, digest in pins.next.items() if release != good.key.kernel_release}
+        coming = {release: digest for release, digest in pins.next.items() if not has_run(release, digest)}
         return Pins(_bounded((good, *former)), coming)
 
     _change(store, change)
@@ -86,6 +94,14 @@ def pin_next(store: Path, made: Key) -> None:
 def unpin_next(store: Path, release: str) -> None:
     """A kernel is not to run any more; raises DriverError (store-unusable)."""
     _change(store, lambda pins: Pins(pins.good, {name: pins.next[name] for name in pins.next if name != release}))
+
+
+def _kernel_version(store: Path, digest: str) -> str:
+    """`uname -v` of the kernel an entry was made for, "" where that is not known, or the entry is gone."""
+    try:
+        return key.read(parse_document(trust.read(store / "entries" / digest / "key.json"))).kernel_version
+    except (OSError, ValueError, RecursionError, DriverError):
+        return ""
 
 
 def _bounded(good: Sequence[Good]) -> tuple[Good, ...]:
@@ -105,6 +121,7 @@ def _change(store: Path, change: Callable[[Pins], Pins]) -> None:
     try:
         (store / LOCK).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with locks.held(store / LOCK, time.sleep, lambda holder: None):
+            files.remove(*store.glob(f".{FILE}.*{files.PARTIAL}"))
             try:
                 pins = _read(store)
             except ValueError:

@@ -1,12 +1,15 @@
 """Filling a remote folder: entries compressed, signed, and written so that no reader ever takes half of one."""
 
+import errno
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,10 +18,11 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import MANIFEST, ModuleFile, ModuleSet, manifest_document, signing
 from driverctr.modules.bounds import Deadline, Limits
+from driverctr.modules.drafts import DEFAULT_SCRATCH, scratch_folder
 from driverctr.modules.entry import KEY
 from driverctr.modules.key import Key
-from driverctr.modules.remote import SIGNATURE, compressed, fetch_module, read_entry
-from driverctr.modules.sinks import PIECE, Sink, told_if_full
+from driverctr.modules.remote import LARGEST_DOCUMENT, SIGNATURE, WITHDRAWN, compressed, fetch_module, read_entry
+from driverctr.modules.sinks import PIECE, Document, Sink, told_if_full
 from driverctr.values import parse_url
 
 if TYPE_CHECKING:
@@ -28,9 +32,10 @@ if TYPE_CHECKING:
 
 LEVEL = 6
 """Of gzip; 9 takes twice as long for one percent less."""
-SCRATCH = Path("/var/tmp")
 LIMITS = Limits(files=3600.0)
 """Who pushes has the time that a node has not."""
+NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""How a filesystem, or a kernel, says that it has no RENAME_EXCHANGE."""
 
 
 class Target(Protocol):
@@ -42,19 +47,21 @@ class Target(Protocol):
         """Bring a file; raises DriverError (no-modules, remote-failed) and what the sink raises."""
 
     def put(self, entry: str, folder: Path, names: Sequence[str]) -> None:
-        """Take an entry's files out of a folder, in this order; raises DriverError (remote-failed), OSError."""
+        """Take an entry's files out of a folder, in this order.
+
+        Raises DriverError (remote-failed, no-space, node-file), OSError where the folder cannot be read.
+        """
 
 
 def push(
-    key: Key, found: ModuleSet, target: Target, private: "Ed25519PrivateKey", log: Log, scratch: Path = SCRATCH
+    key: Key, found: ModuleSet, target: Target, private: "Ed25519PrivateKey", log: Log, scratch: Path = DEFAULT_SCRATCH
 ) -> bool:
     """Sign an entry and send it, unless it is there, signed with the same key, and whole: then False.
 
     Raises DriverError: no-modules (a file is not the one its manifest describes), remote-failed, no-space, node-file.
     """
     place = f"{target.shown}/{key.digest}"
-    with told_if_full(scratch), tempfile.TemporaryDirectory(prefix="driverctr-push-", dir=scratch) as made:
-        stage = Path(made)
+    with told_if_full(scratch), scratch_folder(scratch) as stage:
         if is_whole(target, key, private, stage):
             log.info(f"push: {key.wish} is at {place} already")
             return False
@@ -133,26 +140,44 @@ class Folder:
             raise DriverError(Code.REMOTE_FAILED, f"{self.shown}/{name}: {error.strerror}") from error
 
     def put(self, entry: str, folder: Path, names: Sequence[str]) -> None:
-        """Bring an entry to its place whole: staged beside it, synced, renamed. Raises OSError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        files.remove_abandoned(self._folder.glob(".*.stage-*"))
-        place, stage = self._folder / entry, Path(tempfile.mkdtemp(prefix=f".{entry}.stage-", dir=self._folder))
-        former = stage.with_name(f"{stage.name}.former")
-        try:
-            with files.claimed(stage):
-                for name in names:
-                    files.copy_atomic(folder / name, stage / name)
-                stage.chmod(0o755)  # who offers the folder to others is another user, most likely
-                files.sync(stage)
-                if place.exists():
-                    place.rename(former)
-                stage.rename(place)
+        """Bring an entry to its place whole: staged beside it, synced, exchanged with what is there or renamed.
+
+        Raises DriverError (no-space, node-file).
+        """
+        with told_if_full(self._folder), ExitStack() as stack:
+            stage = self._stage(entry, stack)
+            for name in names:
+                files.copy_atomic(folder / name, stage / name)
+            stage.chmod(0o755)  # who offers the folder to others is another user, most likely
+            files.sync(stage)
+            self._place(stage, self._folder / entry)
             files.sync(self._folder)
-        finally:
-            if former.exists() and not place.exists():
-                former.rename(place)
-            for left in (stage, former):
-                shutil.rmtree(left, ignore_errors=True)
+
+    def _stage(self, entry: str, stack: ExitStack) -> Path:
+        """A new folder, claimed before another who pushes can look for abandoned ones; removed at the end."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with files.claimed(self._folder):
+            files.remove_abandoned(self._folder.glob(".*.stage-*"))
+            stage = Path(tempfile.mkdtemp(prefix=f".{entry}.stage-", dir=self._folder))
+            stack.callback(shutil.rmtree, stage, ignore_errors=True)
+            stack.enter_context(files.claimed(stage))
+        return stage
+
+    def _place(self, stage: Path, place: Path) -> None:
+        """Give the stage its name; where something has that, it gets the stage's, to be removed with it.
+
+        On a filesystem that cannot exchange two names (NFS) the former goes first: it was not whole, or another's.
+        """
+        if not os.path.lexists(place):
+            stage.rename(place)
+            return
+        try:
+            files.exchange(stage, place)
+        except OSError as error:
+            if error.errno not in NO_EXCHANGE:
+                raise
+            shutil.rmtree(place)
+            stage.rename(place)
 
 
 class Server:
@@ -168,10 +193,26 @@ class Server:
         self._web.get(name, sink, deadline)
 
     def put(self, entry: str, folder: Path, names: Sequence[str]) -> None:
-        """Send an entry's files in this order; raises DriverError (remote-failed), OSError."""
+        """Send an entry's files in this order; a signature that is there already is withdrawn before.
+
+        By PUT, since that is all the server needs to know. Raises DriverError (remote-failed), OSError.
+        """
         deadline = Deadline.after(self._web.limits.files)
+        if self._has(f"{entry}/{SIGNATURE}", deadline):
+            with tempfile.NamedTemporaryFile(dir=folder) as withdrawn:
+                withdrawn.write(WITHDRAWN)
+                withdrawn.flush()
+                self._web.put(f"{entry}/{SIGNATURE}", Path(withdrawn.name), deadline)
         for name in names:
             self._web.put(f"{entry}/{name}", folder / name, deadline)
+
+    def _has(self, name: str, deadline: Deadline) -> bool:
+        """Whether a file is there; where that cannot be told, it is taken for there."""
+        try:
+            self._web.get(name, Document(f"{self.shown}/{name}", LARGEST_DOCUMENT), deadline)
+        except DriverError as error:
+            return error.code is not Code.NO_MODULES
+        return True
 
 
 def target_of(words: str, environment: Mapping[str, str], log: Log, sleep: Callable[[float], object]) -> Target:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     PublicKeys = Mapping[str, Ed25519PublicKey]
 
 SIGNATURE = "signature.json"
+WITHDRAWN = b"{}\n"
+"""Stands for a signature while the files beside it are being replaced: nothing is there yet."""
 LARGEST_DOCUMENT = 1 << 18
 """Bytes; a manifest of nine modules has five thousand."""
 LARGEST_MODULE = 1 << 30
@@ -133,14 +135,14 @@ def configured(config: Config, log: Log, sleep: Callable[[float], object]) -> Re
 def read_entry(place: Place, asked: Key, public: "PublicKeys", deadline: Deadline) -> RemoteEntry | None:
     """The entry that lies under a key's own name, None where nothing does.
 
-    The signature is what is written last: without it there is nothing. Raises DriverError (remote-failed,
-    signature-invalid).
+    The signature is what is withdrawn first and written last: without it there is nothing. Raises DriverError
+    (remote-failed, signature-invalid).
     """
     from driverctr.modules import signing
 
     where = f"{place.shown}/{asked.digest}"
     signature = _document(place, asked, SIGNATURE, deadline)
-    if signature is None:
+    if signature is None or signature == WITHDRAWN:
         return None
     key_document = _document(place, asked, KEY, deadline)
     manifest = _document(place, asked, MANIFEST, deadline)

@@ -1,7 +1,6 @@
 """Where bytes from outside go: never more of them than was allowed, and judged before they are used."""
 
 import contextlib
-import errno
 import hashlib
 import zlib
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from driverctr.errors import Code, DriverError
+from driverctr.files import FULL
 from driverctr.modules import ModuleFile
 
 PIECE = 1 << 20
@@ -148,8 +148,9 @@ def told_if_full(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in FULL
         raise DriverError(
-            Code.NO_SPACE if error.errno == errno.ENOSPC else Code.NODE_FILE,
+            Code.NO_SPACE if full else Code.NODE_FILE,
             f"{file} cannot be written: {error.strerror}",
-            "Give its folder 150 MB to spare",
+            "Give its folder 150 MB to spare" if full else "Make its folder writable, or give another",
         ) from error

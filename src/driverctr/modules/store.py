@@ -37,6 +37,8 @@ ALONE = "change"
 """The lock of who adds an entry or takes one away, held for moments only."""
 USERSPACE = "userspace"
 """The folder of what is kept beside the modules (userspaces.py); it is there where something is."""
+AHEAD = "ahead"
+"""The lock of who builds for a kernel that does not run yet: one at a time."""
 REASON = "reason"
 """The file in a folder set aside that says why."""
 
@@ -139,18 +141,24 @@ class Store:
             )
 
     @contextmanager
-    def building(self, key: Key, wait: Wait) -> Iterator[None]:
+    def building(self, key: Key, wait: Wait, *, ahead: bool = False) -> Iterator[None]:
         """One builder of a key at a time: the block begins when no other builds it, so look again in it.
 
-        `wait` lets seconds pass and may raise. Raises DriverError (store-unusable, no-space).
+        Who builds `ahead` waits before that for every other who does. `wait` lets seconds pass and may raise. Raises
+        DriverError (store-unusable, no-space).
         """
 
         def tell(holder: str) -> None:
             self.log.info(f"store: {key.wish} is being built by {holder}; waiting for it")
 
+        def tell_turn(holder: str) -> None:
+            self.log.info(f"store: modules for another kernel are being built by {holder}; waiting for it")
+
         with ExitStack() as stack:
             with self.told("locked"):
                 self._make()
+                if ahead:
+                    stack.enter_context(locks.held(self.folder / LOCKS / AHEAD, wait, tell_turn))
                 stack.enter_context(locks.held(self.folder / LOCKS / key.digest, wait, tell))
             yield
 
@@ -167,7 +175,7 @@ class Store:
                 shutil.copyfile(log_path, stage / BUILD_LOG)
             entry.write_documents(Description(key, replace(draft, folder=stage, modules=copies), provenance), stage)
             published = self.place(stage, key)
-        self._make_room(published)
+        self.make_room({published.key.digest})
         return published
 
     @contextmanager
@@ -304,11 +312,12 @@ class Store:
                 found.folder.rename(away)
             shutil.rmtree(away, ignore_errors=True)
 
-    def _make_room(self, published: Entry) -> None:
+    def make_room(self, published: Collection[str]) -> None:
+        """Give up what was used least recently beyond `max_bytes`, not what was just published; trouble is logged."""
         if self.max_bytes is None:
             return
         try:
-            for gone in self.prune(self.max_bytes, {published.key.digest}):
+            for gone in self.prune(self.max_bytes, published):
                 self.log.info(f"store: {gone}, {gone.size >> 20} MB, was used least recently and is given up")
         except DriverError as error:
             self.log.warning(f"store: nothing is given up: {error}")

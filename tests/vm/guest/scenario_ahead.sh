@@ -35,6 +35,9 @@ ready_in_store() { [ -n "$(entries)" ] && inside "$1" driverctr status | grep -F
 holds() { grep -F -- "$2" "$1"; }
 
 compilers() { pgrep -d ' ' '^(make|cc1|gcc.*|nvidia-driver)$' || true; }
+nobody_builds() { is "$(compilers)" ""; }
+# same_group PID COMMAND: the process that the command names is in its control groups.
+same_group() { local pid; for _ in $(seq 100); do pid=$("$2") && cat "/proc/$pid/cgroup" >/tmp/group && break; done; diff /tmp/group "/proc/$1/cgroup"; }
 a_compiler() { pgrep -n cc1; }
 all_at_lowest() { is "$(ps -o nice= -C make,cc1 | tr -d ' ' | sort -u)" 19; }
 
@@ -58,6 +61,22 @@ if scenario "a kernel is installed while the driver serves; a stop ends the buil
     check "nothing half-made is in the store" is "$(find $store/entries $store/stage -mindepth 1)" ""
     check "the hook went with the container" absent $hook
     nothing_left
+fi
+
+if scenario "the host's hook builds in the container's bounds, and no longer than it lives"; then
+    [ -e /lib/modules/$next ] || install_kernel
+    bring_up hooked -e PREBUILD=false
+    holder=$(cat /run/nvidia/nvidia-driver.pid)
+    $hook $next /boot/vmlinuz-$next >/tmp/hook 2>&1 &
+    check "it builds" wait_for 240 a_compiler
+    check "in the container's control group" same_group "$holder" a_compiler
+    check "at the lowest priority" wait_for 60 all_at_lowest
+    remove hooked
+    check "the build ends when the container does" wait_for 10 nobody_builds
+    check "the hook says that it was not built" wait_for 60 holds /tmp/hook "were not built (exit status"
+    cat /tmp/hook
+    check "and left nothing half-made in the store" is "$(find $store/entries -mindepth 1)" ""
+    sweep
 fi
 
 if scenario "the modules of a kernel are there before it boots"; then
