@@ -51,7 +51,7 @@ def write(entries: Sequence[Entry], file: Path) -> None:
         with (
             files.replacing(file, 0o644) as output,
             files.claimed(Path(f"/proc/self/fd/{output.fileno()}").readlink()),
-            tarfile.open(fileobj=output, mode="w:gz", format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
+            tarfile.open("", "w:gz", output, format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
         ):
             about = json.dumps({"schema": SCHEMA, "entries": [found.key.digest for found in entries]})
             _add(archive, FORMAT, len(about), io.BytesIO(about.encode()))
