@@ -1,44 +1,25 @@
 """The line of DESIGN section 1: the way up, the wait, the way down; and the verbs that do only a part of it."""
 
-import contextlib
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driverctr import (
-    devices,
-    files,
-    firmware,
-    hints,
-    keeper,
-    kernelhook,
-    markers,
-    node,
-    pidlock,
-    prebuild,
-    status,
-    survey,
-)
+from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import gpus, kernel
-from driverctr.health import Health
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
-from driverctr.modules.ondisk import check_file
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
-from driverctr.pending import Pending, ReloadDue
 from driverctr.plan import StepName
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
 from driverctr.steps import Step, Tools, Undo
-from driverctr.steps.load import furnish
 from driverctr.steps.modules import builder
 from driverctr.steps.unload import check_free, free, settle
 from driverctr.stopping import Stopping, abandon
-from driverctr.supervise import Supervisor
 from driverctr.userspace import image
 from driverctr.versions import KernelRelease
 
@@ -103,24 +84,14 @@ class Start:
             self.tools.runner.log.warning(f"what serves is not pinned: {error}")
 
     def wait(self) -> None:
-        """Supervise until a signal, or until nobody uses a driver that is to be loaded anew."""
-        gained, config = self.way_up.gained, self.tools.config
-        expected = replace(gained.expected(config.verify_gpus), running=())
-        pending = Pending(self.tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
-        health = Health(self.tools, expected, self.tell, self.lasting(), pending, gained.substitutes)
-        self.tell(expected=expected.as_dict())
-        tools = self.tools
-        self.furnish()
-        with (
-            contextlib.suppress(ReloadDue),
-            keeper.keeping(tools, gained, self.way_up.facts.supply.store),
-            prebuild.serving(tools, self.tell) as ahead,
-            hints.listening(tools.paths, tools.runner.log) as heard,
-        ):
-            look = ahead.after(health.look)
-            Supervisor(
-                tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
-            ).wait(gained.running, [*heard, ahead])
+        """Supervise until a signal, or until nobody uses a driver that is to be loaded anew.
+
+        What only a driver that serves needs is imported once it does.
+        """
+        from driverctr import serving
+
+        gained, store = self.way_up.gained, self.way_up.facts.supply.store
+        serving.serve(self.tools, gained, store, self.lasting(), self.tell)
 
     def lasting(self) -> tuple[str, ...]:
         """Why the driver is degraded for as long as this start lives."""
@@ -129,18 +100,6 @@ class Start:
         if gained.source is not Source.LAST_GOOD:
             return silent
         return (self.way_up.describe_rollback(), *silent)
-
-    def furnish(self) -> None:
-        """A driver that was loaded before has no files in this container yet, which neighbours' modprobe looks for."""
-        gained = self.way_up.gained
-        if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
-            return
-        try:
-            for name in gained.parameters:
-                check_file(gained.module_set.modules[name], self.tools.hashes)
-            furnish(self.tools, gained.module_set, tuple(gained.parameters))
-        except DriverError as error:
-            self.tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
 
     def take_down(self) -> None:
         """Undo in reverse order; raises DriverError (in-use) where the driver stays."""
@@ -235,6 +194,8 @@ def unload(tools: Tools) -> None:
 
     Raises DriverError: already-running while a driver container lives, in-use while somebody uses the GPU.
     """
+    from driverctr import kernelhook
+
     with pidlock.held(tools.paths.pid_file):
         sweep(tools.paths)
         settle(tools)

@@ -55,7 +55,7 @@ ROOMS = (
     ("plan",),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "health", "stopping", "bringup", "lifecycle"),
+    ("report", "health", "stopping", "bringup", "serving", "lifecycle"),
     ("verbs", "storeverbs", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""

@@ -1,0 +1,49 @@
+"""While a driver serves: what is looked after until a signal comes, or until it is to be loaded anew."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from driverctr import hints, keeper, prebuild
+from driverctr.errors import DriverError
+from driverctr.health import Health
+from driverctr.modules.ondisk import check_file
+from driverctr.modules.store import Store
+from driverctr.pending import Pending, ReloadDue
+from driverctr.steps import Gained, Tools
+from driverctr.steps.load import furnish
+from driverctr.supervise import Supervisor
+
+
+def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[str], tell: Callable[..., None]) -> None:
+    """Supervise; returns where nobody uses a driver that is to be loaded anew, and else ends by a signal's Stopped.
+
+    `lasting` is why the driver is degraded for as long as it serves.
+    """
+    expected = replace(gained.expected(tools.config.verify_gpus), running=())
+    pending = Pending(tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
+    health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes)
+    tell(expected=expected.as_dict())
+    complete(tools, gained)
+    with (
+        contextlib.suppress(ReloadDue),
+        keeper.keeping(tools, gained, store),
+        prebuild.serving(tools, tell) as ahead,
+        hints.listening(tools.paths, tools.runner.log) as heard,
+    ):
+        look = ahead.after(health.look)
+        Supervisor(
+            tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
+        ).wait(gained.running, [*heard, ahead])
+
+
+def complete(tools: Tools, gained: Gained) -> None:
+    """A driver that was loaded before has no files in this container yet, which neighbours' modprobe looks for."""
+    if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
+        return
+    try:
+        for name in gained.parameters:
+            check_file(gained.module_set.modules[name], tools.hashes)
+        furnish(tools, gained.module_set, tuple(gained.parameters))
+    except DriverError as error:
+        tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
