@@ -24,7 +24,7 @@ DOCKER = (
 )
 """Scripts that run under docker with runc."""
 
-PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"),)
+PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"), ("rollback", "whole"))
 """Scripts with cases about mounts, by title, which also run under podman with crun."""
 
 
