@@ -110,7 +110,7 @@ def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
 
 def _in_store(store: str, version: str) -> list[str]:
     """Entries for this very kernel, by the texts that their keys hold."""
-    wanted = [f'"{text}"'.encode() for text in (os.uname().release, os.uname().version, version) if text]
+    wanted = [os.fsencode(f'"{text}"') for text in (os.uname().release, os.uname().version, version) if text]
     found = []
     with contextlib.suppress(OSError):
         for name in os.listdir(f"{store}/entries"):

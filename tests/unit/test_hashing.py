@@ -119,5 +119,11 @@ def test_an_entry_of_the_store_for_this_very_kernel_comes_before_what_is_on_disk
     assert folders("") == set()
 
 
+def test_a_version_that_is_no_text_fits_nothing(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"store/entries/aa/key.json": "{}"})
+    environment = {"DRIVER_VERSION": os.fsdecode(b"caf\351"), "STORE_DIR": str(tmp_path / "store")}
+    assert not begin_early({**environment, "MODULES_DIR": str(tmp_path)}, str(tmp_path))._tasks
+
+
 def test_a_folder_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
     assert begun(begin_early({"MODULES_DIR": str(tmp_path / "none")}, str(tmp_path))) == {}
