@@ -96,3 +96,14 @@ class Stopped(BaseException):
         super().__init__(signal_number)
         self.signal_number = signal_number
         self.was_ready = False
+
+
+def stop_behind(error: BaseException | None) -> Stopped | None:
+    """The signal that another error was made of, if one was.
+
+    It may come in the middle of an import, and Python makes a RuntimeError of what a class definition meets there
+    (`__set_name__`, Python 3.11).
+    """
+    while error is not None and not isinstance(error, (Stopped, DriverError)):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, Stopped) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
 from driverctr.bringup import BringUp
-from driverctr.errors import Code, DriverError, Stopped
+from driverctr.errors import Code, DriverError, Stopped, stop_behind
 from driverctr.facts import gpus, kernel
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.mounts import driverroot, propagation
@@ -50,11 +50,11 @@ class Start:
                 self.wait()
                 self.tools.runner.log.info("nobody uses the driver any more: it is loaded anew, as was pending")
                 self.tell(phase=Phase.STARTING, steps=())
-        except Stopped as stopped:
-            stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
-            self.take_down()
-            raise
         except BaseException as error:
+            if stopped := stop_behind(error):
+                stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
+                self.take_down()
+                raise stopped from None
             try:
                 self.fail(error)
             except Stopped:  # the first signal, in the moment before `fail` is deaf to it; a second is never raised
@@ -88,7 +88,8 @@ class Start:
 
         What only a driver that serves needs is imported once it does.
         """
-        from driverctr import serving
+        with self.tools.signals.held():
+            from driverctr import serving
 
         gained, store = self.way_up.gained, self.way_up.facts.supply.store
         serving.serve(self.tools, gained, store, self.lasting(), self.tell)

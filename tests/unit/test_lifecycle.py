@@ -157,6 +157,19 @@ def test_a_good_life_ends_with_everything_undone_in_reverse(life: Life, paths: P
     assert not paths.status_file.exists()
 
 
+def test_a_signal_that_an_import_made_another_error_of_is_a_stop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(start: Start) -> None:
+        try:
+            raise Stopped(signal.SIGTERM)
+        except Stopped as stopped:
+            raise RuntimeError("Error calling __set_name__") from stopped
+
+    monkeypatch.setattr(Start, "wait", wait)
+    with pytest.raises(Stopped) as stopped:
+        life.start.run()
+    assert stopped.value.was_ready and life.told[-1] == "undo withdraw"
+
+
 def test_a_refused_alternative_is_an_observation_and_the_plan_is_made_again(life: Life) -> None:
     life.steps[StepName.MODULES].failures["on-disk"] = NOWHERE.error
     with pytest.raises(Stopped):
