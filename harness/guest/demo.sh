@@ -29,12 +29,10 @@ show "findmnt /run/nvidia/driver"
 show "cat /run/nvidia/validations/.driver-ctr-ready"
 show "driver exec driver driverctr status"
 
-tell "4. In use: a process on the host opens the device. A new container takes the driver over as it is ..."
+tell "4. In use: a process on the host opens the device. A start would take the driver over as it is, and says for whom"
 sleep 1000 </run/nvidia/driver/dev/nvidiactl &
 user=$!
 show "driver exec driver driverctr plan"
-tell "   ... and one that wants other modules tears nothing from under it"
-show "driver exec --env KERNEL_MODULE_TYPE=open driver driverctr plan | sed -n '/Blocked (in-use)/,/^\$/p'"
 kill "$user"
 wait "$user" || true
 
