@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -25,26 +25,26 @@ def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
     Raises OSError; then the former file is untouched and nothing is left beside it.
     """
     data = content.encode() if isinstance(content, str) else content
-    with replacing(path, mode) as file:
-        file.write(data)
+    replace(path, mode, lambda file: file.write(data))
 
 
 def copy_atomic(source: Path, target: Path, mode: int = 0o644) -> None:
     """Copy a file's content in the same way; raises OSError."""
-    with source.open("rb") as data, replacing(target, mode) as file:
-        shutil.copyfileobj(data, file, 1 << 20)
+    with source.open("rb") as data:
+        replace(target, mode, lambda file: shutil.copyfileobj(data, file, 1 << 20))
 
 
-@contextlib.contextmanager
-def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
-    """A file to be written that takes the place of `path` at the end of the block; raises OSError."""
+def replace(path: Path, mode: int, fill: Callable[[IO[bytes]], object]) -> None:
+    """Have a file filled that then takes the place of `path`; raises OSError, and what `fill` raises.
+
+    Named before it is made, and no generator for a `with`: a signal that ends us at any moment leaves no part of it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Named before it is made: a signal that ends us in between leaves nothing.
     partial = path.parent / f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}"
     try:
         with partial.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)
-            yield file
+            fill(file)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
@@ -55,7 +55,7 @@ def replacing(path: Path, mode: int) -> Iterator[IO[bytes]]:
 
 
 def sweep(*folders: Path) -> None:
-    """Remove what a process killed in `replacing` left; only where no other can be writing. Raises OSError."""
+    """Remove what a process killed in `replace` left; only where no other can be writing. Raises OSError."""
     for folder in folders:
         remove(*folder.glob(f".*{PARTIAL}"))
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import sys
 from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -166,3 +169,36 @@ def test_every_path_lies_below_the_root(tmp_path: Path) -> None:
     assert all(getattr(paths, name).is_relative_to(tmp_path) for name in names)
     assert Paths().driver_root == Path("/run/nvidia/driver") and Paths().termination_log == Path("/dev/termination-log")
     assert Paths().modules_tree("6.1").as_posix() == "/lib/modules/6.1"
+
+
+def test_a_signal_at_any_moment_of_a_write_leaves_the_former_file_or_the_new_one_whole(tmp_path: Path) -> None:
+    """The exception of the handler is raised after each instruction in turn, as a signal's is."""
+    target = tmp_path / "status.json"
+    moment, left, done = 0, 0, False
+
+    def interrupt(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith("driverctr/files.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return interrupt
+
+    while not done:
+        moment += 1
+        left = moment
+        target.write_text("former")
+        try:
+            sys.settrace(interrupt)
+            files.write_atomic(target, "new")
+            done = True
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert target.read_text() in ("former", "new")
+        assert [path.name for path in tmp_path.iterdir()] == ["status.json"], moment
+    assert moment > 20

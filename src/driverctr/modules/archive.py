@@ -48,22 +48,25 @@ def write(entries: Sequence[Entry], file: Path) -> None:
     try:
         # Who writes to the same file meanwhile has claimed what he writes.
         files.remove_abandoned(file.parent.glob(f".{glob.escape(file.name)}.*{files.PARTIAL}"))
-        with (
-            files.replacing(file, 0o644) as output,
-            files.claimed(Path(f"/proc/self/fd/{output.fileno()}").readlink()),
-            tarfile.open("", "w:gz", output, format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
-        ):
-            about = json.dumps({"schema": SCHEMA, "entries": [found.key.digest for found in entries]})
-            _add(archive, FORMAT, len(about), io.BytesIO(about.encode()))
-            for found in entries:
-                modules = sorted(module.file.name for module in found.module_set.modules.values())
-                for name in (*DOCUMENTS, *([BUILD_LOG] if (found.folder / BUILD_LOG).is_file() else []), *modules):
-                    path = found.folder / name
-                    with path.open("rb") as content:
-                        _add(archive, f"{found.key.digest}/{name}", path.stat().st_size, content)
+        files.replace(file, 0o644, lambda output: _write(entries, output))
     except OSError as error:
         code = Code.NO_SPACE if error.errno in files.FULL else Code.NODE_FILE
         raise DriverError(code, f"{file} cannot be written: {error.strerror}", "Give another place for it") from error
+
+
+def _write(entries: Sequence[Entry], output: IO[bytes]) -> None:
+    with (
+        files.claimed(Path(f"/proc/self/fd/{output.fileno()}").readlink()),
+        tarfile.open("", "w:gz", output, format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
+    ):
+        about = json.dumps({"schema": SCHEMA, "entries": [found.key.digest for found in entries]})
+        _add(archive, FORMAT, len(about), io.BytesIO(about.encode()))
+        for found in entries:
+            modules = sorted(module.file.name for module in found.module_set.modules.values())
+            for name in (*DOCUMENTS, *([BUILD_LOG] if (found.folder / BUILD_LOG).is_file() else []), *modules):
+                path = found.folder / name
+                with path.open("rb") as content:
+                    _add(archive, f"{found.key.digest}/{name}", path.stat().st_size, content)
 
 
 def _add(archive: tarfile.TarFile, name: str, size: int, content: IO[bytes]) -> None:
