@@ -74,6 +74,14 @@ def claimed(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at its path: a lock on another excludes nobody. Raises OSError."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def remove_abandoned(paths: Iterable[Path]) -> None:
     """Remove folders and files whose maker (`claimed`) is no more."""
     for path in paths:

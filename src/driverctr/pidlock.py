@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.records import frozen
 
@@ -33,7 +34,7 @@ def held(path: Path, locks: Path = Path("/proc/locks")) -> Iterator[None]:
             raise _unusable(path, error) from error
         yield
     finally:
-        if _is(descriptor, path):
+        if files.is_at(descriptor, path):
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -77,7 +78,7 @@ def _acquire(path: Path, locks: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _already_running(path, descriptor, locks) from None
-            if _is(descriptor, path):
+            if files.is_at(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -86,13 +87,6 @@ def _acquire(path: Path, locks: Path) -> int:
     raise DriverError(
         Code.NODE_FILE, f"the pid file {path} was deleted {ATTEMPTS} times while we locked it", "Stop what deletes it"
     )
-
-
-def _is(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @frozen

@@ -71,7 +71,7 @@ class Runner:
         words = tuple(os.fspath(word) for word in argv)
         self.log.debug("+ " + shlex.join(words))
         started = time.monotonic()
-        with self._spawn(words, extra_env, cwd, subprocess.PIPE, subprocess.PIPE) as child:
+        with _ending(self._popen(words, extra_env, cwd, subprocess.PIPE, subprocess.PIPE)) as child:
             try:
                 stdout, stderr = child.communicate(timeout=limit)
             except subprocess.TimeoutExpired:
@@ -106,7 +106,7 @@ class Runner:
         words = tuple(os.fspath(word) for word in argv)
         self.log.debug("+ " + shlex.join(words))
         deadline = time.monotonic() + limit
-        with self._spawn(words, extra_env, cwd, subprocess.PIPE, subprocess.STDOUT) as child:
+        with _ending(self._popen(words, extra_env, cwd, subprocess.PIPE, subprocess.STDOUT)) as child:
             assert child.stdout is not None
             for line in _lines(child.stdout.fileno(), deadline):
                 on_line(line)
@@ -152,34 +152,27 @@ class Runner:
         self.log.debug("+ " + shlex.join(words))
         return Background(self._popen(words, extra_env, None, subprocess.PIPE, subprocess.STDOUT))
 
-    @contextlib.contextmanager
-    def _spawn(
-        self,
-        words: tuple[str, ...],
-        extra_env: Mapping[str, str] | None,
-        cwd: Path | None,
-        stdout: int,
-        stderr: int,
-    ) -> Iterator["subprocess.Popen[bytes]"]:
-        """A child in its own session; whatever ends this block early ends the child's whole group.
 
-        A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
-        """
-        child = self._popen(words, extra_env, cwd, stdout, stderr)
+@contextlib.contextmanager
+def _ending(child: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    """A child in its own session; whatever ends this block early ends the child's whole group.
+
+    A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
+    """
+    try:
+        yield child
+    except BaseException as error:
+        end_group(child.pid)  # the leader may have ended and left others of its group behind
         try:
-            yield child
-        except BaseException as error:
-            end_group(child.pid)  # the leader may have ended and left others of its group behind
-            try:
-                child.wait(KILL_LIMIT)
-            except subprocess.TimeoutExpired:
-                if isinstance(error, DriverError):
-                    raise _unending(error, child.pid) from None
-            raise
-        finally:
-            for pipe in (child.stdout, child.stderr):
-                if pipe is not None:
-                    pipe.close()
+            child.wait(KILL_LIMIT)
+        except subprocess.TimeoutExpired:
+            if isinstance(error, DriverError):
+                raise _unending(error, child.pid) from None
+        raise
+    finally:
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _unending(error: DriverError, pid: int) -> DriverError:

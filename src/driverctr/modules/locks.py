@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from driverctr import files
 from driverctr.errors import Code, DriverError
 
 Wait = Callable[[float], None]
@@ -35,7 +36,7 @@ def held(file: Path, wait: Wait, tell: Callable[[str], None]) -> Iterator[None]:
     finally:
         # Under the lock: who waits for this very file sees afterwards that it is at its path no more.
         with contextlib.suppress(OSError):
-            if _is_at(descriptor, file):
+            if files.is_at(descriptor, file):
                 file.unlink()
         os.close(descriptor)
 
@@ -55,7 +56,7 @@ def _acquire(file: Path, wait: Wait, tell: Callable[[str], None]) -> int:
                     told = True
                     tell(os.pread(descriptor, 200, 0).decode(errors="replace") or "another process")
                 wait(PAUSE)
-            if _is_at(descriptor, file):
+            if files.is_at(descriptor, file):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -76,10 +77,3 @@ def _lock(descriptor: int, file: Path) -> bool:
             f"the filesystem of {file.parent} has no locks (flock: {error.strerror})",
             "Put the store on a filesystem that has them, such as the node's own disk",
         ) from error
-
-
-def _is_at(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.lstat())
-    except FileNotFoundError:
-        return False

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -13,18 +14,18 @@ DOCUMENT_LIMIT = 8 << 20
 
 def check_folder(path: Path) -> os.stat_result:
     """Its state, if it is a folder to be believed; raises DriverError (store-unusable), or OSError."""
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise _refusal(path, "is not a folder" if not stat.S_ISLNK(status.st_mode) else "is a symbolic link")
-    _check_owner(path, status)
-    return status
+    return _check(path, stat.S_ISDIR, "a folder")
 
 
 def check_file(path: Path) -> os.stat_result:
     """Its state, if it is a file to be believed; raises DriverError (store-unusable), or OSError."""
+    return _check(path, stat.S_ISREG, "a regular file")
+
+
+def _check(path: Path, is_kind: Callable[[int], bool], kind: str) -> os.stat_result:
     status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise _refusal(path, "is not a regular file" if not stat.S_ISLNK(status.st_mode) else "is a symbolic link")
+    if not is_kind(status.st_mode):
+        raise _refusal(path, "is a symbolic link" if stat.S_ISLNK(status.st_mode) else f"is not {kind}")
     _check_owner(path, status)
     return status
 
