@@ -141,22 +141,23 @@ def half_written() -> list[str]:
 
 
 def settled(pid: int) -> list[str]:
-    """Our processes, once the second start ran its last tool: it sees to a module tree after it is ready."""
-    expected = sorted(["nvidia-persistenced", psutil.Process(pid).name()])
+    """What is not as it must be, once the second start is done with what it sees to after it is ready.
+
+    It runs tools, and writes its status: what is seen in the middle of that is gone when one looks again.
+    """
     deadline = time.monotonic() + SETTLES_S
-    while (found := ours()) != expected and time.monotonic() < deadline:
+    while (found := differences(pid)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
 
 
 def differences(pid: int) -> list[str]:
     """What is not as it must be while the second start is ready."""
-    processes = settled(pid)
     roots = [target for target in host_mounts() if target == f"{RUN}/driver"]
     expected = {
         "modules": (sorted(loaded()), ["nvidia", "nvidia_modeset", "nvidia_uvm"]),
         "driver roots": (len(roots), 1),
-        "processes": (processes, sorted(["nvidia-persistenced", psutil.Process(pid).name()])),
+        "processes": (ours(), sorted(["nvidia-persistenced", psutil.Process(pid).name()])),
         "half-written": (half_written(), []),
         "pid file": ((RUN / "nvidia-driver.pid").read_text().strip(), str(pid)),
     }
@@ -180,7 +181,7 @@ def one(when: str, step: str) -> list[str]:
     pid = fork(second)
     if not wait_ready(pid, former):
         return [f"the second start is not ready, it ended with {wait(pid)}", second.read_text()]
-    problems = differences(pid)
+    problems = settled(pid)
     os.kill(pid, signal.SIGTERM)
     status = wait(pid)
     problems += [] if status == 0 else [f"its stop ended with {status}"]
