@@ -3,8 +3,10 @@
 import binascii
 import re
 
+from driverctr.deferred import pattern
+
 HOST = r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
-ADDRESS = re.compile(rf"https?://([^\s/?#]*@)?{HOST}(/[^\s?#]*)?")
+ADDRESS = pattern(rf"https?://([^\s/?#]*@)?{HOST}(/[^\s?#]*)?")
 
 PUBLIC_KEY_SIZE = 32
 """Bytes of an Ed25519 public key (RFC 8032)."""

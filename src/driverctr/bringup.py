@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from driverctr import gpuwait, markers, survey
 from driverctr.config import NoGpu
@@ -12,6 +12,7 @@ from driverctr.facts import holders
 from driverctr.modules import Source, failures
 from driverctr.modules.former import Former
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
+from driverctr.records import mutable
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
 from driverctr.steps.devices import Daemons, DeviceNodes
@@ -54,7 +55,7 @@ MOST_LOOKS = 5
 """How often the node is looked at anew in one start; more means that somebody works against us."""
 
 
-@dataclass
+@mutable
 class BringUp:
     """One way up. `done` is what was done, to be undone in reverse; `tell(field=value, ...)` writes the status.
 

@@ -3,13 +3,12 @@
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from driverctr.deferred import hashlib, shutil
 from driverctr.hashing import sha256
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

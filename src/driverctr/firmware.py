@@ -1,21 +1,21 @@
 """GSP firmware where the kernel asks for it: at the first open of a device, in the host's mount namespace."""
 
 import errno
-import filecmp
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from driverctr import files
+from driverctr.deferred import filecmp
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot, mounttable
 from driverctr.log import Log
 from driverctr.mounts import staging
 from driverctr.mounts.syscalls import MS_BIND, MS_PRIVATE, Syscalls
 from driverctr.paths import Paths
+from driverctr.records import mutable
 
 SEARCH_PATH = "/run/nvidia/driver/lib/firmware"
 """As the host sees our image's own firmware once the driver root is published, whatever is mounted over ours."""
@@ -29,7 +29,7 @@ BLANK = "\0"
 """An empty write never reaches the kernel, and a newline would be taken as a path: a lone NUL empties the string."""
 
 
-@dataclass
+@mutable
 class Record:
     """What cannot be observed: whether we set the search path, and which files on others' folders are ours."""
 

@@ -3,12 +3,13 @@
 # ruff: noqa: PTH110, PTH116, PTH123, PTH208
 
 import contextlib
-import hashlib
 import mmap
 import os
 import stat
 import threading
 from collections.abc import Iterable, Mapping
+
+from driverctr.deferred import hashlib
 
 PIECE = 8 << 20
 """Bytes."""

@@ -2,7 +2,7 @@
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
 from driverctr.plan import StepName
+from driverctr.records import mutable
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
 from driverctr.steps import Step, Tools, Undo
@@ -24,7 +25,7 @@ from driverctr.userspace import image
 from driverctr.versions import KernelRelease
 
 
-@dataclass
+@mutable
 class Start:
     """One start: the way up, the wait, the way down, and what is told of it."""
 

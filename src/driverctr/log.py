@@ -6,11 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TextIO
 
 from driverctr.records import frozen
+
+
+def utc(moment: float) -> str:
+    """A moment, in seconds since the epoch, for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 class Format(StrEnum):
@@ -58,12 +62,14 @@ class Log:
         order = list(Level)
         if order.index(level) < order.index(self.threshold):
             return
-        now = datetime.now(UTC)
+        now = time.time()
+        seconds, fraction = time.gmtime(now), f".{int(now % 1 * 1e6):06d}"
         if self.format is Format.JSON:
-            line = json.dumps({"time": now.isoformat(), "level": level, "message": message, **fields}, default=str)
+            stamp = time.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}+00:00", seconds)
+            line = json.dumps({"time": stamp, "level": level, "message": message, **fields}, default=str)
         else:
             tail = "".join(f" {name}={value}" for name, value in fields.items())
-            line = f"{now:%H:%M:%S}.{now.microsecond // 1000:03d} {level.upper():7} {message}{tail}"
+            line = f"{time.strftime('%H:%M:%S', seconds)}{fraction[:4]} {level.upper():7} {message}{tail}"
         try:
             self.stream.write(line + "\n")
             self.stream.flush()

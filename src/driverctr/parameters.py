@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 
+from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
 from driverctr.files import write_atomic
@@ -12,8 +13,8 @@ from driverctr.paths import Paths
 LARGEST_FILE = 64 << 10
 """Bytes; all parameters of all modules of a driver, spelled out, take less than a tenth of it."""
 
-NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-BOOLEAN = re.compile("[yt1nf0]|on|of", re.IGNORECASE)
+NAME = pattern(r"[A-Za-z_][\w.-]*", re.ASCII)
+BOOLEAN = pattern("[yt1nf0]|on|of", re.IGNORECASE)
 """How a boolean begins; the rest is not looked at (Linux, lib/kstrtox.c kstrtobool)."""
 
 BITS = {"byte": 8, "short": 16, "ushort": 16, "int": 32, "uint": 32, "long": 64, "ulong": 64, "ullong": 64}
@@ -178,7 +179,7 @@ def _same(asked_value: str, actual: str) -> bool:
 
 def _number(text: str) -> int | None:
     """A number as the kernel reads it (kstrtouint with base 0): a leading 0 means octal, as in a file mode."""
-    for base, pattern in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]*")):
-        if re.fullmatch(pattern, text):
+    for base, digits in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]*")):
+        if re.fullmatch(digits, text):
             return int(text, base)
     return None

@@ -5,11 +5,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
+from driverctr.log import utc
 from driverctr.records import frozen
 
 ATTEMPTS = 100
@@ -132,9 +132,8 @@ def _describe(candidates: list[_Candidate]) -> str:
     for candidate in candidates:
         try:
             process = psutil.Process(candidate.pid)
-            started = datetime.fromtimestamp(process.create_time(), UTC)
             command = " ".join(process.cmdline()) or process.name()
-            return f"pid {candidate.pid} (`{command}`), started {started:%Y-%m-%d %H:%M:%S} UTC"
+            return f"pid {candidate.pid} (`{command}`), started {utc(process.create_time())}"
         except psutil.Error:
             continue
     if candidates:

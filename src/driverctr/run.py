@@ -3,18 +3,22 @@
 import contextlib
 import ctypes
 import os
-import selectors
-import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from driverctr.deferred import Deferred, selectors, shlex
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.records import frozen
+
+if TYPE_CHECKING:
+    import subprocess
+else:
+    subprocess = Deferred("subprocess")
 
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""

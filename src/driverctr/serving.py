@@ -1,6 +1,7 @@
 """While a driver serves: what is looked after until a signal comes, or until it is to be loaded anew."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
     `lasting` is why the driver is degraded for as long as it serves.
     """
     expected = replace(gained.expected(tools.config.verify_gpus), running=())
+    gc.enable()  # cli has switched it off for the start
     pending = Pending(tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
     health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes)
     tell(expected=expected.as_dict())

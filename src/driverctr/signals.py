@@ -5,12 +5,12 @@ The first asks us to stop, the second to hurry, the third to leave at once, what
 
 import contextlib
 import os
-import selectors
 import signal
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from driverctr.deferred import selectors
 from driverctr.errors import Stopped
 
 STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from driverctr.config import GpuNeed
+from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernellog
 from driverctr.facts.kernellog import Mark
@@ -119,7 +120,7 @@ FIELDS = (
 )
 """`nvidia-smi --help-query-gpu`. What outlives the driver, such as ECC, is not among them."""
 
-UNKNOWN = re.compile(r"\[|^$|N/A", re.IGNORECASE)
+UNKNOWN = pattern(r"\[|^$|N/A", re.IGNORECASE)
 """`[N/A]`, `[Not Supported]`, `[Unknown Error]`."""
 
 

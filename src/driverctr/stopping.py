@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from driverctr import markers, smi, status
 from driverctr.config import Depth, OnStop
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
+from driverctr.records import mutable
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo
 from driverctr.steps.unload import check_free
@@ -34,7 +35,7 @@ def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None
     tell(phase=Phase.STUCK, failure=status.describe_failure(stuck))
 
 
-@dataclass
+@mutable
 class Stopping:
     """One stop: takes back what is in `done`, and tells by `tell(field=value, ...)`.
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import re
-import socket
 from pathlib import Path
 
+from driverctr.deferred import socket
 from driverctr.mounts.syscalls import MS_BIND, Syscalls
 
 MESSAGE_LIMIT = 8192

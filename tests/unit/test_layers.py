@@ -12,7 +12,7 @@ PACKAGE = Path(driverctr.__file__).parent
 ROOMS = (
     ("__init__",),
     (
-        "records",
+        "deferred", "records",
         "hashing",
         "errors",
         "explain",

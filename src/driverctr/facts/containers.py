@@ -1,7 +1,6 @@
 """Which container and pod a process belongs to, from its control group."""
 
-import re
-
+from driverctr.deferred import pattern
 from driverctr.facts.hostroot import host_roots
 from driverctr.files import read_text
 from driverctr.paths import Paths
@@ -10,8 +9,8 @@ from driverctr.records import frozen
 SHORT_ID = 12
 """How many digits of a container's id docker and crictl print."""
 
-_CONTAINER = re.compile(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope)?(?=/|$)")
-_POD = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./:]|$)")
+_CONTAINER = pattern(r"(?:^|[/:-])([0-9a-f]{64})(?:\.scope)?(?=/|$)")
+_POD = pattern(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[./:]|$)")
 """A container's id ends a part of the path. A pod's uid has dashes, underscores under the systemd driver, or for a
 static pod neither: it is a digest of its manifest (Kubernetes, pkg/kubelet/cm and pkg/kubelet/config)."""
 

@@ -8,13 +8,15 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from driverctr.deferred import pattern
 from driverctr.facts import chardevs
 from driverctr.facts.chardevs import MINOR_MODESET
 from driverctr.facts.openfiles import Descriptor, OpenFiles
 from driverctr.files import link_target
 from driverctr.paths import Paths
+from driverctr.records import mutable
 
 OTHERS = {"nvidia-uvm": "nvidia_uvm", "nvidia-fs": "nvidia_fs", "gdrdrv": "gdrdrv"}
 """Character devices that are not the core module's, by the name they are registered under."""
@@ -27,10 +29,10 @@ LOCAL = frozenset(
 """File systems that answer stat(2) without asking anybody: a dead NFS server would keep us waiting for ever. 9p is what
 virtual machines have as their root."""
 
-_MOUNT = re.compile(rb"^(\d+) \d+ (\d+:\d+) .* - (\S+) ", re.MULTILINE)
-_MOUNT_ID = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
-_FLAGS = re.compile(rb"^flags:\s*([0-7]+)$", re.MULTILINE)
-_MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ((\S+) [1-9]\d* +(\S.*))$", re.MULTILINE)
+_MOUNT = pattern(rb"^(\d+) \d+ (\d+:\d+) .* - (\S+) ", re.MULTILINE)
+_MOUNT_ID = pattern(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
+_FLAGS = pattern(rb"^flags:\s*([0-7]+)$", re.MULTILINE)
+_MAPPING = pattern(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ((\S+) [1-9]\d* +(\S.*))$", re.MULTILINE)
 
 
 def read_majors(paths: Paths) -> dict[int, str]:
@@ -61,7 +63,7 @@ def references(device: str, minor: int) -> Counter[str]:
             return Counter({OTHERS.get(device, "nvidia"): 2})
 
 
-@dataclass
+@mutable
 class Scanner:
     """Looks into one process after the other and remembers what it learned of mounts and mapped files."""
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from driverctr.facts.containers import Container
 from driverctr.facts.handles import Scanner, read_majors
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import Identity
+from driverctr.log import utc
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -64,7 +64,7 @@ class Holder:
 
     def __str__(self) -> str:
         """For a sentence: pid, command, and in brackets container or pod and start."""
-        since = f"since {datetime.fromtimestamp(self.started, UTC):%Y-%m-%d %H:%M:%S} UTC" if self.started else ""
+        since = f"since {utc(self.started)}" if self.started else ""
         mapping = "by a mapping alone" if self.closed else ""
         about = ", ".join(filter(None, (str(self.container), mapping, since)))
         return f"{self.brief} [{about}]" if about else self.brief

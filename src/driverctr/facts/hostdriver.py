@@ -1,8 +1,8 @@
 """A driver that is installed on the host itself."""
 
-import re
 from pathlib import Path
 
+from driverctr.deferred import pattern
 from driverctr.errors import DriverError
 from driverctr.facts import hostroot
 from driverctr.facts.hostroot import HostRoot
@@ -13,7 +13,7 @@ from driverctr.records import frozen
 SMI_FOLDERS = ("usr/bin", "usr/sbin", "bin", "sbin")
 """Where NVIDIA's validator looks for nvidia-smi (gpu-operator, internal/driver/root.go)."""
 
-MODULE_FILE = re.compile(r"([^:]*/)?nvidia(?:-current)?\.ko(?:\.\w+)?:")
+MODULE_FILE = pattern(r"([^:]*/)?nvidia(?:-current)?\.ko(?:\.\w+)?:")
 """How the core module's line in modules.dep begins (modules.dep(5)); Debian calls it nvidia-current."""
 
 DRIVER_ROOT = Path("/run/nvidia/driver")

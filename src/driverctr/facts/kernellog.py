@@ -7,24 +7,25 @@ from collections.abc import Iterable, Iterator
 from io import FileIO
 from typing import Self
 
+from driverctr.deferred import pattern
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
 RECORD_LIMIT = 8192
 """Bytes; a read(2) with less room than the record needs fails (Linux, PRINTK_MESSAGE_MAX and its prefix)."""
 
-OF_NVIDIA = re.compile(r"^(?:NVRM|nvidia(?:_\w+)?)\b|\bXid\b|\[nvidia-drm\]")
+OF_NVIDIA = pattern(r"^(?:NVRM|nvidia(?:_\w+)?)\b|\bXid\b|\[nvidia-drm\]")
 """Lines of the driver: `NVRM: ...`, `nvidia-modeset: ...`, `nvidia_uvm: ...` (the loader's, of a module),
 `nvidia 0000:3b:00.0: ...` (the device's own), Xids."""
 
-OF_LOADER = re.compile(
+OF_LOADER = pattern(
     r"^(?:module: |Loading of .+ is rejected|Lockdown: (?:modprobe|insmod|kmod): "
     r"|[Ii]nvalid (?:ELF|architecture in ELF) |vmap allocation for size )"
 )
 """Lines of the kernel's module loader that name no module (Linux, kernel/module; lockdown names the process, and vmap
 the room that a module did not find)."""
 
-XID = re.compile(r"\bXid \(")
+XID = pattern(r"\bXid \(")
 """`NVRM: Xid (PCI:0000:3b:00): 79, ...` (NVIDIA, "XID Errors")."""
 
 

@@ -1,9 +1,9 @@
 """Loaded kernel modules and who holds whom, from /sys/module."""
 
 from collections.abc import Mapping
-from graphlib import TopologicalSorter
 from pathlib import Path
 
+from driverctr.deferred import graphlib
 from driverctr.facts.kernel import build_id_of_notes
 from driverctr.files import entries, read_text
 from driverctr.paths import Paths
@@ -69,7 +69,7 @@ def unsettled(stack: Mapping[str, LoadedModule]) -> tuple[LoadedModule, ...]:
 def unload_order(stack: Mapping[str, LoadedModule]) -> list[str]:
     """Holders before what they hold."""
     graph = {name: [holder for holder in module.holders if holder in stack] for name, module in stack.items()}
-    return list(TopologicalSorter(graph).static_order())
+    return list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def read_build_id(note: Path) -> str:

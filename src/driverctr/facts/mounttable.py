@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from driverctr.records import frozen
@@ -40,8 +41,12 @@ def read(root: Path = Path("/"), process: str = "self") -> tuple[Mount, ...]:
     return tuple(parse_line(line.decode(errors="surrogateescape")) for line in text.split(b"\n") if line)
 
 
+@lru_cache(maxsize=2048)
 def parse_line(line: str) -> Mount:
-    """One line: id, parent, device, root, target, options, optional fields, a dash, type, source, super options."""
+    """One line: id, parent, device, root, target, options, optional fields, a dash, type, source, super options.
+
+    A start reads the table many times, and most of its lines are the same each time.
+    """
     before, _, after = line.partition(" - ")
     mount_id, parent, device, root, target, options, *optional = before.split(" ")
     fstype, source, *_ = after.split(" ")

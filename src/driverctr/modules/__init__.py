@@ -1,7 +1,6 @@
 """Sets of built modules: what identifies one, how it is described on disk, and who may provide it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from driverctr import files
+from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
 from driverctr.hashing import sha256
 from driverctr.modules import elf
@@ -21,9 +21,9 @@ SCHEMA = 1
 TEXTS = ("kernel_release", "kernel_version", "driver_version", "module_type", "compiler")
 """Fields of a manifest that are shown to people."""
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+NAME = pattern(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """A module's name; its file is called so too, and leads nowhere else."""
-DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGEST = pattern(r"[0-9a-f]{64}")
 """A SHA-256."""
 
 

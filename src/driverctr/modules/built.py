@@ -1,8 +1,8 @@
 """The provider that builds: headers, compiler, make, and a set published whole or not at all."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from driverctr import patches
@@ -13,7 +13,7 @@ from driverctr.facts import kernel, limits
 from driverctr.facts.compiler import choose
 from driverctr.hashing import sha256
 from driverctr.headers import Headers, HeaderSearch, PackageSource
-from driverctr.log import Log
+from driverctr.log import Log, utc
 from driverctr.modules import ModuleFile, ModuleSet, Wish, describe
 from driverctr.modules.drafts import DEFAULT_SCRATCH, Draft, publish, scratch_folder, told_if_full
 from driverctr.modules.ondisk import DEFAULT_FOLDER, set_folder
@@ -111,7 +111,7 @@ class Built:
             "headers": headers.place,
             "image_sha256": _digest(self.root / DESCRIPTION),
             "patches": ", ".join(patch.file for patch in request.patches),
-            "built": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "built": utc(time.time()),
         }
 
 

@@ -2,14 +2,13 @@
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files
+from driverctr.deferred import shutil, tempfile
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, write_manifest

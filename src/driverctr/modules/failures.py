@@ -1,11 +1,11 @@
 """Builds that did not serve in this boot: never tried again while something that served can be had instead."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from driverctr import files, parameters
+from driverctr.deferred import hashlib
 from driverctr.errors import DriverError
 from driverctr.modules import Wish
 from driverctr.modules.key import Key

@@ -1,11 +1,11 @@
 """What a set of modules is known by: all that decides whether a kernel may take it, with no headers and no compiler."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
+from driverctr.deferred import hashlib
 from driverctr.facts.kernel import KernelFacts
 from driverctr.modules import Wish
 from driverctr.patches import PATCHES, Patch

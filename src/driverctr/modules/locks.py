@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
+from driverctr.log import utc
 
 Wait = Callable[[float], None]
 """Lets seconds pass; whoever stops us ends it by an exception."""
@@ -43,7 +44,7 @@ def held(file: Path, wait: Wait, tell: Callable[[str], None]) -> Iterator[None]:
 
 def describe_holder() -> str:
     """Who we are, for others: a pid alone tells little in a container."""
-    return f"pid {os.getpid()} of {os.uname().nodename}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"pid {os.getpid()} of {os.uname().nodename}, since {utc(time.time())}"
 
 
 def _acquire(file: Path, wait: Wait, tell: Callable[[str], None]) -> int:

@@ -10,8 +10,6 @@
 
 import errno
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.config import Config
+from driverctr.deferred import shutil, tempfile
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot
 from driverctr.hashing import Hashes

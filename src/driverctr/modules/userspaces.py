@@ -4,13 +4,13 @@
 - userspace/<version>_<platform>.json: what belongs to a version; written last, and removed first
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from driverctr import files
+from driverctr.deferred import hashlib
 from driverctr.errors import Code, DriverError
 from driverctr.hashing import sha256
 from driverctr.modules import parse_document, trust

@@ -7,11 +7,11 @@ container keeps it, and nothing of our own root is changed. Bound over ours it s
 """
 
 import os
-import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from driverctr import files
+from driverctr.deferred import shutil
 from driverctr.errors import Code, DriverError
 from driverctr.facts import mounttable
 from driverctr.facts.mounttable import Mount

@@ -1,0 +1,76 @@
+"""What most starts do not need: modules of Python's own are imported, patterns compiled, when they are first used.
+
+`from driverctr.deferred import shutil` stands for `import shutil`. What a warm start imports is most of what it takes.
+"""
+
+import re
+import sys
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from typing import TYPE_CHECKING, Any, AnyStr, cast
+
+
+class Deferred:
+    """Stands for a module until something of it is used."""
+
+    def __init__(self, name: str) -> None:
+        """Nothing is imported yet."""
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        """What the module has by that name."""
+        return getattr(import_module(self._name), attribute)
+
+
+if TYPE_CHECKING:
+    import filecmp
+    import graphlib
+    import hashlib
+    import selectors
+    import shlex
+    import shutil
+    import socket
+    import tempfile
+else:
+    # mypy knows them by the imports above.
+    filecmp = Deferred("filecmp")
+    graphlib = Deferred("graphlib")
+    hashlib = Deferred("hashlib")
+    selectors = Deferred("selectors")
+    shlex = Deferred("shlex")
+    shutil = Deferred("shutil")
+    socket = Deferred("socket")
+    tempfile = Deferred("tempfile")
+
+__all__ = ["filecmp", "graphlib", "hashlib", "selectors", "shlex", "shutil", "socket", "tempfile"]
+
+OF_OTHERS = ("inspect", "ipaddress")
+"""What Python's own modules import and seldom use: dataclasses the one, urllib.parse (of pathlib) the other."""
+
+
+class _Pattern:
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(re.compile(*self._arguments), attribute)
+
+
+def pattern(text: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
+    """What re.compile makes, but not before it is used; `re` keeps what it compiled."""
+    return cast("re.Pattern[AnyStr]", _Pattern(text, flags))
+
+
+class _Finder:
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name) if name in OF_OTHERS else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def defer_of_others() -> None:
+    """Have those loaded at their first use too; only before a second thread runs (importlib.util.LazyLoader)."""
+    sys.meta_path.insert(0, _Finder)
