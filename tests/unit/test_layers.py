@@ -12,7 +12,8 @@ PACKAGE = Path(driverctr.__file__).parent
 ROOMS = (
     ("__init__",),
     (
-        "deferred", "records",
+        "deferred",
+        "records",
         "hashing",
         "errors",
         "explain",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from driverctr.records import frozen
+from driverctr.records import frozen, mutable
 
 
 def annotate(decorator: Any) -> Any:
@@ -99,3 +99,24 @@ def test_nothing_can_be_assigned_or_deleted(name: str) -> None:
     with pytest.raises(FrozenInstanceError, match=name):
         delattr(part, name)
     assert part == OURS("a")
+
+
+def test_a_mutable_one_is_itself_and_may_begin_unset() -> None:
+    @mutable
+    class Life:
+        """With a default for each, and a field that is set later."""
+
+        name: str
+        done: list[str] = field(default_factory=list)
+        facts: str = field(init=False)
+
+        def __post_init__(self) -> None:
+            self.name = self.name.upper()
+
+    one, other = Life("a"), Life("a")
+    one.facts = "seen"
+    one.done.append("x")
+    assert (one.name, one.facts, other.done) == ("A", "seen", [])
+    assert one == one and one != other and not hasattr(other, "facts")
+    with pytest.raises(TypeError, match="Life lacks name"):
+        Life()  # type: ignore[call-arg]

@@ -63,6 +63,18 @@ def test_leaving_at_once_loses_neither_words_nor_status(status: str, expected: i
 
 
 @pytest.mark.allow_process(PYTHON)
+def test_a_start_imports_nothing_that_most_starts_do_not_need() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); from driverctr.deferred import defer_of_others; "
+        "defer_of_others(); import driverctr.verbs, driverctr.lifecycle; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
+    seldom = {"_hashlib", "ast", "datetime", "dis", "filecmp", "graphlib", "hashlib", "logging", "psutil", "pyudev"}
+    seldom |= {"random", "requests", "selectors", "sh", "shlex", "shutil", "socket", "subprocess", "tempfile"}
+    assert not seldom & set(done.stdout.split())
+
+
+@pytest.mark.allow_process(PYTHON)
 def test_the_probe_imports_almost_nothing() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r}); before = set(sys.modules); from driverctr.cli import main; "
