@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def undo(paths: Paths, data: Mapping[str, Any]) -> None:
     try:
         if data.get("path_set") and files.read_text(parameter) == SEARCH_PATH:
             files.write_kernel(parameter, BLANK)
-        for name in data.get("placed", ()):
+        for name in _on_mounts(paths, data.get("placed", ())):
             Path(name).unlink(missing_ok=True)
             _remove_if_empty(Path(name).parent)
         files.remove(paths.own_run / RECORD)
@@ -112,6 +112,18 @@ def undo(paths: Paths, data: Mapping[str, Any]) -> None:
         raise DriverError(
             Code.FIRMWARE_FAILED, f"the firmware settings could not be taken back: {error.strerror}: {error.filename}"
         ) from error
+
+
+def _on_mounts(paths: Paths, placed: Sequence[str]) -> list[str]:
+    """Those that lie on a mount still: where the mount of an earlier start is gone, the name is our image's own file."""
+    mounts = mounttable.read(paths.root) if placed else ()
+    own = mounttable.visible(mounts, paths.root)
+    return [
+        name
+        for name in placed
+        # Not resolved below /proc: process 1's root reads as a link to our own.
+        if Path(name).is_relative_to(paths.proc) or mounttable.visible(mounts, Path(name).resolve()) != own
+    ]
 
 
 def _settle_path(paths: Paths, set_earlier: bool, log: Log) -> tuple[bool, str]:

@@ -99,6 +99,18 @@ def test_a_mount_that_hides_the_images_gets_a_copy_once(paths: Paths, kernel: Fa
     assert not target.parent.exists() and (paths.root / "lib/firmware").is_dir()
 
 
+def test_the_images_own_file_stays_where_the_mount_of_an_earlier_start_is_gone(
+    paths: Paths, kernel: FakeKernel, log: Log
+) -> None:
+    hide(kernel, paths)
+    firmware.place(paths, VERSION, log=log, calls=kernel)
+    kernel.umount(paths.root / "lib/firmware")
+    data = firmware.place(paths, VERSION, log=log, calls=kernel)
+    firmware.undo(paths, data)
+    assert (paths.root / GSP).read_text() == "image"
+    assert not list(paths.own_run.glob("*.json"))
+
+
 def test_what_was_right_before_us_stays(paths: Paths, kernel: FakeKernel, log: Log) -> None:
     hide(kernel, paths)
     (paths.root / GSP).write_text("image")
