@@ -38,6 +38,8 @@ def wanted(paths: Paths) -> tuple[Node, ...]:
     nodes = [Node("nvidiactl", core, MINOR_CONTROL, mode, owner)]
     nodes += [Node(f"nvidia{minor}", core, minor, mode, owner) for minor in _gpu_minors(paths)]
     if "nvidia-uvm" in majors:
+        # For everyone, whatever NVreg_DeviceFile* say: nvidia-modprobe asks no parameters for these
+        # (nvidia_uvm_mknod in its nvidia-modprobe-utils.c).
         nodes += [
             Node("nvidia-uvm", majors["nvidia-uvm"], 0, 0o666),
             Node("nvidia-uvm-tools", majors["nvidia-uvm"], 1, 0o666),

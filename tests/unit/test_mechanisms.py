@@ -127,6 +127,13 @@ def test_no_nodes_without_the_driver_and_the_old_name_of_the_major_counts_first(
     assert devices.wanted(paths) == (Node("nvidiactl", 195, 255, 0o660, (5, 44)),)
 
 
+def test_uvm_nodes_are_for_everyone_as_nvidia_modprobe_makes_them(paths: Paths) -> None:
+    restricted = "DeviceFileMode: 432\nDeviceFileUID: 5\nDeviceFileGID: 44\n"
+    numbers = "Character devices:\n195 nvidia\n510 nvidia-uvm\n"
+    make_tree(paths.root, {"proc/devices": numbers, "proc/driver/nvidia/params": restricted})
+    assert devices.wanted(paths)[1:] == (Node("nvidia-uvm", 510, 0, 0o666), Node("nvidia-uvm-tools", 510, 1, 0o666))
+
+
 @pytest.fixture
 def kmod(fake_bin: FakeBin) -> Kmod:
     return Kmod(fake_bin.environment)
