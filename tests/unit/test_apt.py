@@ -1,6 +1,7 @@
 """Calling apt: a fake apt that is really executed."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def pauses() -> list[float]:
 @pytest.fixture
 def apt(tmp_path: Path, runner: Runner, log: Log, pauses: list[float]) -> Apt:
     """apt with a scratch folder."""
-    return Apt(runner, tmp_path / "apt", pauses.append, log)
+    return Apt(runner, tmp_path / "apt", pauses.append, log, certificates=tmp_path / "certificates")
 
 
 def test_only_header_packages_are_fetched(tmp_path: Path, fake_bin: FakeBin, apt: Apt) -> None:
@@ -59,6 +60,22 @@ def test_known_packages_need_no_update(tmp_path: Path, fake_bin: FakeBin, apt: A
     make_tree(apt.scratch, {"updated": ""})
     apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
     assert "apt-get -q update" not in words(fake_bin)
+
+
+def test_the_users_certificates_are_trusted_before_the_network_is_asked(
+    tmp_path: Path, fake_bin: FakeBin, apt: Apt, log: Log
+) -> None:
+    add_apt(fake_bin, apt.scratch)
+    fake_bin.add("update-ca-certificates", "echo 'openssl: not found' >&2; exit 1")
+    make_tree(tmp_path, {"certificates/README": ""})
+    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    assert "update-ca-certificates" not in fake_bin.calls
+    (apt.scratch / "updated").unlink()
+    make_tree(tmp_path, {"certificates/..data/own.crt": ""})
+    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "again")
+    told = words(fake_bin)
+    assert told.index("update-ca-certificates") < len(told) - 1 - told[::-1].index("apt-get -q update")
+    assert isinstance(log.stream, StringIO) and "could not be added: openssl: not found" in log.stream.getvalue()
 
 
 def test_a_network_failure_is_tried_again_and_told_in_apt_words(
@@ -83,7 +100,7 @@ def test_a_package_that_does_not_exist_is_asked_for_once(
 
 
 def test_a_source_list_replaces_the_image_s(tmp_path: Path, fake_bin: FakeBin, runner: Runner, log: Log) -> None:
-    apt = Apt(runner, tmp_path / "apt", print, log, source_list=Path("/own.list"))
+    apt = Apt(runner, tmp_path / "apt", print, log, Path("/own.list"), tmp_path / "certificates")
     add_apt(fake_bin, apt.scratch)
     apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
     assert "Dir::Etc::SourceList=/own.list -o Dir::Etc::SourceParts=/dev/null" in fake_bin.calls[0]

@@ -18,6 +18,9 @@ DOWNLOAD_LIMIT = 600.0
 UNPACK_LIMIT = 300.0
 """Seconds."""
 
+CERTIFICATES = Path("/usr/local/share/ca-certificates")
+"""Where a user, or the operator's certConfig, mounts certificates (update-ca-certificates(8))."""
+
 NOT_THERE = re.compile(r"Unable to locate package|No packages found|has no installation candidate")
 """apt's words for what no further attempt will change."""
 
@@ -34,6 +37,7 @@ class Apt:
     pause: Callable[[float], object]
     log: Log
     source_list: Path | None = None
+    certificates: Path = CERTIFICATES
 
     def fetch(self, package: str, companions: re.Pattern[str], into: Path) -> tuple[str, ...]:
         """Unpack a package, and those of its dependencies that `companions` matches, into a folder.
@@ -78,7 +82,16 @@ class Apt:
         return shown.status == 0 and bool(shown.stdout.strip())
 
     def _update(self) -> None:
+        self._trust()
         self._retry(lambda: self._call(["apt-get", "-q", "update"], UPDATE_LIMIT))
+
+    def _trust(self) -> None:
+        """Have https trust the user's certificates too; where that fails apt will, so it is only said."""
+        if not any(self.certificates.rglob("*.crt")):
+            return
+        result = self.runner.run(["update-ca-certificates"], limit=UPDATE_LIMIT, check=False)
+        if result.status != 0:
+            self.log.warning(f"the certificates in {self.certificates} could not be added: {result.words}")
 
     def _dependencies(self, package: str) -> list[str]:
         """Names a package depends on; a package that is not there is told by apt in the same words each time."""
