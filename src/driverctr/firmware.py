@@ -115,7 +115,7 @@ def undo(paths: Paths, data: Mapping[str, Any]) -> None:
 
 
 def _on_mounts(paths: Paths, placed: Sequence[str]) -> list[str]:
-    """Those that lie on a mount still: where the mount of an earlier start is gone, the name is our image's own file."""
+    """Those that still lie on a mount: where that of an earlier start is gone, the name is our image's own file."""
     mounts = mounttable.read(paths.root) if placed else ()
     own = mounttable.visible(mounts, paths.root)
     return [

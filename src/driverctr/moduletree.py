@@ -8,7 +8,7 @@ from pathlib import Path
 from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.facts import installed, kernel, modules, mounttable
-from driverctr.facts.hostroot import HostRoot
+from driverctr.facts.hostroot import ASIDE, HostRoot, host_roots
 from driverctr.kmod import Kmod
 from driverctr.mounts.syscalls import MS_BIND, MS_REC, Syscalls
 from driverctr.paths import Paths
@@ -27,7 +27,7 @@ WANTED_FROM_HOST = ("i2c-core", "ipmi_msghandler", "ipmi_devintf", "video", "drm
 def host_place(paths: Paths, kernel_release: str) -> HostRoot | None:
     """Where the host's own module tree for a kernel release can be read, or None where it is not visible."""
     mounts = mounttable.read(paths.root)
-    for place in installed.places(paths):
+    for place in host_roots(paths.root):
         tree = place.path / "lib/modules" / kernel_release
         if installed.is_hosts(paths, place, kernel_release, mounts) and (tree / "modules.builtin").is_file():
             return place
@@ -40,9 +40,7 @@ def set_aside(paths: Paths, kernel_release: str, calls: Syscalls) -> None:
     for folder in (paths.modules_tree(kernel_release), paths.root / "lib/modules"):
         folder = folder.resolve()
         if mounttable.layers(mounts, folder):
-            aside = (
-                paths.root / installed.ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
-            )
+            aside = paths.root / ASIDE / "lib/modules" / (kernel_release if folder.name == kernel_release else "")
             aside.mkdir(parents=True, exist_ok=True)
             calls.mount(folder, aside, MS_BIND | MS_REC)
             calls.umount(folder)

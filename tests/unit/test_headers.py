@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from driverctr import node as facts_of_node
 from driverctr.errors import Code, DriverError
+from driverctr.facts import hostroot, kernel
 from driverctr.headers import Headers, HeaderSearch, Origin, PackageSource
 from driverctr.log import Log
+from driverctr.paths import Paths
 from driverctr.run import Runner
 from tests.unit.conftest import FakeBin, make_tree
 
@@ -114,6 +117,23 @@ def test_what_only_process_1_shows_is_copied(
     assert (found.source_dir / "scripts/mod/modpost").resolve().is_relative_to(scratch)
     assert not (scratch / "host" / FLAVOUR / "vmlinux").exists()
     assert all(path.resolve().is_relative_to(scratch) for path in found.build_dir.iterdir())
+
+
+def test_headers_are_found_where_the_users_module_folder_was_set_aside(
+    paths: Paths, scratch: Path, runner: Runner, log: Log
+) -> None:
+    """What links in that folder lead to is mounted in place: it is set aside alone."""
+    split_tree(paths.root)
+    aside = paths.root / hostroot.ASIDE
+    aside.mkdir(parents=True)
+    (paths.root / "usr/lib/modules").rename(aside / "modules")
+    (aside / "lib").mkdir()
+    (aside / "modules").rename(aside / "lib/modules")
+    found = find(paths.root, scratch, runner, log)
+    assert (found.origin, found.source_dir) == (Origin.HOST, paths.root / COMMON)
+    assert found.place == f"folders mounted from the host /{FLAVOUR}"
+    assert facts_of_node.headers_place(paths, RELEASE) == f"folders mounted from the host: /{FLAVOUR}"
+    assert kernel.read(paths.root, RELEASE).cc_version_text.startswith("gcc-12 ")
 
 
 def test_packages_come_after_the_host_and_all_refusals_are_listed(

@@ -215,7 +215,7 @@ def test_our_own_module_tree_is_no_kernel_of_the_host(paths: Paths) -> None:
         },
     )
     assert releases(paths) == []
-    make_tree(paths.root, {f"{installed.ASIDE}/lib/modules/{NEXT}/modules.builtin": ""})
+    make_tree(paths.root, {f"{hostroot.ASIDE}/lib/modules/{NEXT}/modules.builtin": ""})
     assert releases(paths) == [NEXT]
 
 

@@ -10,6 +10,11 @@ from driverctr.records import frozen
 MAX_LINKS = 40
 """How many links one path may hold, as the kernel counts them (include/linux/namei.h MAXSYMLINKS)."""
 
+ASIDE = "mnt/driverctr/host"
+"""Where the host's /lib/modules goes if the user mounted it over ours, so that ours can be written."""
+
+MODULES = Path("/lib/modules")
+
 
 class Reach(StrEnum):
     """How we come to see the host's files."""
@@ -21,18 +26,24 @@ class Reach(StrEnum):
 
 @frozen
 class HostRoot:
-    """A folder below which the host's files appear under the names the host gives them."""
+    """A folder below which the host's files appear under the names the host gives them.
+
+    Where that folder has the host's /lib/modules alone, everything else, and what links there lead to, is in `others`.
+    """
 
     path: Path
     reach: Reach
+    others: Path | None = None
 
     def resolve(self, path: Path) -> Path:
         """Where `path`, as the host names it, lies for us; raises DriverError as `resolve` does."""
-        return resolve(self.path, path)
+        others = self.others or self.path
+        return resolve(self.path if path.is_relative_to(MODULES) else others, path, others)
 
     def inside(self, path: Path) -> Path:
         """How the host names a path that `resolve` returned."""
-        return Path("/") / path.relative_to(self.path)
+        root = self.path if path.is_relative_to(self.path) or self.others is None else self.others
+        return Path("/") / path.relative_to(root)
 
 
 def process_root(root: Path = Path("/")) -> HostRoot | None:
@@ -45,7 +56,7 @@ def process_root(root: Path = Path("/")) -> HostRoot | None:
         if (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink():
             return None
         found = proc / "1/root"
-        return HostRoot(found, Reach.PROCESS) if resolve(found, Path("/lib/modules")).is_dir() else None
+        return HostRoot(found, Reach.PROCESS) if resolve(found, MODULES).is_dir() else None
     except (OSError, DriverError):
         return None
 
@@ -53,7 +64,8 @@ def process_root(root: Path = Path("/")) -> HostRoot | None:
 def host_roots(root: Path = Path("/")) -> tuple[HostRoot, ...]:
     """Where the host's files may be found, the surest first.
 
-    /run/host is where SLES asks for the host's module folder; our own root shows what a user mounted in place.
+    /run/host is where SLES asks for the host's module folder; our own root shows what a user mounted in place, less the
+    module folder once that was set aside.
     """
     found: list[HostRoot] = []
     process = process_root(root)
@@ -61,13 +73,16 @@ def host_roots(root: Path = Path("/")) -> tuple[HostRoot, ...]:
         found.append(process)
     if (root / "run/host").is_dir():
         found.append(HostRoot(root / "run/host", Reach.MOUNT))
+    if (root / ASIDE / "lib/modules").is_dir():
+        found.append(HostRoot(root / ASIDE, Reach.MOUNT, others=root))
     return (*found, HostRoot(root, Reach.OWN))
 
 
-def resolve(root: Path, path: Path) -> Path:
+def resolve(root: Path, path: Path, others: Path | None = None) -> Path:
     """Follow every link of `path` inside `root`, absolute ones too; `..` stops at the root, as in a chroot.
 
-    Raises DriverError (node-file) where a part is missing, unreadable, or the links go in a circle.
+    Absolute links lead into `others` where that is given. Raises DriverError (node-file) where a part is missing,
+    unreadable, or the links go in a circle.
     """
     pending = [part for part in reversed(path.parts) if part != "/"]
     done: list[str] = []
@@ -91,6 +106,6 @@ def resolve(root: Path, path: Path) -> Path:
         if links > MAX_LINKS:
             raise DriverError(Code.NODE_FILE, f"{path} cannot be followed below {root}: too many links, at {here}")
         if target.is_absolute():
-            done = []
+            root, done = others or root, []
         pending.extend(part for part in reversed(target.parts) if part != "/")
     return root.joinpath(*done)

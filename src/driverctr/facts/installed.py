@@ -12,9 +12,6 @@ from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.versions import KernelRelease
 
-ASIDE = "mnt/driverctr/host"
-"""Where the host's /lib/modules goes if the user mounted it over ours, so that ours can be written."""
-
 Mark = tuple[tuple[int, int, int] | None, ...]
 """What stat tells of the files that come anew with another build of a kernel, or with its headers."""
 
@@ -45,11 +42,6 @@ class Installed:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def places(paths: Paths) -> tuple[HostRoot, ...]:
-    """Roots below which a module tree may lie that is the host's, the surest first."""
-    return (HostRoot(paths.root / ASIDE, Reach.MOUNT), *hostroot.host_roots(paths.root))
-
-
 def is_hosts(paths: Paths, place: HostRoot, release: str, mounts: Sequence[Mount]) -> bool:
     """Whether a module tree found there is the host's, not one that our own root has made for itself."""
     return place.reach is not Reach.OWN or is_mounted(paths, release, mounts)
@@ -64,7 +56,7 @@ def is_mounted(paths: Paths, release: str, mounts: Sequence[Mount]) -> bool:
 def read(paths: Paths) -> tuple[Installed, ...]:
     """The kernels of the host, the newest first; none where its module folder is not visible."""
     mounts: Sequence[Mount] | None = None
-    for place in (*hostroot.host_roots(paths.root), HostRoot(paths.root / ASIDE, Reach.MOUNT)):
+    for place in hostroot.host_roots(paths.root):
         if place.reach is Reach.OWN and mounts is None:
             mounts = mounttable.read(paths.root)
         found = [
