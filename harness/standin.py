@@ -17,7 +17,7 @@ PROGRAMS = vmhost.IMAGES / "stand-in-programs"
 SOURCES = REPOSITORY / "src/driverctr"
 GUEST = REPOSITORY / "tests/vm/guest"
 # Where the image has NVIDIA's own source of the same driver version.
-SOURCE_IN_IMAGE = f"/usr/src/nvidia-{image.DEFAULT_DRIVER}/kernel"
+SOURCE_IN_IMAGE = f"/opt/driverctr/source/nvidia-{image.DEFAULT_DRIVER}/kernel"
 TIMEOUT_S = 900.0
 
 

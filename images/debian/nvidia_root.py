@@ -6,7 +6,7 @@ Usage: nvidia_root.py DRIVER_VERSION ROOT
 Debian spreads the driver over /usr/lib/*/nvidia/current and absolute links through /etc/alternatives. Neighbours
 load libraries and run nvidia-smi from outside the driver root, where an absolute link points into their own file
 system. So the packages are unpacked, not installed: libraries go into the standard folder with relative links,
-programs into /usr/bin and /usr/sbin, module sources to where NVIDIA's own container has them.
+programs into /usr/bin and /usr/sbin, and a link to the module sources where NVIDIA's own container has them.
 """
 
 from __future__ import annotations
@@ -23,26 +23,46 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Of the same source package as the driver itself: their version is the driver's, to the byte.
+# Of the same source package as the driver itself: their version is the driver's, to the byte. OptiX (libnvoptix1) is
+# left out: 189 MB for one kind of renderer.
 DRIVER_PACKAGES = (
     "firmware-nvidia-gsp",
     "libcuda1",
     "libcudadebugger1",
+    "libegl-nvidia0",
+    "libgles-nvidia1",
+    "libgles-nvidia2",
+    "libglx-nvidia0",
     "libnvcuvid1",
     "libnvidia-allocator1",
     "libnvidia-cfg1",
+    "libnvidia-eglcore",
     "libnvidia-encode1",
+    "libnvidia-fbc1",
+    "libnvidia-glcore",
+    "libnvidia-glvkspirv",
     "libnvidia-ml1",
+    "libnvidia-ngx1",
     "libnvidia-nvvm4",
     "libnvidia-opticalflow1",
     "libnvidia-pkcs11-openssl3",
     "libnvidia-ptxjitcompiler1",
+    "libnvidia-rtcore",
     "nvidia-cuda-mps",
     "nvidia-driver",
+    "nvidia-egl-common",
     "nvidia-kernel-source",
     "nvidia-opencl-common",
     "nvidia-opencl-icd",
     "nvidia-smi",
+    "nvidia-vulkan-common",
+)
+# By which loaders find the driver's OpenCL, EGL and Vulkan: package and file, each of which names a library by soname.
+LOADER_FILES = (
+    ("nvidia-opencl-common", "etc/OpenCL/vendors/nvidia.icd"),
+    ("nvidia-egl-common", "usr/share/glvnd/egl_vendor.d/10_nvidia.json"),
+    ("nvidia-vulkan-common", "usr/share/vulkan/icd.d/nvidia_icd.json"),
+    ("nvidia-vulkan-common", "usr/share/vulkan/implicit_layer.d/nvidia_layers.json"),
 )
 # Of source packages of their own, which do not follow each release: the newest of the driver's branch serves.
 COMPANION_PACKAGES = ("nvidia-modprobe", "nvidia-open-kernel-source", "nvidia-persistenced")
@@ -51,6 +71,8 @@ SOURCE_ARCHIVES = (
     ("nvidia-kernel.tar.xz", "nvidia-kernel-source", "proprietary", "kernel"),
     ("nvidia-open-kernel.tar.xz", "nvidia-open-kernel-source", "open", "kernel-open"),
 )
+# Kept from /usr/src, on which a user without hostPID mounts the host's headers; a relative link leads here from there.
+SOURCES = Path("opt/driverctr/source")
 DISTRIBUTION = "debian"
 DESCRIPTION = "usr/share/driverctr/image.json"
 LISTING = "usr/share/driverctr/userspace.json"
@@ -144,8 +166,8 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
         if licence.is_file():
             copy(licence, root / licence.relative_to(package))
     copy(unpacked / "nvidia-smi/usr/lib/nvidia/current/nvidia-smi", root / "usr/bin/nvidia-smi")
-    icd = "etc/OpenCL/vendors/nvidia.icd"
-    copy(unpacked / "nvidia-opencl-common" / icd, root / icd)
+    for owner, name in LOADER_FILES:
+        copy(unpacked / owner / name, root / name)
     # Which GPUs the release supports: documentation to the package, and to us what decides before a module is loaded.
     packed = unpacked / "nvidia-driver/usr/share/doc/nvidia-driver/supported-gpus.json.gz"
     supported = root / "usr/share/nvidia/supported-gpus.json"
@@ -171,10 +193,14 @@ def triplet() -> str:
 def lay_out_source(
     package: Path, archive: str, version: str, module_type: str, folder: str, root: Path
 ) -> ModuleSource:
-    """Unpack one archive of module source as /usr/src/nvidia-<version>/<folder>, as NVIDIA's installer does."""
-    place = Path("usr/src") / f"nvidia-{version}"
+    """Unpack one archive of module source, and show it where NVIDIA's installer does, /usr/src/nvidia-<version>."""
+    place = SOURCES / f"nvidia-{version}"
     tree = root / place / folder
     tree.mkdir(parents=True)
+    shown = root / "usr/src" / place.name
+    if not shown.is_symlink():
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.symlink_to(os.path.relpath(root / place, shown.parent))
     unpack: list[str | Path] = ["tar", "--extract", "--file", package / "usr/src" / archive, "--strip-components=2"]
     subprocess.run([*unpack, "--no-same-owner", "--directory", tree], check=True)
     # Debian's packaging of the modules is of no use here.

@@ -31,7 +31,8 @@ SPLIT_MAKEFILE = re.compile(r"^include (/\S+)/Makefile\s*$", re.MULTILINE)
 
 REMEDY = (
     "Install the headers on the host and show them to this container (hostPID, or mount /lib/modules, /usr/src and "
-    "on Debian /usr/lib/linux-kbuild-* read-only under their own names), or give it package sources that have them"
+    "on Debian each folder /usr/lib/linux-kbuild-* read-only under its own name), or give it package sources that have "
+    "them"
 )
 
 

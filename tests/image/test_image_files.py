@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from driverctr import patches
 from driverctr.facts import supported
 from driverctr.facts.gpus import Gpu
 from driverctr.hashing import sha256
@@ -22,6 +23,7 @@ from harness import image
 pytestmark = pytest.mark.image
 
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
+SOURCES = "opt/driverctr/source"
 PROGRAMS = ("nvidia-smi", "nvidia-persistenced", "nvidia-modprobe", "nvidia-cuda-mps-control")
 # What the operator's validator and container toolkit, and CUDA programs, look for by these names.
 SONAMES = (
@@ -33,7 +35,15 @@ SONAMES = (
     "libnvidia-opencl.so.1",
     "libnvcuvid.so.1",
     "libnvidia-encode.so.1",
+    "libEGL_nvidia.so.0",
+    "libGLESv1_CM_nvidia.so.1",
+    "libGLESv2_nvidia.so.2",
+    "libGLX_nvidia.so.0",
+    "libnvidia-fbc.so.1",
+    "libnvidia-ngx.so.1",
 )
+# Loaded by those above under the driver's version: OpenGL, EGL, shaders, ray tracing.
+CORES = ("libnvidia-eglcore", "libnvidia-glcore", "libnvidia-glsi", "libnvidia-glvkspirv", "libnvidia-rtcore")
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +56,11 @@ def record(rootfs: Path) -> dict[str, Any]:
 def nvidia_files(rootfs: Path) -> list[Path]:
     """Return everything that came from NVIDIA's packages, wherever it lies."""
     found = [p for folder in ("usr/bin", "usr/sbin") for p in (rootfs / folder).glob("nvidia-*")]
-    for pattern in ("libnvidia*", "libcuda*", "libnvcuvid*"):
+    for pattern in ("libnvidia*", "libcuda*", "libnvcuvid*", "libEGL_nvidia*", "libGL*_nvidia*"):
         found += (rootfs / LIBRARIES).glob(pattern)
-    return [*found, *(rootfs / "usr/lib/firmware/nvidia").rglob("*"), *(rootfs / "usr/src").rglob("*")]
+    for folder in ("usr/lib/firmware/nvidia", "usr/src", SOURCES):
+        found += (rootfs / folder).rglob("*")
+    return found
 
 
 def test_no_link_of_nvidias_is_absolute_or_dangling(rootfs: Path) -> None:
@@ -72,7 +84,8 @@ def test_the_userspace_is_listed_as_it_lies_there(rootfs: Path, record: dict[str
     assert wrong == []
     ours = {"usr/bin/nvidia-driver"}
     files = [path for path in nvidia_files(rootfs) if path.is_symlink() or path.is_file()]
-    userspace = {str(path.relative_to(rootfs)) for path in files if not path.is_relative_to(rootfs / "usr/src")}
+    names = {str(path.relative_to(rootfs)) for path in files}
+    userspace = {name for name in names if not name.startswith(("usr/src/", f"{SOURCES}/"))}
     assert userspace - ours <= {item.path for item in listed.items}
 
 
@@ -96,6 +109,26 @@ def test_libraries_resolve_to_the_drivers_version(rootfs: Path, record: dict[str
     resolved = (rootfs / LIBRARIES / name).resolve()
     assert resolved.is_relative_to(rootfs)
     assert resolved.name == f"{name.partition('.so')[0]}.so.{record['driver_version']}"
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_graphics_find_their_cores(rootfs: Path, record: dict[str, Any], name: str) -> None:
+    assert (rootfs / LIBRARIES / f"{name}.so.{record['driver_version']}").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "library"),
+    [
+        ("glvnd/egl_vendor.d/10_nvidia.json", "libEGL_nvidia.so.0"),
+        ("vulkan/icd.d/nvidia_icd.json", "libGLX_nvidia.so.0"),
+        ("vulkan/implicit_layer.d/nvidia_layers.json", "libGLX_nvidia.so.0"),
+    ],
+)
+def test_loaders_of_graphics_are_led_to_the_driver(rootfs: Path, file: str, library: str) -> None:
+    """As NVIDIA's container toolkit looks for them in the driver root, to mount them into pods."""
+    told = json.loads((rootfs / "usr/share" / file).read_text())
+    assert (told.get("ICD") or told["layer"])["library_path"] == library
+    assert (rootfs / LIBRARIES / library).is_file()
 
 
 def test_nvidia_smi_runs_from_outside_the_root(rootfs: Path) -> None:
@@ -151,11 +184,23 @@ def test_description(record: dict[str, Any]) -> None:
 def test_module_sources(rootfs: Path, record: dict[str, Any], module_type: str, folder: str) -> None:
     (source,) = [s for s in record["sources"] if s["type"] == module_type]
     tree = rootfs / source["path"].lstrip("/")
-    assert source["path"] == f"/usr/src/nvidia-{source['version']}/{folder}"
+    assert source["path"] == f"/{SOURCES}/nvidia-{source['version']}/{folder}"
+    shown = rootfs / f"usr/src/nvidia-{source['version']}/{folder}"
+    assert shown.is_dir() and shown.resolve() == tree
     assert (tree.parent / "LICENSE").stat().st_size > 0
     for name in ("Kbuild", "Makefile", "conftest.sh", "nvidia/nv-kernel.o_binary", "nvidia-peermem/nv-p2p.h"):
         assert (tree / name).is_file(), name
     assert digest(tree) == source["sha256"]
+
+
+def test_our_patches_fit_the_open_source(rootfs: Path, record: dict[str, Any]) -> None:
+    (source,) = [s for s in record["sources"] if s["type"] == "open"]
+    concerned = [patch for patch in patches.PATCHES if patch.concerns("open", source["version"])]
+    assert concerned
+    for patch in concerned:
+        words = ["patch", "--batch", "--dry-run", "--strip=1", "--fuzz=0", f"--input={patch.path}"]
+        tried = subprocess.run(words, cwd=rootfs / source["path"].lstrip("/"), capture_output=True, text=True)
+        assert (tried.returncode, tried.stderr) == (0, ""), tried.stdout
 
 
 def digest(tree: Path) -> str:
@@ -177,6 +222,11 @@ def test_licences_of_nvidias_packages_are_kept(rootfs: Path) -> None:
         "nvidia-open-kernel-source",
     ):
         assert (rootfs / "usr/share/doc" / package / "copyright").stat().st_size > 0
+
+
+def test_https_of_package_sources_can_be_trusted(rootfs: Path) -> None:
+    assert (rootfs / "etc/ssl/certs/ca-certificates.crt").read_text().count("BEGIN CERTIFICATE") > 50
+    assert (rootfs / "usr/sbin/update-ca-certificates").is_file()
 
 
 def test_persistenced_has_what_it_needs(rootfs: Path) -> None:

@@ -5,7 +5,7 @@
 set -e
 mkdir -p /run/nvidia
 run_container podman-crun drv /images/driver --pid=host -v /run/nvidia:/run/nvidia:rshared \
-    -v /mnt/source:/usr/src/nvidia-535.309.01/kernel:ro -e VERIFY_DEPTH=devices -- nvidia-driver init
+    -v /mnt/source:/opt/driverctr/source/nvidia-535.309.01/kernel:ro -e VERIFY_DEPTH=devices -- nvidia-driver init
 status=$(container podman-crun wait drv)
 container podman-crun logs drv >/tmp/log 2>&1
 cat /tmp/log

@@ -17,7 +17,7 @@
 driver=535.309.01
 validations=/run/nvidia/validations
 orders=/run/stand-in
-stand_in_source=/usr/src/nvidia-$driver/kernel
+stand_in_source=/opt/driverctr/source/nvidia-$driver/kernel
 runtime='' image='' title='' failures=0 containers=() scenario_failures=0
 # Arguments of every container; a file may add its own.
 common=(--pid=host -v /run/nvidia:/run/nvidia:rshared)

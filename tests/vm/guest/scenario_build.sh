@@ -1,14 +1,27 @@
-# Builds that cannot be: each refused with its own code and reason, and the host as found.
+# Builds without the host's pids: one that is, with what README says to mount, and builds that cannot be: each refused
+# with its own code and reason, and the host as found.
 . /mnt/guest/scenario.sh
 set_up "$1"
 # Without the host's pids its headers are used where they are mounted, in place of a copy that takes half a minute here.
 common=(-v /run/nvidia:/run/nvidia:rshared -v "$orders:$orders:ro" -e MODULES_DIR=/tmp/none)
 release=$(uname -r)
 headers=(-v /lib/modules:/lib/modules:ro)
-for folder in /usr/src/linux-headers-* "$(readlink -f /usr/src/linux-kbuild-*)"; do
+kbuild=$(readlink -f /usr/src/linux-kbuild-*)
+for folder in /usr/src/linux-headers-* "$kbuild"; do
     headers+=(-v "$folder:$folder:ro")
 done
 cp -r /mnt/stand-in /tmp/source
+
+if scenario "built beside the mounted headers"; then
+    bring_up alone -v /lib/modules:/lib/modules:ro -v /usr/src:/usr/src:ro -v "$kbuild:$kbuild:ro" \
+        -v "/tmp/source:$stand_in_source:ro"
+    check "with the host's headers" said alone "headers: $release from our own root /usr/src/linux-headers-$release"
+    check "they are found still" inside alone python3 -ISc "import sys; sys.path.insert(0, '/opt/driverctr/lib')
+from driverctr import node, paths; print(found := node.headers_place(paths.Paths(), '$release')); sys.exit(not found)"
+    check "the driver root has the image's source" test -e /run/nvidia/driver/usr/src/nvidia-$driver/kernel/Kbuild
+    take_down alone
+    nothing_left
+fi
 
 if scenario "compilers, sources and disks that do not serve"; then
     tries unfit "${headers[@]}" -v "/tmp/source:$stand_in_source" <<'END'

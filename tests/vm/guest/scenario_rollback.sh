@@ -24,7 +24,7 @@ version_of() {
 become() {
     local library=$1/$libraries/libnvidia-ml.so source=usr/src/nvidia-$2/kernel
     cp "$library.$new" /tmp/library
-    rm -rf "$1/$libraries"/{libnvidia,libcuda,libnvcuvid}* "$1"/usr/lib/firmware/nvidia/* "$1"/usr/src/nvidia-*
+    rm -rf "$1/$libraries"/{libnvidia,libcuda,libnvcuvid,libEGL_nvidia,libGL*_nvidia}* "$1"/usr/lib/firmware/nvidia/* "$1"/usr/src/nvidia-*
     cp /tmp/library "$library.$2"
     ln -s "libnvidia-ml.so.$2" "$library.1"
     mkdir -p "$1/usr/lib/firmware/nvidia/$2" "$1/$source"

@@ -1,5 +1,5 @@
 # In a container of the driver: each line of /tries is STATUS|what it says|shell words, and must end like that.
-export pid_file=/run/nvidia/nvidia-driver.pid source=/usr/src/nvidia-535.309.01/kernel
+export pid_file=/run/nvidia/nvidia-driver.pid source=/opt/driverctr/source/nvidia-535.309.01/kernel
 bad=0
 while IFS='|' read -r status text words; do
     began=$SECONDS

@@ -9,6 +9,8 @@ PATTERNS = (
     "usr/lib/*-linux-gnu/libnvidia*",
     "usr/lib/*-linux-gnu/libcuda*",
     "usr/lib/*-linux-gnu/libnvcuvid*",
+    "usr/lib/*-linux-gnu/libEGL_nvidia*",
+    "usr/lib/*-linux-gnu/libGL*_nvidia*",
     "usr/bin/nvidia-smi",
     "usr/bin/nvidia-persistenced",
     "usr/lib/firmware/nvidia/*/*",
