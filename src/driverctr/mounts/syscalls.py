@@ -8,7 +8,6 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
-MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_UNBINDABLE = 1 << 17
@@ -26,10 +25,6 @@ AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 4
 """linux/mount.h"""
-
-CLONE_FS = 0x00000200
-CLONE_NEWNS = 0x00020000
-"""linux/sched.h"""
 
 NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
@@ -79,14 +74,6 @@ class Syscalls:
             ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
         )
         _check(result, f"move_mount(a detached tree, {target})")
-
-    def setns(self, descriptor: int, kind: int) -> None:
-        """setns(2): bring the calling thread into a namespace."""
-        _check(self._libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), f"setns({kind:#x})")
-
-    def unshare(self, flags: int) -> None:
-        """unshare(2): give the calling thread what it shared with others."""
-        _check(self._libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
 
 def _bytes(text: Where | None) -> bytes | None:

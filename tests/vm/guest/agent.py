@@ -13,7 +13,7 @@ from typing import Any
 from driverctr import firmware
 from driverctr.errors import DriverError
 from driverctr.log import Log
-from driverctr.mounts import driverroot, host, propagation, staging
+from driverctr.mounts import driverroot, propagation, staging
 from driverctr.mounts.driverroot import DriverRoot
 from driverctr.mounts.syscalls import AT_RECURSIVE, OPEN_TREE_CLONE, Syscalls
 from driverctr.paths import Paths
@@ -67,11 +67,6 @@ def place_firmware(version: str) -> dict[str, Any]:
     return firmware.place(PATHS, version, log=Log())
 
 
-def bind_host(path: str, target: str) -> None:
-    """As the product does for kernel headers."""
-    host.bind_from_host(Path(path), Path(target))
-
-
 COMMANDS: dict[str, Callable[..., Any]] = {
     "export": export,
     "withdraw": withdraw,
@@ -82,8 +77,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "read": lambda path: Path(path).read_text(),
     "firmware": place_firmware,
     "firmware-undo": lambda data: firmware.undo(PATHS, data),
-    "bind-host": bind_host,
-    "unbind": lambda target: host.unbind(Path(target)),
 }
 
 

@@ -7,6 +7,7 @@ kill_at.py before|after STEP [kill|oom]: one start that ends there, by SIGKILL o
 The product has no hook for this: its own lifecycle runs here, in a forked process, with one method wrapped.
 """
 
+import ctypes
 import os
 import signal
 import sys
@@ -21,7 +22,6 @@ import psutil
 import sh
 
 from driverctr import bringup, config, plan, survey, verbs
-from driverctr.mounts.syscalls import CLONE_NEWNS, Syscalls
 from driverctr.paths import Paths
 from driverctr.plan import StepName
 
@@ -29,6 +29,7 @@ RUN = Path("/run/nvidia")
 READY = RUN / "validations/.driver-ctr-ready"
 FIRMWARE_PATH = Path("/sys/module/firmware_class/parameters/path")
 WRITTEN = (RUN, Path("/etc/modprobe.d"), Path("/lib/modules"), Path("/opt/driverctr/modules"), Path("/var/tmp"))
+CLONE_NEWNS = 0x00020000  # linux/sched.h
 LIMIT = 120.0
 SETTLES_S = 30
 
@@ -71,7 +72,7 @@ def fork(log: Path, when: str = "", step: str = "") -> int:
         os.dup2(output, 1)
         os.dup2(output, 2)
         if when == "after":
-            Syscalls().unshare(CLONE_NEWNS)
+            assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
         status = start(when, step)
     except BaseException:  # noqa: BLE001  # whatever it is, the child must not run on as its parent
         traceback.print_exc()

@@ -210,20 +210,6 @@ def inheritance(a: Container, b: Container) -> None:
         check_nothing_left(b)
 
 
-def host_folders(far: Container, near: Container) -> None:
-    """A folder of the host, where its process ids are shared; our own namespace is ours again after."""
-    Path("/srv/host-only").mkdir(parents=True)
-    Path("/srv/host-only/file").write_text("host\n")
-    for _ in range(2):
-        near.do("bind-host", "/srv/host-only", "/usr/src")
-    assert near.ask("read", "/usr/src/file") == "host\n"
-    assert not Path("/usr/src/file").exists()
-    near.do("unbind", "/usr/src")
-    assert near.ask("exists", "/usr/src/file") is False
-    assert near.ask("own")["proc"] is True
-    assert far.ask("bind-host", "/srv/host-only", "/usr/src")["code"] == "mount-failed"
-
-
 def refusals(runtime: str) -> None:
     """Not shared with the host: said, with the flag to give."""
     private = Container(runtime, "private", (f"{RUN}:{RUN}",))
@@ -244,7 +230,6 @@ def main(runtime: str) -> None:
     b = Container(runtime, "latter", SHARED, "--pid=host")
     passed(firmware_below_a_mount, a)
     passed(succession, a, b)
-    passed(host_folders, a, b)
     passed(inheritance, a, b)
     b.remove()
     passed(refusals, runtime)
