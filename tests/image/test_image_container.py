@@ -112,3 +112,11 @@ def test_a_remote_folder_can_be_signed_for_and_asked(run: Run) -> None:
     asked = "import requests; print(requests.get('http://127.0.0.1:8000/').status_code)"
     serving = f'python3 -m http.server 8000 & sleep 2; PYTHONPATH=/opt/driverctr/lib python3 -c "{asked}"'
     assert run("sh", "-c", serving).stdout.splitlines()[-1] == "200"
+
+
+def test_a_certificate_that_is_mounted_can_be_trusted(run: Run) -> None:
+    place = "/usr/local/share/ca-certificates/own.crt"
+    made = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/key -subj /CN=own -days 1 -out {place} 2>/dev/null"
+    trusted = f"update-ca-certificates && openssl verify {place}"
+    ran = run("sh", "-c", f"{made} && {trusted}")
+    assert (ran.exit_status, ran.stdout.splitlines()[-1]) == (0, f"{place}: OK"), ran.stderr
