@@ -20,7 +20,7 @@ from harness.errors import HarnessError
 # Seconds for a call that only asks the daemon for something; the wait for a container's end has its own limit.
 CALL_LIMIT_S = 120
 # Seconds between SIGTERM and SIGKILL.
-GRACE_S = 10
+GRACE_S = 5
 POLL_S = 0.2
 
 
