@@ -23,12 +23,13 @@ CALL_LIMIT_S = 1800
 POLL_S = 0.2
 
 
-def client() -> docker.DockerClient:
+def client(call_limit: int = CALL_LIMIT_S) -> docker.DockerClient:
     """Return a client of a Docker daemon that answers; as root, one is started if none does.
 
-    Raises HarnessError if there is none and none can be started.
+    `call_limit` is how many seconds a call may take that has no limit of its own. Raises HarnessError if there is no
+    daemon and none can be started.
     """
-    found = _answering()
+    found = _answering(call_limit)
     if found is not None:
         return found
     if "DOCKER_HOST" in os.environ:
@@ -42,13 +43,13 @@ def client() -> docker.DockerClient:
             "Start Docker and join its group, or run this as root",
         )
     with cache.lock("dockerd"):
-        return _answering() or _start()
+        return _answering(call_limit) or _start(call_limit)
 
 
-def _answering() -> docker.DockerClient | None:
+def _answering(call_limit: int) -> docker.DockerClient | None:
     for address in _addresses():
         with suppress(DockerException, OSError):
-            found = docker.DockerClient(base_url=address, timeout=CALL_LIMIT_S)
+            found = docker.DockerClient(base_url=address, timeout=call_limit)
             found.ping()
             return found
     return None
@@ -68,7 +69,7 @@ def _socket() -> Path:
     return RUN / "docker.sock"
 
 
-def _start() -> docker.DockerClient:
+def _start(call_limit: int) -> docker.DockerClient:
     """Start a daemon that leaves the machine's network and cgroups alone: everything here uses host networking."""
     storage = cache.root() / "docker"
     storage.mkdir(exist_ok=True)
@@ -91,7 +92,7 @@ def _start() -> docker.DockerClient:
         )
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and daemon.poll() is None:
-        found = _answering()
+        found = _answering(call_limit)
         if found is not None:
             return found
         time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""Seconds who-uses-it takes among a thousand processes, with every way of looking; runs in a privileged container."""
+"""Seconds who-uses-it takes among a thousand processes, every way of looking; in a container that sees them all."""
 
 import json
 import os
@@ -22,17 +22,28 @@ ENVIRONMENT = {"PATH": os.environ["PATH"]}
 STACK = {"nvidia": LoadedModule("nvidia", "", "", "", "live", 1_000_000, ())}
 
 
-def look() -> float:
-    """Wall seconds of one look; the machine has no such device, so whoever is named is named falsely."""
-    began = time.perf_counter()
+def look() -> tuple[float, float]:
+    """Wall and CPU seconds of one look; the machine has no such device, so whoever is named is named falsely."""
+    wall, cpu = time.perf_counter(), time.process_time()
     assert holders.read(Paths(), STACK) == ()
-    return time.perf_counter() - began
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
+def end() -> None:
+    """End those that sleep, and see their end: else they become children of the container's shim, in the machine's PID
+    namespace, and containerd's waits up to a second for each before it looks at the container's own (1.6: reaper.Reap).
+    """
+    for pid in sleeping:
+        os.kill(pid, signal.SIGKILL)
+    for pid in sleeping:
+        os.waitpid(pid, 0)
+
+
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 sleeping = [os.posix_spawn("/bin/sleep", ["sleep", "600"], ENVIRONMENT) for _ in range(PROCESSES)]
 try:
     with mock.patch.object(holders, "read_majors", lambda paths: {UNUSED_MAJOR: "nvidia"}):
-        print(json.dumps({"seconds": statistics.median(look() for _ in range(ROUNDS))}))
+        looks = [look() for _ in range(ROUNDS)]
+    print(json.dumps(dict(zip(("seconds", "cpu"), map(statistics.median, zip(*looks, strict=True)), strict=True))))
 finally:
-    for pid in sleeping:
-        os.kill(pid, signal.SIGKILL)
+    end()

@@ -39,6 +39,7 @@ def stops() -> Iterator[dict[str, object]]:
             time.sleep(moment)
             while "cc1" not in living().values():
                 if build.poll() is not None:
+                    assert build.returncode == 0, Path(log.name).read_text()
                     return
                 time.sleep(0.005)
             began = time.monotonic()
@@ -47,7 +48,7 @@ def stops() -> Iterator[dict[str, object]]:
                 time.sleep(0.005)
             group = time.monotonic() - began
             status = build.wait(LIMIT)
-            assert status == 128 + signal.SIGTERM, status
+            assert status == 128 + signal.SIGTERM, (status, Path(log.name).read_text())
             yield {"group": group, "all": time.monotonic() - began}
 
 
