@@ -54,13 +54,16 @@ class VmSpec:
     the kernel's headers are installed. `shares`: name to folder, at /mnt/<name>. `images`: name to root folder of
     a container image, packed once, read-only at /images/<name>, or to a file of one, which is /images/<name>.
     `scratch`: folders that lie on an empty disk instead of in memory. `timeout` in seconds for the whole run.
+
+    One processor: several emulated ones take more of the machine's for the same work, and with them the kernel does not
+    trust the processor's clock and reads a device's, which leaves the emulation each time.
     """
 
     kernel: str = kernels.DEFAULT
     gpu: str | None = DEFAULT_GPU
     headers: bool = True
     memory_mb: int = MEMORY_MB
-    cpus: int = 2
+    cpus: int = 1
     shares: Mapping[str, Share | Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
     scratch: Sequence[str] = ()

@@ -203,6 +203,7 @@ def measure_life(tag: str) -> list[Row]:
         kernel=release,
         shares={"guest": GUEST, "modules": image.real_modules(release)},
         images={"driver": image.export_rootfs(tag)},
+        cpus=2,
         timeout=TIMEOUT_S,
     )
     result = vm.run(spec, IN_VM).check()

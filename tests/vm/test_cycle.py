@@ -17,9 +17,7 @@ pytestmark = pytest.mark.vm
 def test_full_cycle_of_the_image_that_docker_loaded() -> None:
     tag = image.build()
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get().release)}
-    spec = VmSpec(
-        shares=shares, images={"saved": image.saved(tag)}, scratch=["/var/lib/docker"], cpus=1, timeout=TIMEOUT_S
-    )
+    spec = VmSpec(shares=shares, images={"saved": image.saved(tag)}, scratch=["/var/lib/docker"], timeout=TIMEOUT_S)
     vm.run(spec, f"bash /mnt/guest/cycle.sh docker {image.identity(tag)}", live=True).check()
 
 
@@ -28,10 +26,12 @@ def test_full_cycle_of_the_image_that_docker_loaded() -> None:
 )
 def test_full_cycle_with_real_modules(kernel: str, runtime: str, rootfs: Path) -> None:
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get(kernel).release)}
-    spec = VmSpec(kernel=kernel, shares=shares, images={"driver": rootfs}, cpus=1, timeout=TIMEOUT_S)
+    spec = VmSpec(kernel=kernel, shares=shares, images={"driver": rootfs}, timeout=TIMEOUT_S)
     vm.run(spec, f"bash /mnt/guest/cycle.sh {runtime}", live=True).check()
 
 
 def test_stand_in_is_built_in_place_in_the_guest(rootfs: Path) -> None:
-    spec = VmSpec(shares={"guest": GUEST, "source": IMAGES / "stand-in"}, images={"driver": rootfs}, timeout=900)
+    spec = VmSpec(
+        shares={"guest": GUEST, "source": IMAGES / "stand-in"}, images={"driver": rootfs}, cpus=2, timeout=900
+    )
     vm.run(spec, "bash /mnt/guest/build_in_place.sh", live=True).check()
