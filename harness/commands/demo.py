@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         kernel=release,
         shares={"guest": GUEST, "modules": modules},
         images={"driver": root},
+        cpus=2,
         timeout=TIMEOUT_S,
     )
     result = vm.run(spec, "bash /mnt/guest/demo.sh", live=True)
