@@ -376,4 +376,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
             Sign(r"Exec format error|Invalid module format", "the kernel does not accept its file", of_tool=True),
         ),
     ),
+    Code.BUG: Explanation(
+        "An error in driverctr itself.",
+        "Report it, with the traceback in the log.",
+    ),
 }
