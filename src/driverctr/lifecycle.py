@@ -1,7 +1,5 @@
 """The line of DESIGN section 1: the way up, the wait, the way down; and the verbs that do only a part of it."""
 
-import os
-import time
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -31,11 +29,12 @@ class Start:
 
     tools: Tools
     build_allowed: bool = True
-    told: Status = field(default_factory=lambda: Status(Phase.STARTING, time.time(), os.getpid()))
+    told: Status = field(init=False)
     way_up: BringUp = field(init=False)
 
     def __post_init__(self) -> None:
         """The way up tells its steps here."""
+        self.told = status.begin(self.tools.paths)
         self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
 
     @property
