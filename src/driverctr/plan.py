@@ -9,6 +9,7 @@ from driverctr import preflight
 from driverctr.addresses import without_credentials
 from driverctr.config import Config, WhenBusy
 from driverctr.errors import Code
+from driverctr.explain import remedy_for
 from driverctr.facts import holders
 from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
@@ -183,7 +184,7 @@ def _refuse_modules(refused: Sequence[Observation], set_aside: Sequence[SetAside
         if other.alternative not in (told, *IN_THE_KERNEL) and other.reason != error.message
     ]
     also = f" ({'; '.join(others)})" if others else ""
-    return Check("modules", Result.REFUSED, error.message + also, error.code, error.remedy)
+    return Check("modules", Result.REFUSED, error.message + also, error.code, remedy_for(error))
 
 
 def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Source, str]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr.errors import DriverError
+from driverctr.explain import remedy_for
 from driverctr.facts import containers
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
@@ -111,7 +112,7 @@ def read(paths: Paths) -> dict[str, Any] | None:
 
 def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
-    return {"code": error.code.value, "message": error.message, "remedy": error.remedy}
+    return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
 
 
 def write_termination(paths: Paths, error: DriverError) -> None:

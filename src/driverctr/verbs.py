@@ -15,6 +15,7 @@ from driverctr import config as settings
 from driverctr import status
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError, Stopped, of_bug
+from driverctr.explain import remedy_for
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.log import Log
@@ -40,7 +41,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         verb: Verb = arguments.act
         return verb(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
-        log.error(str(error), code=error.code.value)
+        log.error(f"{error.message}. {remedy_for(error)}", code=error.code.value)
         leave_word(words, paths, error)
         return error.code.exit_status
     except Stopped as stopped:

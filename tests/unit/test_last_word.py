@@ -8,6 +8,7 @@ import pytest
 
 from driverctr import lifecycle, markers, pidlock, status, verbs
 from driverctr.errors import Code, DriverError
+from driverctr.explain import EXPLANATIONS
 from driverctr.lifecycle import Start
 from driverctr.paths import Paths
 from driverctr.steps import Tools
@@ -122,3 +123,26 @@ def test_the_first_thing_under_the_lock_is_that_nothing_says_ready(
         lifecycle.init(life.start.tools)
     everything = {markers.DAEMONS, markers.CONTAINER, markers.DIGEST}
     assert seen == [everything, {markers.DAEMONS, markers.DIGEST}, {"NotReady\n"}]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_has_a_remedy_that_does_not_send_back_to_the_message(code: Code) -> None:
+    remedy = EXPLANATIONS[code].remedy
+    assert len(remedy.split()) > 2 and not remedy.startswith("See the message") and remedy.endswith(".")
+
+
+def test_an_error_without_a_remedy_of_its_own_is_told_with_that_of_its_code_everywhere(
+    killed: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = DriverError(Code.COMMAND_FAILED, "`cp` failed")
+
+    def init(tools: Tools, *, build_allowed: bool) -> None:
+        raise error
+
+    monkeypatch.setattr(lifecycle, "init", init)
+    assert verbs.run(["init"]) == error.code.exit_status
+    remedy = EXPLANATIONS[error.code].remedy
+    assert f"`cp` failed. {remedy}" in capsys.readouterr().err
+    assert last_word(killed)["remedy"] == remedy
+    assert status.describe_failure(error)["remedy"] == remedy
+    assert status.describe_failure(DriverError(error.code, "x", "Do this"))["remedy"] == "Do this"
