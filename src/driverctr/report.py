@@ -93,6 +93,8 @@ def format_status(found: dict[str, Any]) -> str:
     lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
     lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]
     lines += [("problem", f"{problem['code']}: {problem['message']}") for problem in found["problems"]]
+    heard = dict.fromkeys(problem.get("kernel_log", "") for problem in start.get("problems", ()))
+    lines += [("kernel log", words) for words in heard if words]
     lines += [("degraded", reason) for reason in dict.fromkeys([*found["degraded"], *start.get("degraded", ())])]
     lines += [("lost", state) for state in start.get("lost", ())]
     if start.get("kept"):
