@@ -179,7 +179,7 @@ def _same(asked_value: str, actual: str) -> bool:
 
 def _number(text: str) -> int | None:
     """A number as the kernel reads it (kstrtouint with base 0): a leading 0 means octal, as in a file mode."""
-    for base, digits in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]*")):
+    for base, digits in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]{,99}")):
         if re.fullmatch(digits, text):
             return int(text, base)
     return None
