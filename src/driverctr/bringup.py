@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 
-from driverctr import gpuwait, markers, survey
+from driverctr import gpuwait, markers, stopping, survey
 from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import holders, kernellog
@@ -113,20 +113,37 @@ class BringUp:
         return next((step for step in self.make_plan(facts).steps if finished.get(step.name) != step.alternative), None)
 
     def look(self) -> Facts:
-        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted."""
+        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted.
+
+        Who uses a driver that has to go is waited for, as at a stop: a probe that runs nvidia-smi is soon gone.
+        """
         settle(self.tools)
-        facts = survey.survey(self.tools.paths, self.tools.config)
-        wish = facts.wish
         self.looks += 1
-        self.former = self.former or facts.supply.former
-        facts = replace(facts, supply=replace(facts.supply, former=self.former))
+        deadline = time.monotonic() + stopping.BUSY_WAIT
+        while self.is_only_in_use(self.survey()) and time.monotonic() < deadline:
+            self.tools.signals.sleep(stopping.BUSY_PAUSE)
+        wish = self.facts.wish
         self.tell(
             driver_version=wish.driver_version,
             module_type=wish.module_type,
             kernel_release=wish.kernel_release,
         )
+        return self.facts
+
+    def survey(self) -> Facts:
+        """One look at the node, with what was learned before."""
+        facts = survey.survey(self.tools.paths, self.tools.config)
+        self.former = self.former or facts.supply.former
+        facts = replace(facts, supply=replace(facts.supply, former=self.former))
         self.facts = replace(facts, observations=(*facts.observations, *self.learned))
         return self.facts
+
+    def is_only_in_use(self, facts: Facts) -> bool:
+        """Whether nothing but who uses the driver is in the way."""
+        if not facts.in_use:
+            return False
+        blockers = make(self.tools.config, facts, build_allowed=self.build_allowed).blockers
+        return bool(blockers) and all(blocker.code is Code.IN_USE for blocker in blockers)
 
     def wait_for_gpu(self) -> None:
         """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""

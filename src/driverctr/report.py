@@ -16,10 +16,9 @@ from driverctr.verify import Finding
 
 def collect_status(paths: Paths) -> dict[str, Any]:
     """The status document beside what the kernel says at this moment."""
-    stack = modules.read_stack(paths)
     running = daemons.find_all(paths)
     ours = [found.identity for found in running]
-    users = holders.read(paths, stack)
+    stack, users = holders.settled(paths, ours, modules.read_stack(paths))
     used = holders.in_use(stack, users, ours, processes.blindness(paths))
     root = driverroot.state(paths)
     unsettled = modules.unsettled(stack)
