@@ -6,15 +6,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from driverctr import lifecycle, markers, pidlock, status, verbs
+from driverctr import lifecycle, markers, pidlock, status, stopping, survey, verbs
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
 from driverctr.lifecycle import Start
 from driverctr.paths import Paths
 from driverctr.steps import Tools
+from driverctr.survey import Facts
 from tests.unit.conftest import make_tree
 from tests.unit.test_lifecycle import Life
 from tests.unit.test_lifecycle import life as life
+from tests.unit.test_preflight import REFUSED
 
 
 @pytest.fixture
@@ -146,3 +148,16 @@ def test_an_error_without_a_remedy_of_its_own_is_told_with_that_of_its_code_ever
     assert last_word(killed)["remedy"] == remedy
     assert status.describe_failure(error)["remedy"] == remedy
     assert status.describe_failure(DriverError(error.code, "x", "Do this"))["remedy"] == "Do this"
+
+
+@pytest.mark.parametrize(
+    ("known", "code"), [(known, code) for name, known, code, _ in REFUSED if not name.startswith("build")]
+)
+def test_what_preflight_refuses_is_what_a_start_ends_with(
+    life: Life, known: Facts, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "survey", lambda *_: known)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.0)
+    with pytest.raises(DriverError) as refused:
+        life.start.run()
+    assert refused.value.code is code and life.start.told.failure["code"] == code.value
