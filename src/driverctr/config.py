@@ -163,8 +163,8 @@ SETTINGS = (
         parse_member(Unknown),
         "warn",
         "On a parameter in /drivers/<module>.conf that the module does not know: warn or refuse. Our own "
-        "(NVreg_CoherentGPUMemoryMode=driver) is set where the module has it; a driver from branch 580 on that lacks it "
-        "is warned of.",
+        "(NVreg_CoherentGPUMemoryMode=driver) is set where the module has it; a driver from branch 580 on that lacks "
+        "it is warned of.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from driverctr import config as settings
-from driverctr import distros, files, markers, moduletree, parameters, pidlock, survey
+from driverctr import files, markers, moduletree, parameters, pidlock, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
@@ -291,13 +291,6 @@ def test_a_pid_file_that_is_a_folder_is_told(paths: Paths) -> None:
     with pytest.raises(DriverError, match="Is a directory") as raised, pidlock.held(paths.pid_file):
         pass
     assert raised.value.code is Code.NODE_FILE
-
-
-def test_a_missing_os_release_is_told_where_it_is_asked(tmp_path: Path) -> None:
-    """A start does not ask: which distribution the image is stands in its own description."""
-    with pytest.raises(DriverError, match="os-release") as raised:
-        distros.detect(tmp_path)
-    assert raised.value.code is Code.BAD_SETTING
 
 
 def test_comments_and_tabs_in_a_file_of_parameters_are_taken_as_meant(paths: Paths) -> None:
