@@ -176,6 +176,13 @@ def test_a_failed_load_tells_code_meaning_and_the_kernels_last_lines(kmod: Kmod,
     assert "eth0" not in message and "older" not in message
 
 
+def test_a_gpu_that_fell_off_the_bus_is_why_a_load_fails(kmod: Kmod, fake_bin: FakeBin) -> None:
+    failing(kmod, fake_bin, "modprobe", OFF_THE_BUS.splitlines(), NO_SUCH_DEVICE)
+    with pytest.raises(DriverError, match=r"0000:0e:00\.0 has fallen off the bus") as failed:
+        kmod.load("nvidia", 5)
+    assert failed.value.code is Code.GPU_LOST
+
+
 OF_OTHERS = [
     "EXT4-fs warning (device sda1): No space left on device",
     "snd_hda_intel: Unknown symbol azx_probe (err -2)",
