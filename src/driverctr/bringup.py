@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 
-from driverctr import gpuwait, markers, survey
+from driverctr import gpuwait, markers, stopping, survey
 from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
-from driverctr.facts import holders
+from driverctr.facts import holders, kernellog
+from driverctr.facts.kernellog import Mark
 from driverctr.modules import Source, failures
 from driverctr.modules.former import Former
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
@@ -51,6 +52,9 @@ OF_THE_NODE = (Code.NO_SPACE, Code.NODE_FILE)
 SHOW_THE_MODULES = (StepName.LOAD, StepName.DEVICE_NODES, StepName.DAEMONS, StepName.VERIFY)
 """Steps in which modules turn out not to serve."""
 
+HEARD = (StepName.DAEMONS, StepName.VERIFY)
+"""Steps in which GPUs are opened: what the driver says from the first of them on belongs to the failure of each."""
+
 MOST_LOOKS = 5
 """How often the node is looked at anew in one start; more means that somebody works against us."""
 
@@ -60,7 +64,7 @@ class BringUp:
     """One way up. `done` is what was done, to be undone in reverse; `tell(field=value, ...)` writes the status.
 
     `learned` are alternatives that turned out not to serve, `failure` the error of the first, `former` what served
-    before this start took it away, `facts` the last look.
+    before this start took it away, `facts` the last look, `heard` where the steps that are HEARD began.
     """
 
     tools: Tools
@@ -72,10 +76,18 @@ class BringUp:
     failure: DriverError | None = None
     looks: int = 0
     former: Former | None = None
+    heard: Mark | None = None
     facts: Facts = field(init=False)
 
     def run(self) -> None:
         """Bring the driver up; raises DriverError where nothing is left to try, and Stopped."""
+        try:
+            self.go_up()
+        finally:
+            self.hear(None)
+
+    def go_up(self) -> None:
+        """Do what the plan says, until nothing is left to do."""
         self.looks, self.learned, self.failure, self.former = 0, (), None, None
         facts = self.look()
         if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
@@ -101,20 +113,37 @@ class BringUp:
         return next((step for step in self.make_plan(facts).steps if finished.get(step.name) != step.alternative), None)
 
     def look(self) -> Facts:
-        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted."""
+        """Survey the node once nobody else loads or unloads the driver, and tell what is wanted.
+
+        Who uses a driver that has to go is waited for, as at a stop: a probe that runs nvidia-smi is soon gone.
+        """
         settle(self.tools)
-        facts = survey.survey(self.tools.paths, self.tools.config)
-        wish = facts.wish
         self.looks += 1
-        self.former = self.former or facts.supply.former
-        facts = replace(facts, supply=replace(facts.supply, former=self.former))
+        deadline = time.monotonic() + stopping.BUSY_WAIT
+        while self.is_only_in_use(self.survey()) and time.monotonic() < deadline:
+            self.tools.signals.sleep(stopping.BUSY_PAUSE)
+        wish = self.facts.wish
         self.tell(
             driver_version=wish.driver_version,
             module_type=wish.module_type,
             kernel_release=wish.kernel_release,
         )
+        return self.facts
+
+    def survey(self) -> Facts:
+        """One look at the node, with what was learned before."""
+        facts = survey.survey(self.tools.paths, self.tools.config)
+        self.former = self.former or facts.supply.former
+        facts = replace(facts, supply=replace(facts.supply, former=self.former))
         self.facts = replace(facts, observations=(*facts.observations, *self.learned))
         return self.facts
+
+    def is_only_in_use(self, facts: Facts) -> bool:
+        """Whether nothing but who uses the driver is in the way."""
+        if not facts.in_use:
+            return False
+        blockers = make(self.tools.config, facts, build_allowed=self.build_allowed).blockers
+        return bool(blockers) and all(blocker.code is Code.IN_USE for blocker in blockers)
 
     def wait_for_gpu(self) -> None:
         """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
@@ -152,15 +181,27 @@ class BringUp:
         step = next(step for step in STEPS if step.name == planned.name)
         self.tell(step=planned.name.value)
         started = time.monotonic()
+        if step.name is HEARD[0]:
+            self.hear(Mark(self.tools.paths))
         with self.tools.runner.log.step(planned.name.value, planned.what), self.interrupts(step):
             try:
                 outcome = step.apply(self.tools, planned, facts, self.gained)
             except OSError as error:
                 raise of_os(planned.name.value, error) from error
+            except DriverError as error:
+                if step.name not in HEARD or self.heard is None:
+                    raise
+                raise kernellog.explain(self.tools.paths, self.heard, error) from error
             if outcome.undo is not None:
                 self.note(step, outcome.undo)
             self.gained = outcome.gained
         self.tell(took=(planned.name.value, round(time.monotonic() - started, 3)))
+
+    def hear(self, mark: Mark | None) -> None:
+        """From now on the kernel log is read from this mark."""
+        if self.heard is not None:
+            self.heard.close()
+        self.heard = mark
 
     def note(self, step: Step, undo: Undo) -> None:
         """What undoes a step, once: a step that is done again is undone by what it says last."""

@@ -22,6 +22,7 @@ from driverctr.values import (
     parse_threads,
     parse_url,
     parse_version,
+    parse_whole,
 )
 from driverctr.versions import DriverVersion
 
@@ -102,9 +103,10 @@ def parse_gpus(variable: str, value: str) -> GpuNeed:
     """all, any, or how many; raises DriverError."""
     if value in ("all", "any"):
         return GpuNeed(None if value == "all" else 1)
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:6]) <= 4096):
+    least = parse_whole(value, 4096)
+    if least is None:
         raise not_valid(variable, value, "all, any, or a whole number from 1 to 4096")
-    return GpuNeed(int(value))
+    return GpuNeed(least)
 
 
 SETTINGS = (
@@ -160,7 +162,9 @@ SETTINGS = (
         "unknown_parameters",
         parse_member(Unknown),
         "warn",
-        "On a parameter in /drivers/<module>.conf that the module does not know: warn or refuse.",
+        "On a parameter in /drivers/<module>.conf that the module does not know: warn or refuse. Our own "
+        "(NVreg_CoherentGPUMemoryMode=driver) is set where the module has it; a driver from branch 580 on that lacks "
+        "it is warned of.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(

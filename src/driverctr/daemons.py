@@ -92,15 +92,7 @@ def find_all(paths: Paths) -> tuple[Running, ...]:
 def _holds(paths: Paths, pid: int, file: Path) -> bool:
     """Whether a process has this very file open."""
     try:
-        wanted = file.stat()
-        return any(_is_same(opened, wanted) for opened in (paths.proc / str(pid) / "fd").iterdir())
-    except OSError:
-        return False
-
-
-def _is_same(opened: Path, wanted: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(opened.stat(), wanted)
+        return processes.has_open(paths, pid, file.stat())
     except OSError:
         return False
 

@@ -60,10 +60,8 @@ class Code(StrEnum):
     STORE_UNUSABLE = "store-unusable", 43
     REMOTE_FAILED = "remote-failed", 44
     SIGNATURE_INVALID = "signature-invalid", 45
-
-
-BUG_EXIT_STATUS = 70
-"""sysexits.h EX_SOFTWARE: an error that is ours, with its traceback in the log."""
+    BUG = "bug", 70
+    """sysexits.h EX_SOFTWARE: an error that is ours, with its traceback in the log."""
 
 
 class DriverError(Exception):
@@ -79,6 +77,11 @@ class DriverError(Exception):
     def __str__(self) -> str:
         """One sentence for a log line."""
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+def of_bug(error: BaseException) -> DriverError:
+    """What is told of an error that is ours; its traceback is for the log."""
+    return DriverError(Code.BUG, f"{type(error).__name__}: {error}", "Report it, with the traceback in the log")
 
 
 def of_os(what: str, error: OSError) -> DriverError:

@@ -6,7 +6,7 @@ first row to the last: the more telling ones come first.
 
 from collections.abc import Mapping
 
-from driverctr.errors import Code
+from driverctr.errors import Code, DriverError
 from driverctr.records import frozen
 
 OF_NVIDIA = r"nv(?:idia_|[A-Z_])"
@@ -97,7 +97,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.BUILD_FAILED: Explanation(
         "The source did not compile; the message has the first error with file and line, and the log.",
-        "See the log; a driver release that knows this kernel, or a patch.",
+        "Use a driver release that knows this kernel, or an image with a patch; the log of the build has the rest.",
     ),
     Code.PACKAGES_FAILED: Explanation(
         "The package tool failed; its own words are in the message.",
@@ -148,17 +148,17 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.UNLOAD_FAILED: Explanation(
         "A module could not be unloaded.",
-        "See the kernel's words in the message.",
+        "Look for an Oops or a hang in the kernel log; if the module stays though nobody uses it, reboot the node.",
         retryable=True,
     ),
     Code.MOUNT_FAILED: Explanation(
         "The driver root could not be published or withdrawn.",
-        "See the message.",
+        "Run the container privileged, with /run/nvidia mounted rshared and nothing read-only on /run.",
         retryable=True,
     ),
     Code.FIRMWARE_FAILED: Explanation(
         "The GSP firmware could not be placed where the kernel looks for it.",
-        "See the message.",
+        "Run the container privileged, with nothing read-only on /sys/module/firmware_class and /lib/firmware.",
     ),
     Code.DEVICE_NODES_FAILED: Explanation(
         "A device node could not be made.",
@@ -166,7 +166,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.DAEMON_FAILED: Explanation(
         "A daemon of the driver did not start; its reason from syslog is in the message.",
-        "See its own words in the log.",
+        "Act upon its own words in the log; `nvidia-smi` in the container tells whether the GPUs answer.",
         retryable=True,
     ),
     Code.WRONG_MODULE_TYPE: Explanation(
@@ -228,11 +228,12 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.NODE_FILE: Explanation(
         "A file of the node cannot be read or written.",
-        "See the message.",
+        "See what keeps us from the file that the message names: its mount, its mode, a failing medium.",
     ),
     Code.COMMAND_FAILED: Explanation(
         "A program is missing, failed or took too long.",
-        "See the message.",
+        "Run the command of the message in the container; one that hangs is explained by the kernel log, a missing one "
+        "by an image that is incomplete.",
         retryable=True,
     ),
     Code.GPU_LOST: Explanation(
@@ -253,7 +254,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.NO_DEVICE: Explanation(
         "The module found no device that it drives.",
-        "See the kernel's words in the message.",
+        "See that the GPU is on the bus (`lspci -d 10de:`) and supported by this driver; the message has the kernel's "
+        "words.",
         signs=(
             Sign(r"The NVIDIA probe routine failed for (?P<count>\d+) device", "{count} GPU(s) did not start"),
             Sign(r"No such device", "it found no device that it drives", of_tool=True),
@@ -368,7 +370,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.LOAD_FAILED: Explanation(
         "A module could not be loaded, for a reason without a code of its own.",
-        "See the kernel's words in the message.",
+        "See that its file is whole (`driverctr store verify`), or build it anew; the message has the kernel's words.",
         retryable=True,
         signs=(
             Sign(r"Invalid ELF|invalid ELF structures", "its file is cut short or damaged"),
@@ -376,4 +378,13 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
             Sign(r"Exec format error|Invalid module format", "the kernel does not accept its file", of_tool=True),
         ),
     ),
+    Code.BUG: Explanation(
+        "An error in driverctr itself.",
+        "Report it, with the traceback in the log.",
+    ),
 }
+
+
+def remedy_for(error: DriverError) -> str:
+    """What to do about an error: its own words, or where it has none those of its code."""
+    return error.remedy or EXPLANATIONS[error.code].remedy

@@ -1,6 +1,6 @@
 """The table of explain.py as a page for people: docs/errors.md."""
 
-from driverctr.errors import BUG_EXIT_STATUS, Code
+from driverctr.errors import Code
 from driverctr.explain import EXPLANATIONS
 
 
@@ -19,7 +19,6 @@ def markdown() -> str:
         again = "may help" if row.retryable else "no"
         lines.append(f"| {code.exit_status} | `{code.value}` | {row.meaning} | {row.remedy} | {again} |")
     lines += [
-        f"| {BUG_EXIT_STATUS} | | A bug in driverctr, with its traceback in the log. | Report it. | no |",
         "| 128 + n | | Signal n before the driver was ready; all is undone. A third signal: nothing more is. | | |",
         "",
     ]

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from driverctr.deferred import hashlib, shutil
-from driverctr.hashing import sha256
+from driverctr.deferred import shutil
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""
@@ -161,18 +160,6 @@ def write_kernel(path: Path, value: str) -> None:
         os.write(handle, value.encode())
     finally:
         os.close(handle)
-
-
-def tree_digest(root: Path) -> str:
-    """A SHA-256 over names, kinds and contents of a folder, the same wherever and whenever it was unpacked."""
-    total = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.is_symlink():
-            total.update(f"l {name} {path.readlink()}\n".encode())
-        elif path.is_file():
-            total.update(f"f {name} {sha256(path)}\n".encode())
-    return total.hexdigest()
 
 
 def newest(paths: Iterable[Path]) -> Path | None:

@@ -28,7 +28,7 @@ class Health:
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
     nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
     `substitutes` what the driver root shows in place of our own,
-    `pending` a reload that ends the wait once nobody uses the driver.
+    `pending` a reload that ends the wait once nobody uses the driver, `said` what the kernel said of what fails now.
     """
 
     tools: Tools
@@ -39,6 +39,7 @@ class Health:
     substitutes: Mapping[str, Path] = field(default_factory=dict)
     waits_for: str = ""
     found: Sequence[Finding] = ()
+    said: str = ""
     daemons_live: bool = True
     restarts: int = 0
     withdrawn: bool = False
@@ -109,9 +110,9 @@ class Health:
             else:
                 log.error(finding.text, code=finding.code.value)
         if any(not finding.serves for finding in new):
-            said = self.heard.read().of_nvidia()
-            if said:
-                log.error(f"the kernel log has: {kernellog.last(said)}")
+            self.said = kernellog.last(self.heard.read().of_nvidia())
+            if self.said:
+                log.error(f"the kernel log has: {self.said}")
 
     def _flip(self) -> None:
         """Withdraw the container's marker when the driver no longer serves, publish it again when it does."""
@@ -143,7 +144,9 @@ class Health:
         self.tell(
             phase=Phase.READY if self._serves() else Phase.NOT_READY,
             degraded=(*self.lasting, *filter(None, (self.waits_for,)), *degraded),
-            problems=tuple({"code": f.code.value, "message": f.text} for f in self.found if not f.serves),
+            problems=tuple(
+                {"code": f.code.value, "message": f.text, "kernel_log": self.said} for f in self.found if not f.serves
+            ),
             daemon_restarts=self.restarts,
             last_check=time.time(),
         )

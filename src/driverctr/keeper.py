@@ -49,7 +49,7 @@ def keeping(tools: Tools, gained: Gained, store: Store | None) -> Iterator[None]
         yield
     finally:
         ended.set()
-        thread.join(END_LIMIT)
+        thread.join(tools.budget.for_others(END_LIMIT))
 
 
 def choose(tools: Tools, gained: Gained, store: Store | None) -> "Listing | None":

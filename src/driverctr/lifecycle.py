@@ -1,14 +1,12 @@
 """The line of DESIGN section 1: the way up, the wait, the way down; and the verbs that do only a part of it."""
 
-import os
-import time
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
 from driverctr.bringup import BringUp
-from driverctr.errors import Code, DriverError, Stopped, stop_behind
+from driverctr.errors import Code, DriverError, Stopped, of_bug, stop_behind
 from driverctr.facts import gpus, kernel
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.mounts import driverroot, propagation
@@ -31,11 +29,12 @@ class Start:
 
     tools: Tools
     build_allowed: bool = True
-    told: Status = field(default_factory=lambda: Status(Phase.STARTING, time.time(), os.getpid()))
+    told: Status = field(init=False)
     way_up: BringUp = field(init=False)
 
     def __post_init__(self) -> None:
         """The way up tells its steps here."""
+        self.told = status.begin(self.tools.paths)
         self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
 
     @property
@@ -132,8 +131,8 @@ class Start:
                 f"{', '.join(self.way_up.gained.unloaded)} served before this start, was unloaded for it, and cannot "
                 f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}"
             )
-        if isinstance(error, DriverError):
-            self.tell(phase=Phase.FAILED, failure=status.describe_failure(error))
+        told = error if isinstance(error, DriverError) else of_bug(error)
+        self.tell(phase=Phase.FAILED, failure=status.describe_failure(told))
 
     def tell_step(self, *, took: tuple[str, float] | None = None, **changes: Any) -> None:
         """Tell of the way up: a step that was done, and what it changed."""
@@ -165,6 +164,7 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
     become_subreaper()
     with pidlock.held(tools.paths.pid_file):
         sweep(tools.paths)
+        markers.begin(tools.paths.run)
         Start(tools, build_allowed).run()
 
 

@@ -30,6 +30,15 @@ def withdraw(run_dir: Path, *, digest: bool) -> None:
         _remove(run_dir / name)
 
 
+def begin(run_dir: Path) -> None:
+    """First at a start: nothing that an earlier one, or the operator's probe, left is believed; the digest may be true.
+
+    `NotReady` keeps the probe from saying ready for a driver that was loaded before.
+    """
+    withdraw(run_dir, digest=False)
+    write_daemons_status(run_dir, ready=False)
+
+
 def withdraw_container(run_dir: Path) -> None:
     """Remove the container's marker alone: the kernel check failed."""
     _remove(run_dir / CONTAINER)

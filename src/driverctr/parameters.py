@@ -9,6 +9,7 @@ from driverctr.facts import modules
 from driverctr.files import write_atomic
 from driverctr.log import Log
 from driverctr.paths import Paths
+from driverctr.records import frozen
 
 LARGEST_FILE = 64 << 10
 """Bytes; all parameters of all modules of a driver, spelled out, take less than a tenth of it."""
@@ -21,10 +22,27 @@ BITS = {"byte": 8, "short": 16, "ushort": 16, "int": 32, "uint": 32, "long": 64,
 """Types of linux/moduleparam.h whose values are whole numbers; arrays and texts are left to the kernel."""
 
 
-DEFAULTS: Mapping[str, tuple[str, ...]] = {
-    "nvidia": ("NVreg_CoherentGPUMemoryMode=driver",),
+@frozen
+class Default:
+    """A parameter that we set: as modprobe takes it, and the first driver branch whose module has it."""
+
+    word: str
+    branch: int
+
+    @property
+    def name(self) -> str:
+        """Of the parameter."""
+        return self.word.partition("=")[0]
+
+
+DEFAULTS: Mapping[str, tuple[Default, ...]] = {
+    "nvidia": (Default("NVreg_CoherentGPUMemoryMode=driver", 580),),
 }
-"""As NVIDIA's container sets them (its _get_module_params): GH200's memory must not become a NUMA node."""
+"""As NVIDIA's container sets them (its _get_module_params): GH200's memory must not become a NUMA node.
+
+Drivers before that branch do without, as they always did: to refuse them would take their GPUs away. One from that
+branch on which lacks it is told of, and refused neither: it means something on nodes with coherent memory only.
+"""
 
 
 def asked(paths: Paths, module: str, known: Collection[str]) -> tuple[str, ...]:
@@ -32,9 +50,18 @@ def asked(paths: Paths, module: str, known: Collection[str]) -> tuple[str, ...]:
 
     Raises DriverError (bad-setting).
     """
-    defaults = DEFAULTS.get(module, ())
-    ours = tuple(word for word in defaults if word.partition("=")[0] in known)
+    ours = tuple(default.word for default in DEFAULTS.get(module, ()) if default.name in known)
     return (*ours, *user_words(paths, module))
+
+
+def lacking(module: str, version: str, known: Collection[str]) -> tuple[str, ...]:
+    """A sentence for each default of ours that a module of this driver version should have and has not."""
+    return tuple(
+        f"{module} {version} has no parameter {default.name}, as drivers from branch {default.branch} on should: "
+        f"{default.word} is left out"
+        for default in DEFAULTS.get(module, ())
+        if default.name not in known and int(version.split(".")[0]) >= default.branch
+    )
 
 
 def user_words(paths: Paths, module: str) -> tuple[str, ...]:
@@ -179,7 +206,7 @@ def _same(asked_value: str, actual: str) -> bool:
 
 def _number(text: str) -> int | None:
     """A number as the kernel reads it (kstrtouint with base 0): a leading 0 means octal, as in a file mode."""
-    for base, digits in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]*")):
+    for base, digits in ((16, "-?0[xX][0-9a-fA-F]+"), (8, "-?0[0-7]*"), (10, "-?[1-9][0-9]{,99}")):
         if re.fullmatch(digits, text):
             return int(text, base)
     return None

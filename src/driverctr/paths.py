@@ -77,11 +77,6 @@ class Paths:
         return self.root / "dev/termination-log"
 
     @property
-    def image_description(self) -> Path:
-        """What the image holds, written when it was built."""
-        return self.root / "usr/share/driverctr/image.json"
-
-    @property
     def kernel_hook(self) -> Path:
         """What the host's package manager runs after it installed a kernel, if the user mounted its folder."""
         return self.root / "run/kernel/postinst.d/update-nvidia-driver"

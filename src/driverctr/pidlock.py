@@ -3,27 +3,33 @@
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from driverctr import files
+from driverctr import files, status
 from driverctr.errors import Code, DriverError
+from driverctr.facts import containers, processes
 from driverctr.log import utc
-from driverctr.records import frozen
+from driverctr.paths import Paths
 
 ATTEMPTS = 100
 """How often the file may be replaced under our hands before we say so; each time somebody deleted it."""
 
+HERE = Paths()
+"""This node."""
+
 
 @contextmanager
-def held(path: Path, locks: Path = Path("/proc/locks")) -> Iterator[None]:
+def held(path: Path, node: Paths = HERE) -> Iterator[None]:
     """Hold the lock for the length of the block, with our pid in the file; the file goes at the end.
 
+    `node` is where it is looked up who else holds it.
     Raises DriverError: already-running (the file stays as the holder wrote it), node-file, or no-space.
     """
     try:
-        descriptor = _acquire(path, locks)
+        descriptor = _acquire(path, node)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
@@ -64,7 +70,7 @@ def _unusable(path: Path, error: OSError) -> DriverError:
     )
 
 
-def _acquire(path: Path, locks: Path) -> int:
+def _acquire(path: Path, node: Paths) -> int:
     """A descriptor of the locked file. Others delete the file (k8s-driver-manager): a lock on a file that is no longer
     at its path excludes nobody, so it is tried again.
 
@@ -77,7 +83,7 @@ def _acquire(path: Path, locks: Path) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _already_running(path, descriptor, locks) from None
+                raise _already_running(path, descriptor, node) from None
             if files.is_at(descriptor, path):
                 return descriptor
         except BaseException:
@@ -89,53 +95,66 @@ def _acquire(path: Path, locks: Path) -> int:
     )
 
 
-@frozen
-class _Candidate:
-    """A pid that may be the holder's, and who says so."""
-
-    pid: int
-    source: str
-
-
-def _already_running(path: Path, descriptor: int, locks: Path) -> DriverError:
+def _already_running(path: Path, descriptor: int, node: Paths) -> DriverError:
     return DriverError(
         Code.ALREADY_RUNNING,
-        f"another driver container holds {path}: {_describe(_candidates(path, descriptor, locks))}",
+        f"another driver container holds {path}: {_describe(descriptor, node)}",
         "Stop it first, or leave it be: one node needs one driver container",
     )
 
 
-def _candidates(path: Path, descriptor: int, locks: Path) -> list[_Candidate]:
-    """The kernel's word first; a shell's lock is listed under the ended flock(1), then the file knows the shell."""
-    found = [_Candidate(pid, "the kernel") for pid in _lock_pids(os.fstat(descriptor), locks)]
+def _describe(descriptor: int, node: Paths) -> str:
+    """Pid, command, container and start of the holder; where it is not seen, what its status document tells.
+
+    No pid is believed by its number alone, which may be that of an innocent: the process must have this file open.
+    """
+    file = os.fstat(descriptor)
+    for pid in _candidates(file, descriptor, node):
+        process = processes.read(node, pid)
+        if process is None or not processes.has_open(node, pid, file):
+            continue
+        command, container = " ".join(processes.read_words(node, process)), str(containers.read(node, pid))
+        started = processes.started_at(node, process)
+        again = processes.read(node, pid)
+        if again is not None and again.identity == process.identity:
+            where = f", {container}" if container else ""
+            return f"pid {pid} (`{command}`){where}, started {utc(started)}"
+    cure = "give the container the host's: --pid=host, hostPID"
+    return f"a process in a PID namespace that is not seen from here ({cure}){_by_its_document(file, node)}"
+
+
+def _candidates(file: os.stat_result, descriptor: int, node: Paths) -> list[int]:
+    """The kernel's word first; a shell's lock is listed under the ended flock(1), then the file knows the shell.
+
+    Our own number in the file is another's, who sees it in a PID namespace of his own: 1, between two containers.
+    """
+    found = _lock_pids(file, node.proc / "locks")
     text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-    if text.isdecimal():
-        found.append(_Candidate(int(text), str(path)))
+    if re.fullmatch(r"[0-9]{1,10}", text) and int(text) != os.getpid():
+        found.append(int(text))
     return found
 
 
-def _lock_pids(status: os.stat_result, locks: Path) -> list[int]:
+def _by_its_document(file: os.stat_result, node: Paths) -> str:
+    """What the holder says of itself; a document older than its pid in the file is a former holder's."""
+    try:
+        if node.status_file.stat().st_mtime < file.st_mtime:
+            return ""
+    except OSError:
+        return ""
+    document = status.read(node) or {}
+    container, started = document.get("container"), document.get("started")
+    parts = [f"container {container[: containers.SHORT_ID]}"] if isinstance(container, str) and container else []
+    parts += [f"started {utc(started)}"] if isinstance(started, (int, float)) else []
+    return f"; {node.status_file} says: {', '.join(parts)}" if parts else ""
+
+
+def _lock_pids(file: os.stat_result, locks: Path) -> list[int]:
     """The pids that flock(2)ed this file, from proc_locks(5); those outside our PID namespace are missing or 0."""
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     try:
         lines = locks.read_text().splitlines()
     except OSError:
         return []
     fields = [line.split() for line in lines]
     return [int(f[4]) for f in fields if len(f) > 5 and f[1] == "FLOCK" and f[5] == device and int(f[4]) > 0]
-
-
-def _describe(candidates: list[_Candidate]) -> str:
-    """Pid, command and start of the first that lives; else what is known."""
-    import psutil
-
-    for candidate in candidates:
-        try:
-            process = psutil.Process(candidate.pid)
-            command = " ".join(process.cmdline()) or process.name()
-            return f"pid {candidate.pid} (`{command}`), started {utc(process.create_time())}"
-        except psutil.Error:
-            continue
-    if candidates:
-        return f"pid {candidates[-1].pid} according to {candidates[-1].source}, in a PID namespace we do not see"
-    return "a process in a PID namespace we do not see (give the container the host's: --pid=host, hostPID)"

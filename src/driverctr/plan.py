@@ -5,10 +5,11 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
-from driverctr import preflight
+from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
 from driverctr.config import Config, WhenBusy
 from driverctr.errors import Code
+from driverctr.explain import remedy_for
 from driverctr.facts import holders
 from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
@@ -165,8 +166,24 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: s
     )
     if chosen:
         result = Result.UNKNOWN if step.unknown else Result.OK
-        return step, Check("modules", result, step.what + (f"; unknown: {step.unknown}" if step.unknown else ""))
+        evidence = step.what + (f"; unknown: {step.unknown}" if step.unknown else "")
+        return step, Check("modules", result, evidence, warnings=_lacking_parameters(facts, chosen))
     return step, _refuse_modules(refused, step.set_aside)
+
+
+def _lacking_parameters(facts: Facts, source: Source) -> tuple[str, ...]:
+    """What the modules that are there lack of our own parameters; of others the step that has them tells."""
+    kept, build = facts.supply.kept.get(source), facts.supply.builds.get(source)
+    of = kept.build if kept else build
+    if of is None:
+        return ()
+    there = of.module_set
+    return tuple(
+        sentence
+        for name, module in there.modules.items()
+        for sentence in parameters.lacking(name, there.driver_version, module.parameters)
+        if module.parameters  # the manifest of an older driverctr tells none
+    )
 
 
 def _refuse_modules(refused: Sequence[Observation], set_aside: Sequence[SetAside]) -> Check:
@@ -183,7 +200,7 @@ def _refuse_modules(refused: Sequence[Observation], set_aside: Sequence[SetAside
         if other.alternative not in (told, *IN_THE_KERNEL) and other.reason != error.message
     ]
     also = f" ({'; '.join(others)})" if others else ""
-    return Check("modules", Result.REFUSED, error.message + also, error.code, error.remedy)
+    return Check("modules", Result.REFUSED, error.message + also, error.code, remedy_for(error))
 
 
 def _leave_aside(config: Config, facts: Facts, build_allowed: bool) -> dict[Source, str]:

@@ -16,10 +16,9 @@ from driverctr.verify import Finding
 
 def collect_status(paths: Paths) -> dict[str, Any]:
     """The status document beside what the kernel says at this moment."""
-    stack = modules.read_stack(paths)
     running = daemons.find_all(paths)
     ours = [found.identity for found in running]
-    users = holders.read(paths, stack)
+    stack, users = holders.settled(paths, ours, modules.read_stack(paths))
     used = holders.in_use(stack, users, ours, processes.blindness(paths))
     root = driverroot.state(paths)
     unsettled = modules.unsettled(stack)
@@ -93,6 +92,8 @@ def format_status(found: dict[str, Any]) -> str:
     lines.append(("driver root", f"{root['layers']} mounted" if root["layers"] else "not mounted"))
     lines += [("marker", f"{name}: {' '.join(text.split())}") for name, text in found["markers"].items()]
     lines += [("problem", f"{problem['code']}: {problem['message']}") for problem in found["problems"]]
+    heard = dict.fromkeys(problem.get("kernel_log", "") for problem in start.get("problems", ()))
+    lines += [("kernel log", words) for words in heard if words]
     lines += [("degraded", reason) for reason in dict.fromkeys([*found["degraded"], *start.get("degraded", ())])]
     lines += [("lost", state) for state in start.get("lost", ())]
     if start.get("kept"):

@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from driverctr import hints, keeper, prebuild
+from driverctr import hints, keeper, prebuild, stopping
 from driverctr.errors import DriverError
 from driverctr.health import Health
 from driverctr.modules.ondisk import check_file
@@ -27,16 +27,20 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
     health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes)
     tell(expected=expected.as_dict())
     complete(tools, gained)
-    with (
-        contextlib.suppress(ReloadDue),
-        keeper.keeping(tools, gained, store),
-        prebuild.serving(tools, tell) as ahead,
-        hints.listening(tools.paths, tools.runner.log) as heard,
-    ):
-        look = ahead.after(health.look)
-        Supervisor(
-            tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
-        ).wait(gained.running, [*heard, ahead])
+    with contextlib.suppress(ReloadDue), contextlib.ExitStack() as beside:
+        try:
+            beside.enter_context(keeper.keeping(tools, gained, store))
+            ahead = beside.enter_context(prebuild.serving(tools, tell))
+            heard = beside.enter_context(hints.listening(tools.paths, tools.runner.log))
+            look = ahead.after(health.look)
+            Supervisor(
+                tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
+            ).wait(gained.running, [*heard, ahead])
+        except ReloadDue:
+            raise
+        except BaseException:
+            stopping.begin(tools)
+            raise
 
 
 def complete(tools: Tools, gained: Gained) -> None:

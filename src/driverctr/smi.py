@@ -8,9 +8,6 @@ from pathlib import Path
 from driverctr.config import GpuNeed
 from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
-from driverctr.facts import kernellog
-from driverctr.facts.kernellog import Mark
-from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.run import Result, Runner
 
@@ -25,21 +22,14 @@ STATE_SHARE = 0.25
 """Seconds the state may take to read, all in all, and at a stop of what is left: it is only told, and waited for."""
 
 
-def check(paths: Paths, runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:
+def check(runner: Runner, limit: float, need: GpuNeed, ours: Sequence[str]) -> tuple[str, ...]:
     """nvidia-smi exits 0, as the operator's probe demands, and lists as many GPUs as must answer.
 
     `ours` are the PCI addresses of the GPUs that the driver should serve. Returns those that do not answer, where
-    enough others do. Raises DriverError (gpu-init-failed, other-version, not-ready) that names the silent GPUs, with
-    the kernel's words about them.
+    enough others do. Raises DriverError (gpu-init-failed, other-version, not-ready) that names the silent GPUs.
     """
-    with kernellog.Mark(paths) as mark:
-        result = runner.run([SMI], limit=limit, check=False)
-        try:
-            _judge(result)
-            answering = list_answering(runner, limit)
-            return _judge_number(ours, answering, need)
-        except DriverError as error:
-            raise DriverError(error.code, error.message + _kernel_words(paths, mark), error.remedy) from error
+    _judge(runner.run([SMI], limit=limit, check=False))
+    return _judge_number(ours, list_answering(runner, limit), need)
 
 
 def _judge(result: Result) -> None:
@@ -82,20 +72,15 @@ def as_sysfs(text: str) -> str:
 def _judge_number(present: Sequence[str], answering: Sequence[str], need: GpuNeed) -> tuple[str, ...]:
     wanted = need.of(len(present))
     silent = tuple(address for address in present if address not in answering)
-    if len(answering) >= wanted:
+    ours = len(set(present) & set(answering))
+    if ours >= wanted:
         return silent
     who = f": no answer from {', '.join(silent)}" if silent else ""
     raise DriverError(
         Code.GPU_INIT_FAILED,
-        f"nvidia-smi lists {len(answering)} of {len(present)} GPUs, and {wanted} must answer{who}",
+        f"nvidia-smi lists {ours} of {len(present)} GPUs, and {wanted} must answer{who}",
         "Look for NVRM and Xid lines in the kernel log; VERIFY_GPUS=any, or a number, lets the others serve",
     )
-
-
-def _kernel_words(paths: Paths, mark: Mark) -> str:
-    """What the driver said meanwhile; where it said nothing new, the Xids of before."""
-    said = mark.read().of_nvidia() or kernellog.read(paths).xids()
-    return f" (kernel log: {kernellog.last(said)})" if said else ""
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, field, replace
@@ -9,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr.errors import DriverError
+from driverctr.explain import remedy_for
+from driverctr.facts import containers
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -44,6 +47,7 @@ class StepTime:
 class Status:
     """The document at /run/nvidia/driverctr/status.json; times in seconds since the epoch.
 
+    `pid`, `container` (its id, "" where nothing tells it) and `started` are of the process that holds the lock,
     `degraded` is what is not as wanted though the driver serves, `problems` why it does not; `expected` what must be so
     (verify.recall reads it), `kept` the steps that a stop left done, `lost` the state of GPUs that an unload took,
     `next_kernels` what is being built, or failed to build, for kernels that have not run yet.
@@ -52,6 +56,8 @@ class Status:
     phase: Phase
     since: float
     pid: int
+    container: str = ""
+    started: float = 0.0
     driver_version: str = ""
     module_type: str = ""
     kernel_release: str = ""
@@ -74,6 +80,12 @@ class Status:
         if changes.get("phase", self.phase) is not self.phase:
             changes = {"since": time.time(), "step": "", **changes}
         return replace(self, **changes)
+
+
+def begin(paths: Paths) -> Status:
+    """A start that begins now."""
+    now = time.time()
+    return Status(Phase.STARTING, now, os.getpid(), containers.own_id(paths), now)
 
 
 def publish(paths: Paths, status: Status) -> None:
@@ -100,7 +112,7 @@ def read(paths: Paths) -> dict[str, Any] | None:
 
 def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
-    return {"code": error.code.value, "message": error.message, "remedy": error.remedy}
+    return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
 
 
 def write_termination(paths: Paths, error: DriverError) -> None:

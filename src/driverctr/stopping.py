@@ -29,6 +29,15 @@ BUSY_PAUSE = 0.3
 """Seconds between two looks at who uses it."""
 
 
+def begin(tools: Tools) -> None:
+    """The time of the stop runs, and nobody believes the driver ready, before what runs beside it is ended."""
+    tools.budget.begin()
+    try:
+        markers.withdraw(tools.paths.run, digest=False)
+    except DriverError as error:
+        tools.runner.log.error(str(error), code=error.code.value)
+
+
 def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None:
     """Leave everything as it is but for the markers, which would lie; the lock ends with us, sysfs warns who comes."""
     markers.withdraw(tools.paths.run, digest=True)

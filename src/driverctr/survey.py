@@ -124,17 +124,22 @@ def survey(paths: Paths, config: Config) -> Facts:
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
     wish = make_wish(config, described, running_kernel.release, support)
-    stack = modules.read_stack(paths)
+    stack: Mapping[str, LoadedModule] = modules.read_stack(paths)
     to_load = modules_to_load(config, mellanox=gpus.have_mellanox(paths))
     supply = Search(paths, config, described, wish, running_kernel, stack, to_load).look()
     found = next((build.module_set for build in supply.builds.values()), None)
+    running = daemons.find_all(paths)
+    if supply.kept:  # it stays, whoever uses it
+        users = holders.read(paths, stack)
+    else:
+        stack, users = holders.settled(paths, [daemon.identity for daemon in running], stack)
     return Facts(
         image=described,
         wish=wish,
         gpus=seen,
         stack=stack,
-        running=daemons.find_all(paths),
-        holders=holders.read(paths, stack),
+        running=running,
+        holders=users,
         driver_root=driverroot.state(paths),
         host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
         node=node.read(paths, wish, support, stack.get(modules.CORE), found),

@@ -55,18 +55,26 @@ def parse_threads(variable: str, value: str) -> int | None:
     """A number of build jobs, or nothing: then as many as CPU quota and memory allow."""
     if not value:
         return None
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 4096):
+    threads = parse_whole(value, 4096)
+    if threads is None:
         raise not_valid(variable, value, "a whole number from 1 to 4096")
-    return int(value)
+    return threads
+
+
+def parse_whole(text: str, most: int) -> int | None:
+    """A number from 1 to `most` (below 100,000), however many digits are given: Python refuses more than 4,300."""
+    digits = text.lstrip("0")[:6]
+    return int(digits) if text.isascii() and text.isdigit() and digits and int(digits) <= most else None
 
 
 def parse_size(variable: str, value: str) -> int:
     """Bytes, from a number and a unit: M, G or T, of 1000."""
     units = {"M": 10**6, "G": 10**9, "T": 10**12}
     number, unit = value[:-1], value[-1:]
-    if unit not in units or not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= 99999):
+    count = parse_whole(number, 99999)
+    if unit not in units or count is None:
         raise not_valid(variable, value, "a whole number and M, G or T, such as 2G")
-    return int(number) * units[unit]
+    return count * units[unit]
 
 
 def parse_url(variable: str, value: str) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from driverctr import config as settings
 from driverctr import status
 from driverctr.config import Config
-from driverctr.errors import BUG_EXIT_STATUS, Code, DriverError, Stopped
+from driverctr.errors import Code, DriverError, Stopped, of_bug
+from driverctr.explain import remedy_for
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.log import Log
@@ -31,17 +33,16 @@ if TYPE_CHECKING:
 
 def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
-    arguments = parse(words)
     log, paths = Log(), Paths()
     try:
+        arguments = parse(words)
         config = settings.load(environment_of(arguments, paths), flags_of(arguments))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         verb: Verb = arguments.act
         return verb(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
-        log.error(str(error), code=error.code.value)
-        if arguments.verb in ("init", "load", "reload_nvidia_peermem"):
-            status.write_termination(paths, error)
+        log.error(f"{error.message}. {remedy_for(error)}", code=error.code.value)
+        leave_word(words, paths, error)
         return error.code.exit_status
     except Stopped as stopped:
         log.info(f"stopped by signal {stopped.signal_number}")
@@ -51,8 +52,30 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     except Exception as bug:  # noqa: BLE001  # a bug: told with its traceback, and with an exit status of its own
         import traceback
 
-        log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)))
-        return BUG_EXIT_STATUS
+        log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)), code=Code.BUG.value)
+        leave_word(words, paths, of_bug(bug))
+        return Code.BUG.exit_status
+
+
+def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
+    """A container's last word is where Kubernetes reads it, and its markers are where nobody does."""
+    if words[:1] in (["init"], ["load"]):
+        withdraw_markers(paths)
+    if words[:1] in (["init"], ["load"], ["reload_nvidia_peermem"]):
+        status.write_termination(paths, error)
+
+
+def withdraw_markers(paths: Paths) -> None:
+    """What a killed start left says ready through any number of starts that are refused before they take the lock.
+
+    Where somebody holds the lock they are his. The digest stays: what is installed is still so.
+    """
+    from driverctr import markers, pidlock
+
+    if not any((paths.run / name).exists() for name in (markers.CONTAINER, markers.DAEMONS)):
+        return
+    with contextlib.suppress(DriverError), pidlock.held(paths.pid_file):
+        markers.withdraw(paths.run, digest=False)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -206,7 +229,14 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The verbs and flags of the reference, and ours; those below `store` only where `words` begin with it."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
+    class Parser(argparse.ArgumentParser):
+        """A wrong word ends where every other error does."""
+
+        def error(self, message: str) -> NoReturn:
+            self.print_usage(sys.stderr)
+            raise DriverError(Code.BAD_USAGE, message, f"See `{self.prog} --help`")
+
+    parser = Parser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, act: Verb, text: str) -> argparse.ArgumentParser:

@@ -57,12 +57,6 @@ class KernelRelease:
             )
 
     @property
-    def base(self) -> tuple[int, int]:
-        """The two leading numbers, for ranges in which kernel interfaces changed."""
-        major, minor = re.split(r"[.]", self.text, maxsplit=2)[:2]
-        return int(major), int(re.match(r"\d+", minor).group())  # type: ignore[union-attr]  # the pattern above
-
-    @property
     def order(self) -> tuple[tuple[int, int, str], ...]:
         """A key that sorts by age: numbers as numbers, and what leads up to a release (-rc1, ~) before it."""
         parts = re.findall(r"\d+|[A-Za-z_]+|~", self.text)

@@ -14,6 +14,7 @@ import pytest
 from driverctr.log import Level, Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
+from tests.unit.produced import Produced
 
 
 class RealProcessError(BaseException):
@@ -48,6 +49,11 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_audit)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A session of all unit tests fails where they leave a code unproduced."""
+    config.pluginmanager.register(Produced())
 
 
 @pytest.fixture(autouse=True)

@@ -99,21 +99,6 @@ def test_a_package_that_does_not_exist_is_asked_for_once(
     assert pauses == []
 
 
-def test_a_source_list_replaces_the_image_s(tmp_path: Path, fake_bin: FakeBin, runner: Runner, log: Log) -> None:
-    apt = Apt(runner, tmp_path / "apt", print, log, Path("/own.list"), tmp_path / "certificates")
-    add_apt(fake_bin, apt.scratch)
-    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
-    assert "Dir::Etc::SourceList=/own.list -o Dir::Etc::SourceParts=/dev/null" in fake_bin.calls[0]
-
-
-def test_the_distribution_is_found_by_id_and_by_likeness(tmp_path: Path) -> None:
-    make_tree(tmp_path, {"etc/os-release": 'NAME=X\nID=raspbian\nID_LIKE="foo debian"\n'})
-    assert type(distros.detect(tmp_path)).__name__ == "Debian"
-    make_tree(tmp_path / "other", {"usr/lib/os-release": "ID=plan9\n"})
-    with pytest.raises(DriverError, match="'plan9' is not known"):
-        distros.detect(tmp_path / "other")
-
-
 def test_newer_kernels_have_a_kbuild_package_of_their_own() -> None:
     companions = distros.by_name("debian").header_packages("6.12.117+deb12-amd64").companions
     fits = ("linux-kbuild-6.12.117+deb12", "linux-headers-6.12.117+deb12-common", "linux-headers-6.1.0-56-common-rt")

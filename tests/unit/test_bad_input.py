@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from driverctr import config as settings
-from driverctr import distros, files, markers, moduletree, parameters, pidlock, survey
+from driverctr import files, markers, moduletree, parameters, pidlock, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
@@ -57,6 +57,11 @@ def refused(environment: dict[str, str], flags: dict[str, str] | None = None) ->
         ("MODULES_DIR", f"/{NOT_TEXT}"),
         ("UNKNOWN_PARAMETERS", "ignore"),
         ("VERIFY_TIMEOUT", "x" * 100_000),
+        ("VERIFY_TIMEOUT", "9" * 5000),
+        ("VERIFY_GPUS", "9" * 5000),
+        ("VERIFY_GPUS", "00000199999"),
+        ("STORE_MAX_SIZE", "9" * 5000 + "G"),
+        ("STORE_MAX_SIZE", "00000199999G"),
     ],
 )
 def test_a_variable_that_is_not_valid_is_named_with_its_value_and_the_message_can_be_written(
@@ -67,10 +72,11 @@ def test_a_variable_that_is_not_valid_is_named_with_its_value_and_the_message_ca
     assert len(str(error).encode()) < 1000
 
 
-@pytest.mark.parametrize("threads", ["0", "x", "100000", "-1", "1.5", "²"])
+@pytest.mark.parametrize("threads", ["0", "x", "100000", "-1", "1.5", "²", "9" * 5000, "0" * 5000])
 def test_a_number_of_jobs_that_is_none_is_refused(threads: str) -> None:
     said = refused({"MAX_THREADS": "2"}, {"MAX_THREADS": threads})
-    assert said.message == f"--max-threads={threads!r} is not a whole number from 1 to 4096"
+    shown = threads if len(threads) < 200 else f"{threads[:200]}..."
+    assert said.message == f"--max-threads={shown!r} is not a whole number from 1 to 4096"
     assert "Set --max-threads" in said.remedy
     assert refused({"MAX_THREADS": threads}).message.startswith("MAX_THREADS=")
 
@@ -133,7 +139,17 @@ def test_a_folder_where_the_file_should_be_is_told(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["NVreg_A=x", "NVreg_A=08", "NVreg_A=3000000000", "NVreg_A=", "NVreg_U=-1", "NVreg_U=1,2", "flag=maybe"]
+    "word",
+    [
+        "NVreg_A=x",
+        "NVreg_A=08",
+        "NVreg_A=3000000000",
+        "NVreg_A=" + "9" * 5000,
+        "NVreg_A=",
+        "NVreg_U=-1",
+        "NVreg_U=1,2",
+        "flag=maybe",
+    ],
 )
 def test_a_value_that_the_kernel_would_refuse_is_refused_with_the_type(word: str, log: Log) -> None:
     with pytest.raises(DriverError, match=word.partition("=")[0]) as raised:
@@ -275,13 +291,6 @@ def test_a_pid_file_that_is_a_folder_is_told(paths: Paths) -> None:
     with pytest.raises(DriverError, match="Is a directory") as raised, pidlock.held(paths.pid_file):
         pass
     assert raised.value.code is Code.NODE_FILE
-
-
-def test_a_missing_os_release_is_told_where_it_is_asked(tmp_path: Path) -> None:
-    """A start does not ask: which distribution the image is stands in its own description."""
-    with pytest.raises(DriverError, match="os-release") as raised:
-        distros.detect(tmp_path)
-    assert raised.value.code is Code.BAD_SETTING
 
 
 def test_comments_and_tabs_in_a_file_of_parameters_are_taken_as_meant(paths: Paths) -> None:

@@ -116,11 +116,10 @@ def test_what_mounts_hide_and_neighbours_need_is_carried(paths: Paths) -> None:
     kernel = container(paths)
     kernel.add("lib/modules/6.1/kernel", 60)
     kernel.add("run/secrets/token", 61)
-    kernel.add("srv/more", 62)
-    root_of(paths, kernel).export(carry=["/srv/more", "/srv/absent"])
+    root_of(paths, kernel).export()
     published = targets(kernel, "run/nvidia/driver/")
-    assert {"run/nvidia/driver/lib/modules", "run/nvidia/driver/srv/more"} <= set(published)
-    assert not [name for name in published if "token" in name or "absent" in name]
+    assert "run/nvidia/driver/lib/modules" in published
+    assert not [name for name in published if "token" in name]
 
 
 @pytest.mark.parametrize("shared", [None, "no mount"])

@@ -232,6 +232,10 @@ def test_the_kernels_words_are_told_with_a_new_failure_only(node: Host) -> None:
     node.wrong = [LOST]
     node.health.look()
     assert "Xid (PCI:0000:3b:00): 79" in node.log and "old" not in node.log
+    (problem,) = node.told.problems
+    assert problem["kernel_log"] == "NVRM: Xid (PCI:0000:3b:00): 79, fallen off"
+    node.health.look()
+    assert node.told.problems == (problem,), "what fails still is told with the same words"
 
 
 class Pipe:

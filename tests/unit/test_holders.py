@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from driverctr import config as settings
+from driverctr import report, survey
 from driverctr.facts import containers, holders, openfiles, processes
 from driverctr.facts.containers import Container
 from driverctr.facts.handles import Scanner
@@ -15,8 +17,15 @@ from driverctr.facts.holders import LISTED, Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.openfiles import LESS, SAME, Descriptor, OpenFiles
 from driverctr.facts.processes import Process
+from driverctr.modules import Source
+from driverctr.modules.loaded import Loaded
+from driverctr.modules.supply import Search, Supply
 from driverctr.paths import Paths
 from tests.unit.conftest import make_tree
+from tests.unit.good_node import facts
+from tests.unit.test_module_keys import KERNEL
+
+GOOD = facts()
 
 ID = "3f" * 32
 UID = "0a1b2c3d-0001-4002-8003-00000000000f"
@@ -321,6 +330,32 @@ def test_one_that_ended_between_two_readings_is_looked_for_again(node: Paths, mo
     assert holders.look(node, (), busy) == ()
     seen = iter([busy] * (holders.LOOKS - 1))
     assert [use.unseen for use in holders.look(node, (), busy)] == [3]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_start_takes_one_reading_for_the_truth_only_where_the_driver_stays(
+    node: Paths, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = [stack(nvidia=3), stack(nvidia=0)]
+    supply = Supply(kept={Source.LOADED: Loaded(GOOD.supply.builds[Source.ON_DISK])} if kept else {})
+    monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: readings.pop(0))
+    monkeypatch.setattr("driverctr.facts.kernel.read", lambda root: KERNEL)
+    monkeypatch.setattr("driverctr.userspace.image.read", lambda root: GOOD.image)
+    monkeypatch.setattr("driverctr.node.read", lambda *_: GOOD.node)
+    monkeypatch.setattr(Search, "look", lambda self: supply)
+    make_tree(node.root, {"proc/self/mountinfo": ""})
+    seen = survey.survey(node, settings.load({}))
+    assert (seen.stack["nvidia"].refcnt, len(seen.in_use)) == ((3, 1) if kept else (0, 0))
+
+
+def test_the_status_takes_a_reference_of_one_that_has_ended_for_no_use(
+    node: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = [stack(nvidia=3), stack(nvidia=0)]
+    monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: readings.pop(0))
+    make_tree(node.root, {"proc/self/mountinfo": ""})
+    told = report.collect_status(node)
+    assert told["in_use"] == [] and told["modules"]["nvidia"]["refcnt"] == 0
 
 
 @contextmanager

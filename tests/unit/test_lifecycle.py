@@ -17,6 +17,7 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
 from driverctr.modules import Source
+from driverctr.modules.supply import Supply
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.run import Runner
@@ -208,11 +209,33 @@ def test_a_start_refused_before_its_first_step_touches_nothing_but_markers_that_
     markers.write_digest(paths.run, "1234")
     holder = Holder(42, "train.py", 0.0, (("nvidia", 2),))
     monkeypatch.setattr(survey, "survey", lambda *_: facts(stack={"nvidia": core(2)}, holders=(holder,)))
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.1)
     with pytest.raises(DriverError) as refused:
         life.start.run()
     assert refused.value.code is Code.IN_USE and life.told == []
     assert not (paths.run / markers.CONTAINER).exists()
     assert (paths.run / markers.DIGEST).read_text() == "1234\n"
+
+
+def test_a_start_waits_for_a_probe_that_is_soon_gone(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = facts(stack={"nvidia": core(2)}, holders=(Holder(42, "nvidia-smi", 0.0, (("nvidia", 2),)),))
+    looks = [probe, probe, facts(stack={"nvidia": core(0)})]
+    monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
+    monkeypatch.setattr(stopping, "BUSY_PAUSE", 0.01)
+    life.start.way_up.run()
+    assert life.told == FORWARD and not looks and life.start.way_up.looks == 1
+
+
+def test_a_start_that_is_refused_for_another_reason_waits_for_nobody(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = facts(stack={"nvidia": core(2)}, holders=(Holder(42, "x", 0.0, (("nvidia", 2),)),))
+    looks = [replace(used, supply=Supply(), observations=(NOWHERE,))]
+    monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
+    life.start.way_up.build_allowed = False
+    with pytest.raises(DriverError):
+        life.start.way_up.run()
+    assert not looks, "one look, and no second"
 
 
 def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

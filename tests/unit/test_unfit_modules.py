@@ -37,6 +37,7 @@ from tests.unit.test_store_start import store as store
 from tests.unit.test_warm_start import LOADED, NAMES, WISH, ask, insert, judge
 from tests.unit.test_warm_start import made as made
 
+CONFIG = settings.load({})
 UNFIT = DriverError(Code.UNKNOWN_SYMBOL, "modprobe nvidia failed: disagrees about version of symbol module_layout")
 UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
 
@@ -168,3 +169,27 @@ def test_two_that_publish_to_one_place_leave_each_other_their_stages(made: Modul
     with files.claimed(other):
         assert drafts.publish(Draft(made, {}), target).folder == target
     assert (other / "nvidia.ko").read_text() == "of another container"
+
+
+LACKS = "nvidia 580.95.05 has no parameter NVreg_CoherentGPUMemoryMode"
+
+
+@pytest.mark.parametrize(("version", "told"), [("535.309.01", False), ("580.95.05", True)])
+def test_a_parameter_of_ours_that_a_branch_should_have_and_has_not_is_told_in_plan_and_log(
+    life: Life, made: ModuleSet, version: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Build(replace(made, driver_version=version))
+    there = make(CONFIG, facts(supply=Supply(builds={Source.ON_DISK: build})))
+    assert any(LACKS in warning for warning in there.warnings) is told and not there.blockers
+    loaded = make(CONFIG, facts(supply=Supply(kept={Source.LOADED: Loaded(build)})))
+    assert any(LACKS in warning for warning in loaded.warnings) is told
+    monkeypatch.setattr(Modules, "_obtain", lambda *_: build)
+    known = facts(supply=Supply(), to_load=NAMES)
+    Modules().apply(life.start.tools, PlannedStep(StepName.MODULES, "", Source.BUILD), known, Gained())
+    assert (LACKS in life.log) is told
+
+
+def test_a_manifest_that_tells_no_parameters_is_no_lack(made: ModuleSet) -> None:
+    modules = {name: replace(module, parameters={}) for name, module in made.modules.items()}
+    build = Build(replace(made, driver_version="580.95.05", modules=modules))
+    assert not make(CONFIG, facts(supply=Supply(builds={Source.ON_DISK: build}))).warnings

@@ -8,8 +8,6 @@ from driverctr.distros import Distro, HeaderPackages
 class Debian(Distro, name="debian"):
     """Debian: headers are split into a flavour, a common part and the build tools (Debian kernel handbook, 4)."""
 
-    package_tool = "apt"
-
     def header_packages(self, release: str) -> HeaderPackages:
         """linux-headers-<release> depends on its -common part and on linux-kbuild, whose name changed over time."""
         return HeaderPackages(f"linux-headers-{release}", re.compile(r"linux-(headers-.+-common(-rt)?|kbuild-.+)"))

@@ -14,6 +14,10 @@ _POD = pattern(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{
 """A container's id ends a part of the path. A pod's uid has dashes, underscores under the systemd driver, or for a
 static pod neither: it is a digest of its manifest (Kubernetes, pkg/kubelet/cm and pkg/kubelet/config)."""
 
+_OWN_FOLDER = pattern(r"/(?:overlay-)?containers/([0-9a-f]{64})/(?:userdata/)?(?:hostname|resolv\.conf) ")
+"""As the root of a mount in mountinfo: /var/lib/docker/containers/<id>/hostname, and podman's
+/containers/overlay-containers/<id>/userdata/hostname, both seen from the top of their filesystem."""
+
 _RUNTIMES = {
     "docker": "docker",
     "cri-containerd": "containerd",
@@ -50,6 +54,18 @@ def read(paths: Paths, pid: int) -> Container:
     found = parse(read_text(paths.proc / str(pid) / "cgroup") or "")
     namespace, pod = _name_pod(paths, found.pod_uid) if found.pod_uid else ("", "")
     return Container(found.id, found.runtime, found.pod_uid, namespace, pod)
+
+
+def own_id(paths: Paths) -> str:
+    """The id of our own container, "" where nothing tells.
+
+    In a cgroup namespace of our own the group is "/"; then what docker and podman mount from its folder has the id.
+    """
+    of_group = parse(read_text(paths.proc / "self/cgroup") or "").id
+    if of_group:
+        return of_group
+    mounted = _OWN_FOLDER.search(read_text(paths.proc / "self/mountinfo") or "")
+    return mounted[1] if mounted else ""
 
 
 def parse(text: str) -> Container:

@@ -85,7 +85,11 @@ def listening() -> Iterator[Events]:
             monitor.set_receive_buffer_size(RECEIVE_BUFFER)
         monitor.start()
     except (ImportError, OSError) as error:
-        raise DriverError(Code.NODE_FILE, f"the kernel's device events cannot be heard: {error}") from error
+        raise DriverError(
+            Code.NODE_FILE,
+            f"the kernel's device events cannot be heard: {error}",
+            "Run the container privileged, from an image with libudev",
+        ) from error
     yield Events(monitor)
 
 

@@ -130,14 +130,20 @@ def describe(used: Sequence[InUse]) -> str:
 
 def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]) -> tuple[InUse, ...]:
     """Who but our own daemons uses the driver at this moment; `stack` is what was just read of its modules."""
-    blind = processes.blindness(paths)
-    used = in_use(stack, read(paths, stack), own, blind)
+    return in_use(*settled(paths, own, stack), own, processes.blindness(paths))
+
+
+def settled(
+    paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]
+) -> tuple[Mapping[str, LoadedModule], tuple[Holder, ...]]:
+    """The modules and who holds them, both read anew while a reference has nobody to it."""
+    found = read(paths, stack)
     for _ in range(LOOKS - 1):
-        if not any(use.unseen for use in used):
+        if not any(use.unseen for use in in_use(stack, found, own)):
             break
         stack = modules.read_stack(paths)
-        used = in_use(stack, read(paths, stack), own, blind)
-    return used
+        found = read(paths, stack)
+    return stack, found
 
 
 def read(paths: Paths, stack: Mapping[str, LoadedModule]) -> tuple[Holder, ...]:

@@ -8,6 +8,7 @@ from io import FileIO
 from typing import Self
 
 from driverctr.deferred import pattern
+from driverctr.errors import DriverError
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -136,6 +137,13 @@ def read(paths: Paths) -> Extract:
     """All lines that the kernel still has; never blocks, never raises."""
     with Mark(paths, os.SEEK_SET) as mark:
         return mark.read()
+
+
+def explain(paths: Paths, mark: Mark, error: DriverError) -> DriverError:
+    """An error with what the driver said since the mark; where it said nothing new, with the Xids of before."""
+    said = mark.read().of_nvidia() or read(paths).xids()
+    words = f" (kernel log: {last(said)})" if said else ""
+    return DriverError(error.code, error.message + words, error.remedy)
 
 
 def _parse(records: bytes) -> Iterator[Line]:

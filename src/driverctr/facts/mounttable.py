@@ -120,12 +120,6 @@ def below(mounts: Sequence[Mount], target: Path) -> tuple[Mount, ...]:
     return tuple(m for m in inside if m.target != str(target) and _inside(m.target, str(target)))
 
 
-def is_shared(mounts: Sequence[Mount], target: Path) -> bool:
-    """Whether what is mounted on or below this folder reaches other mount namespaces."""
-    top = visible(mounts, target)
-    return top is not None and top.shared is not None
-
-
 def _inside(path: str, folder: str) -> bool:
     """Whether a path is a folder, or lies in it; asked so often that pathlib's answer takes too long."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")

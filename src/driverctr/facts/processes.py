@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from driverctr.facts import privilege
 from driverctr.files import read_text
@@ -47,6 +48,21 @@ def read_words(paths: Paths, process: Process) -> list[str]:
     """Its command line, or its short name alone where there is none or reading it might not return."""
     text = "" if process.state in UNREADABLE_STATES else read_text(paths.proc / str(process.pid) / "cmdline") or ""
     return text.strip("\0").split("\0") if text.strip("\0") else [process.comm]
+
+
+def has_open(paths: Paths, pid: int, file: os.stat_result) -> bool:
+    """Whether a process has this very file open, as far as we may look into it."""
+    try:
+        return any(_is_same(opened, file) for opened in (paths.proc / str(pid) / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def _is_same(opened: Path, file: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(opened.stat(), file)
+    except OSError:
+        return False
 
 
 def started_at(paths: Paths, process: Process) -> float:

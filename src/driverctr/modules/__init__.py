@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from driverctr import files
 from driverctr.deferred import pattern
@@ -84,15 +84,6 @@ class ModuleSet:
     modules: Mapping[str, ModuleFile]
     patches: tuple[str, ...] = ()
     compiler: str = ""
-
-
-class Provider(Protocol):
-    """Where module sets come from; the providers are asked in order."""
-
-    name: str
-
-    def find(self, wish: Wish) -> ModuleSet:
-        """The set, checked; raises DriverError as its refusal."""
 
 
 def describe(path: Path) -> ModuleFile:

@@ -123,12 +123,11 @@ class DriverRoot:
             return f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root"
         return ""
 
-    def export(self, carry: Sequence[str] = (), substitutes: Mapping[str, Path] | None = None) -> RootState:
+    def export(self, substitutes: Mapping[str, Path] | None = None) -> RootState:
         """Publish our root, in place of whatever is there; nobody finds the folder empty meanwhile.
 
-        `carry` names further paths of ours that are mounts and belong into the tree, `substitutes` what is shown in
-        place of our own, by path. The propagation of our namespace
-        must be settled (propagation.settle). May be repeated. Raises DriverError (not-shared, mount-failed).
+        `substitutes` is what is shown in place of our own, by path. The propagation of our namespace must be settled
+        (propagation.settle). May be repeated. Raises DriverError (not-shared, mount-failed).
         """
         self._require_shared()
         with self._guarded("published"), self._locked():
@@ -136,7 +135,7 @@ class DriverRoot:
             mounts = self.read()
             replaced = len(self.judge(mounts).layers)
             place = self.place / "root"
-            with staging.staged(self.paths.root, place, self.calls, mounts, carry, substitutes) as tree:
+            with staging.staged(self.paths.root, place, self.calls, mounts, substitutes) as tree:
                 self._publish(tree)
             state = self.state()
         if not state.settled:

@@ -42,7 +42,6 @@ def staged(
     place: Path,
     kernel: Syscalls,
     mounts: Sequence[Mount],
-    carry: Sequence[str] = (),
     substitutes: Mapping[str, Path] | None = None,
 ) -> Iterator[Path]:
     """Our own root at `place` for the length of the block, private throughout; raises OSError.
@@ -57,7 +56,7 @@ def staged(
         kernel.mount(None, place, MS_PRIVATE)
         for path, source in (substitutes or {}).items():
             _bind_into(place, source, path, kernel)
-        for path in (*ALWAYS, *_mounted(own_root, mounts, (*WHERE_MOUNTED, *carry))):
+        for path in (*ALWAYS, *_mounted(own_root, mounts, WHERE_MOUNTED)):
             _bind_into(place, own_root / path.lstrip("/"), path, kernel)
         for name in SECRETS:
             _cover(place, name, kernel)

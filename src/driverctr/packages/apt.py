@@ -27,16 +27,12 @@ NOT_THERE = re.compile(r"Unable to locate package|No packages found|has no insta
 
 @frozen
 class Apt:
-    """apt below a scratch folder; `source_list` limits it to one file of sources, else /etc/apt's are used.
-
-    `pause` waits between attempts.
-    """
+    """apt below a scratch folder, with the sources of /etc/apt; `pause` waits between attempts."""
 
     runner: Runner
     scratch: Path
     pause: Callable[[float], object]
     log: Log
-    source_list: Path | None = None
     certificates: Path = CERTIFICATES
 
     def fetch(self, package: str, companions: re.Pattern[str], into: Path) -> tuple[str, ...]:
@@ -63,8 +59,6 @@ class Apt:
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
         }
-        if self.source_list is not None:
-            settings |= {"Dir::Etc::SourceList": self.source_list, "Dir::Etc::SourceParts": "/dev/null"}
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
     def _call(self, words: Sequence[str | Path], limit: float, cwd: Path | None = None) -> Result:

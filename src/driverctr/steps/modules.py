@@ -95,6 +95,10 @@ class Modules:
         build = self._obtain(tools, source, facts)
         check_parameters(tools, build.module_set, facts.to_load)
         known = {name: elf.read(build.module_set.modules[name].file).parameters for name in facts.to_load}
+        if source not in facts.supply.builds:  # else the plan has told it
+            for name in facts.to_load:
+                for sentence in parameters.lacking(name, build.module_set.driver_version, known[name]):
+                    tools.runner.log.warning(sentence)
         asked = {name: parameters.asked(tools.paths, name, known[name]) for name in facts.to_load}
         return Outcome(None, replace(gained, build=build, source=source, kept=None, parameters=asked))
 

@@ -34,7 +34,7 @@ class Verify:
         verify.refuse(verify.look(paths, gained.expected(config.verify_gpus), config.verify_depth))
         if config.verify_depth is Depth.SMI:
             ours = to_serve(tools, facts, gained.module_set.module_type)
-            silent = smi.check(paths, tools.runner, config.verify_timeout, config.verify_gpus, ours)
+            silent = smi.check(tools.runner, config.verify_timeout, config.verify_gpus, ours)
             gained = replace(gained, silent_gpus=silent)
         return Outcome(None, gained)
 

@@ -1,0 +1,64 @@
+"""While a driver serves, and the moment in which it no longer does."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from driverctr import hints, keeper, markers, prebuild, serving
+from driverctr.errors import Stopped
+from driverctr.modules import ModuleSet
+from driverctr.modules.loaded import Build
+from driverctr.paths import Paths
+from driverctr.pending import ReloadDue
+from driverctr.steps import Gained
+from driverctr.supervise import Supervisor
+from tests.unit.test_lifecycle import Life
+from tests.unit.test_lifecycle import life as life
+
+SERVES = Gained(build=Build(ModuleSet(Path("/set"), "6.1.0", "", "535.309.01", "open", {})))
+
+
+@pytest.mark.parametrize(
+    ("end", "ready"),
+    [(Stopped(signal.SIGTERM), False), (ZeroDivisionError(), False), (ReloadDue(), True)],
+    ids=("signal", "bug", "reload"),
+)
+@pytest.mark.parametrize("moment", ["in the wait", "while it begins"])
+def test_nobody_believes_the_driver_ready_while_what_runs_beside_it_ends(
+    life: Life, paths: Paths, end: BaseException, ready: bool, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, seen = life.start.tools, []
+    markers.write_ready(paths.run, gds=False, gdrcopy=False, rdma=False)
+    markers.write_digest(paths.run, "42")
+
+    @contextmanager
+    def beside(*_: object) -> Iterator[SimpleNamespace]:
+        try:
+            yield SimpleNamespace(after=lambda look: look, children=set)
+        finally:
+            seen.append(((paths.run / markers.CONTAINER).exists(), tools.budget._deadline is None))
+
+    @contextmanager
+    def listening(*_: object) -> Iterator[list[hints.Hint]]:
+        if moment == "while it begins":
+            raise end
+        yield []
+
+    def wait(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(keeper, "keeping", beside)
+    monkeypatch.setattr(prebuild, "serving", beside)
+    monkeypatch.setattr(hints, "listening", listening)
+    monkeypatch.setattr(Supervisor, "wait", wait)
+    if ready:
+        serving.serve(tools, SERVES, None, (), lambda **_: None)
+    else:
+        with pytest.raises(type(end)):
+            serving.serve(tools, SERVES, None, (), lambda **_: None)
+    assert seen == [(ready, ready)] * 2, "the marker, and whether the time of the stop does not run yet"
+    assert (paths.run / markers.DIGEST).exists()
