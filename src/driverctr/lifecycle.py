@@ -74,6 +74,11 @@ class Start:
 
     def remember_good(self) -> None:
         """What became ready is what a later start returns to; a store that cannot be written is no reason to fail."""
+        self.way_up.take_back()
+        try:
+            self.way_up.replace_unfit()
+        except DriverError as error:
+            self.tools.runner.log.warning(f"what serves is not kept in the store: {error}")
         gained, store = self.way_up.gained, self.way_up.facts.supply.store
         if store is None or gained.build is None or gained.build.key is None or gained.source is Source.LAST_GOOD:
             return
@@ -99,9 +104,8 @@ class Start:
         """Why the driver is degraded for as long as this start lives."""
         gained = self.way_up.gained
         silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in gained.silent_gpus)
-        if gained.source is not Source.LAST_GOOD:
-            return silent
-        return (self.way_up.describe_rollback(), *silent)
+        rolled_back = (self.way_up.describe_rollback(),) if gained.source is Source.LAST_GOOD else ()
+        return (*rolled_back, *gained.lacks, *silent)
 
     def take_down(self) -> None:
         """Undo in reverse order; raises DriverError (in-use) where the driver stays."""

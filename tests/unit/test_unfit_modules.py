@@ -38,7 +38,7 @@ from tests.unit.test_warm_start import LOADED, NAMES, WISH, ask, insert, judge
 from tests.unit.test_warm_start import made as made
 
 UNFIT = DriverError(Code.UNKNOWN_SYMBOL, "modprobe nvidia failed: disagrees about version of symbol module_layout")
-UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
+UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "module-tree", "modules", "withdraw")]
 
 
 def test_modules_made_for_another_kernel_give_way_to_a_build(life: Life) -> None:

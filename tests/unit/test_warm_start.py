@@ -256,7 +256,7 @@ def test_modules_that_do_not_serve_give_way_to_what_served_last(
     life.steps[StepName.LOAD].once = broken
     life.start.way_up.run()
     first = FORWARD[: FORWARD.index("load") + 1]
-    undone = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
+    undone = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "module-tree", "modules", "withdraw")]
     assert life.told == [*first, *undone, "modules:last-good", *FORWARD[2:]]
     assert life.start.lasting()[0].startswith("rolled back: the build that served last")
     assert "modprobe nvidia failed: no" in life.start.lasting()[0]
@@ -295,7 +295,8 @@ def test_who_comes_between_look_and_unload_makes_changed_parameters_wait(
     monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
     life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "in use")
     life.start.way_up.run()
-    assert life.told == ["withdraw", "modules:build", "unload", "withdraw:keep-digest", "modules:loaded", *FORWARD[2:]]
+    first = ["withdraw", "modules:build", "module-tree", "unload"]
+    assert life.told == [*first, "withdraw:keep-digest", "modules:loaded", *FORWARD[2:]]
 
 
 def test_what_is_pending_is_told_with_ready(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
