@@ -175,6 +175,20 @@ def test_what_is_loaded_is_no_last_good_of_itself(paths: Paths, made: ModuleSet)
     assert good is not None and good.parameters["nvidia"] == ("NVreg_Hidden=1",)
 
 
+def test_what_served_last_and_is_loaded_but_for_a_module_is_completed(paths: Paths, made: ModuleSet) -> None:
+    insert(paths, "nvidia")
+    older = replace(key.make(WISH, IMAGE, KERNEL), source_sha256="other")
+    folder = made.folder.rename(paths.root / "store")
+    files = {name: replace(module, file=folder / f"{name}.ko") for name, module in made.modules.items()}
+    stored = replace(made, folder=folder, modules=files)
+    loaded.write(paths, Record(Build(stored, older), {"nvidia": (), "nvidia-uvm": ()}))
+    assert search(paths).kept[Source.LAST_GOOD].missing == ("nvidia-uvm",)
+    files["nvidia-uvm"].file.unlink()
+    gone = search(paths)
+    assert Source.LAST_GOOD not in gone.kept and gone.good is None
+    assert gone.former is not None and "nvidia-uvm is not loaded, and the file" in gone.former.lacks
+
+
 def test_a_try_that_failed_is_known_until_the_parameters_change_or_the_next_boot(paths: Paths, made: ModuleSet) -> None:
     insert(paths, *NAMES)
     ask(paths, "NVreg_Shown=1")
