@@ -114,7 +114,7 @@ def begin_early(environment: Mapping[str, str], root: str = "/") -> Hashes:
         fitting = _in_store(environment.get("STORE_DIR") or DEFAULT_STORE, version)
         fitting = fitting or _on_disk(environment.get("MODULES_DIR") or DEFAULT_FOLDER, version)
         if len(fitting) == 1:
-            tree = f"{root}/lib/modules/{os.uname().release}/{OURS}"
+            tree = f"{root.rstrip('/')}/lib/modules/{os.uname().release}/{OURS}"
             hashes.begin(_copied(f"{tree}/{module}.ko", f"{fitting[0]}/{module}.ko") for module in USUAL)
     return hashes
 

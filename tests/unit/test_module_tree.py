@@ -255,6 +255,7 @@ def test_hashing_begins_with_the_copy_that_will_be_loaded(tmp_path: Path) -> Non
     tree = f"lib/modules/{release}/{hashing.OURS}"
     make_tree(tmp_path, {f"{tree}/nvidia.ko": "NVIDIA", f"{tree}/nvidia-uvm.ko": "of another size"})
     nowhere = str(tmp_path / "none")
-    hashes = hashing.begin_early({"MODULES_DIR": str(tmp_path / "sets"), "STORE_DIR": nowhere}, str(tmp_path))
+    hashes = hashing.begin_early({"MODULES_DIR": str(tmp_path / "sets"), "STORE_DIR": nowhere}, f"{tmp_path}/")
+    assert str(Paths(tmp_path).modules_tree(release) / hashing.OURS / "nvidia.ko") in hashes._tasks
     begun = [Path(name).relative_to(tmp_path).parts[0] for name in hashes._tasks]
     assert begun == ["lib", "sets", "sets"]
