@@ -254,7 +254,8 @@ class BringUp:
         if build.key is not None and self.gained.source in (Source.BUILD, Source.REMOTE):
             made = build.module_set
             placed = store.publish(build.key, made, made.folder / BUILD_LOG, {"compiler": made.compiler})
-            self.gained = replace(self.gained, build=Build(placed.module_set, placed.key))
+            if build.is_same(placed.module_set):  # an entry that could not be moved is still the former one
+                self.gained = replace(self.gained, build=Build(placed.module_set, placed.key))
 
     @property
     def pending(self) -> str:
