@@ -239,6 +239,14 @@ def test_a_tree_that_cannot_be_written_is_told(paths: Paths, tree: Path, kmod: K
     assert failed.value.code is Code.LOAD_FAILED
 
 
+def test_a_module_that_is_gone_is_not_taken_for_a_tree_that_cannot_be_written(
+    paths: Paths, tree: Path, kmod: Kmod
+) -> None:
+    with pytest.raises(DriverError, match=r"gone\.ko: No such file") as failed:
+        moduletree.assemble(paths, "6.1", {paths.root / "gone.ko": "0" * 64}, None, kmod, Hashes())
+    assert failed.value.code is Code.NO_MODULES
+
+
 def test_what_vanishes_from_sysfs_and_procfs_while_it_is_read_is_not_there(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
