@@ -104,8 +104,9 @@ class Start:
         """Why the driver is degraded for as long as this start lives."""
         gained = self.way_up.gained
         silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in gained.silent_gpus)
-        rolled_back = (self.way_up.describe_rollback(),) if gained.source is Source.LAST_GOOD else ()
-        return (*rolled_back, *gained.lacks, *silent)
+        if gained.source is not Source.LAST_GOOD:
+            return silent
+        return (self.way_up.describe_rollback(), *silent)
 
     def take_down(self) -> None:
         """Undo in reverse order; raises DriverError (in-use) where the driver stays."""

@@ -1,5 +1,6 @@
 """Modules in the tree that modprobe reads: each as described, with what they need of the host, before any unload."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from driverctr import config as settings
 from driverctr import hashing, moduletree, survey
+from driverctr.config import GpuNeed
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.modules import LoadedModule
@@ -23,6 +25,7 @@ from driverctr.steps import Gained, Tools
 from driverctr.steps.load import Load
 from driverctr.steps.modules import Modules, furnish
 from driverctr.survey import find_lacking, modules_beside
+from driverctr.verify import check_beside, recall
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.good_node import facts
 from tests.unit.module_files import module_bytes
@@ -170,22 +173,22 @@ def test_peermem_lies_in_the_tree_where_rdma_is_asked_for(tools: Tools, tmp_path
     assert (folder / f"{PEERMEM}.ko").exists()
 
 
-def test_a_driver_serves_without_peermem_and_says_so(
-    tools: Tools, tmp_path: Path, life: Life, fake_bin: FakeBin
-) -> None:
+def test_a_driver_serves_without_peermem_and_says_so(tools: Tools, tmp_path: Path, fake_bin: FakeBin) -> None:
     found = module_set(tmp_path)
     fail(tools, PEERMEM)
     gained = load(tools, found, beside=(PEERMEM,))
-    (told,) = gained.lacks
+    told = gained.lacks[PEERMEM]
     assert f"{PEERMEM} was asked for and is not loaded" in told and "symbol" in told
-    life.start.way_up.gained = gained
-    assert life.start.lasting() == gained.lacks
+    expected = gained.expected(GpuNeed())
+    (finding,) = check_beside(tools.paths, recall(json.loads(json.dumps(expected.as_dict()))))
+    assert (finding.text, finding.serves, finding.gone) == (told, True, False)
     fail(tools)
-    assert load(tools, found, beside=(PEERMEM,)).lacks == () and fake_bin.calls[-1] == f"modprobe {PEERMEM}"
+    assert load(tools, found, beside=(PEERMEM,)).lacks == {} and fake_bin.calls[-1] == f"modprobe {PEERMEM}"
     make_tree(tools.paths.root, {"sys/module/nvidia_peermem/refcnt": "0"})
     calls = len(fake_bin.calls)
     load(tools, found, beside=(PEERMEM,))
     assert len(fake_bin.calls) == calls + len(NAMES), "it is loaded already"
+    assert check_beside(tools.paths, expected) == [], "by whomever"
 
 
 def test_a_copy_is_believed_by_its_content_not_by_size_and_time(tools: Tools, elsewhere: Path) -> None:

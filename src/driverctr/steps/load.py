@@ -37,7 +37,7 @@ class Load:
         if names:
             self._load(tools, facts, names, gained)
         _remember(tools, Record(gained.build, gained.parameters))
-        lacks = tuple(told for name in facts.beside if (told := self._load_beside(tools, name, gained)))
+        lacks = {name: told for name in facts.beside if (told := self._load_beside(tools, name, gained))}
         return Outcome({}, replace(gained, lacks=lacks))
 
     def _load(self, tools: Tools, facts: Facts, names: Sequence[str], gained: Gained) -> None:
