@@ -10,8 +10,10 @@ from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import holders, kernellog
 from driverctr.facts.kernellog import Mark
-from driverctr.modules import Source, failures
+from driverctr.modules import Source, failures, pins
+from driverctr.modules.entry import BUILD_LOG
 from driverctr.modules.former import Former
+from driverctr.modules.loaded import Build
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
 from driverctr.records import mutable
 from driverctr.status import Phase
@@ -19,7 +21,7 @@ from driverctr.steps import Gained, Step, Tools, Undo
 from driverctr.steps.devices import Daemons, DeviceNodes
 from driverctr.steps.load import Load
 from driverctr.steps.markers import Publish, Withdraw
-from driverctr.steps.modules import Modules
+from driverctr.steps.modules import OF_THE_BUILD, Modules, ModuleTree
 from driverctr.steps.root import DriverRoot, Firmware
 from driverctr.steps.unload import Unload, settle
 from driverctr.steps.userspace import Userspace
@@ -29,6 +31,7 @@ from driverctr.survey import Facts, Observation
 STEPS: tuple[Step, ...] = (
     Withdraw(),
     Modules(),
+    ModuleTree(),
     Unload(),
     Userspace(),
     Firmware(),
@@ -42,9 +45,6 @@ STEPS: tuple[Step, ...] = (
 
 OF_THE_USER = (Code.BAD_SETTING, Code.BAD_PARAMETER)
 """What no other source of modules can cure."""
-
-OF_THE_BUILD = (Code.UNKNOWN_SYMBOL, Code.WRONG_KERNEL)
-"""What modules built here and now may cure: those that came from elsewhere were built against another kernel."""
 
 OF_THE_NODE = (Code.NO_SPACE, Code.NODE_FILE)
 """What no other modules can cure either, and what tells nothing of those in hand."""
@@ -63,8 +63,9 @@ MOST_LOOKS = 5
 class BringUp:
     """One way up. `done` is what was done, to be undone in reverse; `tell(field=value, ...)` writes the status.
 
-    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `former` what served
-    before this start took it away, `facts` the last look, `heard` where the steps that are HEARD began.
+    `learned` are alternatives that turned out not to serve, `failure` the error of the first, `unfit` the build of the
+    store that the kernel did not take, `former` what served before this start took it away, `facts` the last look,
+    `heard` where the steps that are HEARD began.
     """
 
     tools: Tools
@@ -74,6 +75,7 @@ class BringUp:
     gained: Gained = field(default_factory=Gained)
     learned: tuple[Observation, ...] = ()
     failure: DriverError | None = None
+    unfit: Build | None = None
     looks: int = 0
     former: Former | None = None
     heard: Mark | None = None
@@ -88,7 +90,7 @@ class BringUp:
 
     def go_up(self) -> None:
         """Do what the plan says, until nothing is left to do."""
-        self.looks, self.learned, self.failure, self.former = 0, (), None, None
+        self.looks, self.learned, self.failure, self.unfit, self.former = 0, (), None, None, None
         facts = self.look()
         if not facts.gpus and self.tools.config.no_gpu is NoGpu.WAIT:
             self.make_plan(facts)
@@ -223,30 +225,39 @@ class BringUp:
         if error.code is Code.STUCK or self.looks >= MOST_LOOKS:
             raise error
         if planned.name is StepName.MODULES and (error.code not in OF_THE_USER or planned.alternative == Source.REMOTE):
-            self.learned = (*self.learned, Observation(StepName.MODULES, planned.alternative, error))
-            return replace(facts, observations=(*facts.observations, self.learned[-1]))
+            return self.refuse(facts, planned.alternative, error)
+        if planned.name is StepName.MODULE_TREE and error.code is Code.NO_MODULES and self.gained.source:
+            return self.refuse(facts, self.gained.source, error)
         if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
             return self.look()
         if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
         raise self.first_cause(error) if self.failure else error
 
+    def refuse(self, facts: Facts, source: str, error: DriverError) -> Facts:
+        """Nothing can be had from there."""
+        self.learned = (*self.learned, Observation(StepName.MODULES, source, error))
+        return replace(facts, observations=(*facts.observations, self.learned[-1]))
+
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
         """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
 
-        A build may where they were made against another kernel, and nothing served before that could return at once.
-        Where something else is left, all is taken back and looked at anew. Raises the first error of that kind where
-        nothing is.
+        A build may where they were made against another kernel and never served here, and nothing served before that
+        could return at once; once in a boot, since it is remembered that it did not. Where something else is left, all
+        is taken back and looked at anew. Raises the first error of that kind where nothing is.
         """
         self.failure = self.failure or error
         loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
-        unfit = loaded_anew and source is not Source.BUILD and error.code in OF_THE_BUILD
-        if unfit:
-            self.set_aside(facts, error)
+        curable = loaded_anew and source is not Source.BUILD and error.code in OF_THE_BUILD
+        unfit = curable and not facts.supply.failed and not self.has_served(facts)
+        if unfit and source is Source.STORE:
+            self.unfit = self.gained.build
         one_of_many = unfit and not (facts.supply.former and facts.supply.former.record)
         all_new = loaded_anew and not one_of_many
         refused = [other for other in Source if other is not Source.LAST_GOOD] if all_new else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
+        if all_new and error.code in OF_THE_BUILD:
+            self.remember(facts, error)
         self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
         self.tools.runner.log.error(
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
@@ -262,13 +273,31 @@ class BringUp:
             raise self.first_cause(stays) from stays
         return self.look()
 
-    def set_aside(self, facts: Facts, error: DriverError) -> None:
-        """An entry of the store that the kernel does not take is not taken by the next start either."""
-        store, build = facts.supply.store, self.gained.build
-        if store is None or build is None or build.key is None:
+    def has_served(self, facts: Facts) -> bool:
+        """Whether these very modules became ready on this kernel before: then they are not what is wrong."""
+        supply, build = facts.supply, self.gained.build
+        if build is None or build.key is None:
+            return False
+        served = [supply.good.build.key] if supply.good else []
+        with contextlib.suppress(DriverError):
+            served += [good.key for good in pins.read(supply.store.folder).good] if supply.store else []
+        return build.key in served
+
+    def replace_unfit(self) -> None:
+        """Others serve where the build of the store did not: it is taken no more, and what was built for it is kept.
+
+        Raises DriverError (store-unusable, no-space).
+        """
+        store, unfit, build = self.facts.supply.store, self.unfit, self.gained.build
+        if store is None or unfit is None or unfit.key is None or build is None or self.failure is None:
             return
-        if build.module_set.folder.is_relative_to(store.folder):
-            store.reject(build.key, error.message)
+        self.unfit = None
+        store.reject(unfit.key, self.failure.message)
+        if build.key is not None and self.gained.source in (Source.BUILD, Source.REMOTE):
+            made = build.module_set
+            placed = store.publish(build.key, made, made.folder / BUILD_LOG, {"compiler": made.compiler})
+            if build.is_same(placed.module_set):  # an entry that could not be moved is still the former one
+                self.gained = replace(self.gained, build=Build(placed.module_set, placed.key))
 
     @property
     def pending(self) -> str:
@@ -297,9 +326,25 @@ class BringUp:
         self.gained = Gained(unloaded=self.gained.unloaded, lost=self.gained.lost)
 
     def remember(self, facts: Facts, error: DriverError) -> None:
-        """So that no restart in this boot unloads a driver that serves for one that did not."""
-        paths = self.tools.paths
+        """So that no restart in this boot builds again, or unloads a driver that serves, for one that did not."""
+        with self.written("the failed build"):
+            failures.remember(self.tools.paths, self.attempt(facts), error)
+
+    def take_back(self) -> None:
+        """What did not serve earlier in this boot does now."""
+        pending = self.gained.kept and self.gained.kept.stale
+        if self.facts.supply.failed and self.gained.source is not Source.LAST_GOOD and not pending:
+            with self.written("that it serves now"):
+                failures.take_back(self.tools.paths, self.attempt(self.facts))
+
+    def attempt(self, facts: Facts) -> str:
+        """What is tried, by which it is known again."""
+        return failures.attempt(self.tools.paths, facts.wish, facts.supply.key, facts.to_load)
+
+    @contextlib.contextmanager
+    def written(self, what: str) -> Iterator[None]:
+        """A start does not fail for what it cannot write down for the next."""
         try:
-            failures.remember(paths, failures.attempt(paths, facts.wish, facts.supply.key, facts.to_load), error)
+            yield
         except OSError as lost:
-            self.tools.runner.log.warning(f"the failed build could not be written down: {lost}")
+            self.tools.runner.log.warning(f"{what} could not be written down: {lost}")

@@ -237,7 +237,7 @@ SETTINGS = (
         "rdma",
         parse_boolean,
         "false",
-        "Load nvidia-peermem where a Mellanox NIC is.",
+        "Load nvidia-peermem where a Mellanox NIC is; where it does not load the driver serves, degraded.",
     ),
     Setting("USE_HOST_MOFED", "host_mofed", parse_boolean, "false", "The host brings its own MOFED driver."),
     Setting("GDS_ENABLED", "gds", parse_boolean, "false", "Handed on in .driver-ctr-ready."),

@@ -73,6 +73,11 @@ class Start:
 
     def remember_good(self) -> None:
         """What became ready is what a later start returns to; a store that cannot be written is no reason to fail."""
+        self.way_up.take_back()
+        try:
+            self.way_up.replace_unfit()
+        except DriverError as error:
+            self.tools.runner.log.warning(f"what serves is not kept in the store: {error}")
         gained, store = self.way_up.gained, self.way_up.facts.supply.store
         if store is None or gained.build is None or gained.build.key is None or gained.source is Source.LAST_GOOD:
             return

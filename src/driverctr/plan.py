@@ -23,6 +23,7 @@ class StepName(StrEnum):
 
     WITHDRAW = "withdraw"
     MODULES = "modules"
+    MODULE_TREE = "module-tree"
     UNLOAD = "unload"
     USERSPACE = "userspace"
     FIRMWARE = "firmware"
@@ -134,6 +135,7 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     steps = (
         PlannedStep(StepName.WITHDRAW, f"remove {what_markers}", KEEP_DIGEST if kept else ""),
         modules_step,
+        _plan_tree(kept),
         _plan_unload(facts, kept),
         *([PlannedStep(StepName.USERSPACE, f"put the userspace of {version} in place of ours")] if substituted else []),
         PlannedStep(StepName.FIRMWARE, f"GSP firmware {version} in /lib/firmware; search path if blank"),
@@ -240,6 +242,12 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
     }[source]
 
 
+def _plan_tree(kept: Loaded | None) -> PlannedStep:
+    if kept and not kept.missing:
+        return PlannedStep(StepName.MODULE_TREE, "nothing: all modules are loaded")
+    return PlannedStep(StepName.MODULE_TREE, "put them, and the host's that they need, where modprobe finds them")
+
+
 def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:
     if kept:
         users = f"; {holders.describe(facts.in_use)}" if facts.in_use else ""
@@ -251,8 +259,12 @@ def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:
 
 
 def _plan_load(facts: Facts, kept: Loaded | None) -> PlannedStep:
-    names = kept.missing if kept else facts.to_load
+    names = (*(kept.missing if kept else facts.to_load), *(name for name in facts.beside if _absent(facts, name)))
     return PlannedStep(StepName.LOAD, f"load {', '.join(names)}" if names else "nothing: all modules are loaded")
+
+
+def _absent(facts: Facts, name: str) -> bool:
+    return name.replace("-", "_") not in facts.stack
 
 
 def describe_pending(stale: Sequence[str], in_use: str) -> str:

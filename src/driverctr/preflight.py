@@ -17,6 +17,7 @@ from driverctr.records import frozen
 from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
+SHOW_THE_TREE = "Run the container with --pid=host (hostPID), or with -v /lib/modules:/lib/modules:ro"
 BE_PRIVILEGED = "Run the container with --privileged (Kubernetes: securityContext.privileged)"
 
 FABRIC_MANAGER = "nv-fabricmanager"
@@ -54,7 +55,11 @@ def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = Tru
     `building`: the plan is to build modules; `unloading`: what is loaded is to go, and nobody may use it.
     """
     checks = [check(config, facts) for check in CHECKS]
-    checks += [check_in_use(facts, unloading=unloading), check_rollback(facts, unloading=unloading)]
+    checks += [
+        check_host_modules(facts, loading=unloading),
+        check_in_use(facts, unloading=unloading),
+        check_rollback(facts, unloading=unloading),
+    ]
     if building:
         checks += check_room(facts.node.room)
     return tuple(checks)
@@ -223,6 +228,22 @@ def check_fabric(config: Config, facts: Facts) -> Check:
             "Use a driver container that runs the fabric manager on this node: driverctr does not yet",
         )
     return _ok(name, ", ".join(parts) if parts else "no NVSwitch and no NVLink 5")
+
+
+def check_host_modules(facts: Facts, *, loading: bool) -> Check:
+    """Whether the host's modules that ours need can be had, if ours are to be loaded."""
+    name = "host-modules"
+    if facts.host_modules:
+        return _ok(name, "the host's module tree can be seen")
+    if facts.host_lacks and loading:
+        return _refused(
+            name,
+            Code.LOAD_FAILED,
+            f"our modules need {', '.join(facts.host_lacks)} of the host's kernel, which is not loaded, and the host's "
+            "module tree is not visible",
+            SHOW_THE_TREE,
+        )
+    return _unknown(name, "the host's module tree cannot be seen: what ours need of it must be loaded already")
 
 
 def check_in_use(facts: Facts, *, unloading: bool) -> Check:

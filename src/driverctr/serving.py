@@ -8,11 +8,10 @@ from dataclasses import replace
 from driverctr import hints, keeper, prebuild, stopping
 from driverctr.errors import DriverError
 from driverctr.health import Health
-from driverctr.modules.ondisk import check_file
 from driverctr.modules.store import Store
 from driverctr.pending import Pending, ReloadDue
 from driverctr.steps import Gained, Tools
-from driverctr.steps.load import furnish
+from driverctr.steps.modules import furnish
 from driverctr.supervise import Supervisor
 
 
@@ -48,8 +47,6 @@ def complete(tools: Tools, gained: Gained) -> None:
     if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
         return
     try:
-        for name in gained.parameters:
-            check_file(gained.module_set.modules[name], tools.hashes)
         furnish(tools, gained.module_set, tuple(gained.parameters))
     except DriverError as error:
         tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")

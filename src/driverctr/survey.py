@@ -1,6 +1,6 @@
 """Everything the plan needs to know, looked at once, changing nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from driverctr import daemons, moduletree, node, parameters
 from driverctr.config import Config, ModuleType
@@ -12,7 +12,7 @@ from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
-from driverctr.modules import Wish
+from driverctr.modules import PEERMEM, ModuleSet, Wish, needed_of_host
 from driverctr.modules.supply import Search, Supply
 from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
@@ -21,6 +21,9 @@ from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
+
+TO_LOAD = ("nvidia", "nvidia-uvm", "nvidia-modeset")
+"""Our modules, in the order they are loaded."""
 
 FIRST_OPEN_BRANCH = 560
 """NVIDIA's installer prefers the open modules from this branch on (reference A.2, KERNEL_MODULE_TYPE)."""
@@ -41,7 +44,11 @@ class Observation:
 
 @frozen
 class Facts:
-    """What is true of this node and this image, and what was learned since."""
+    """What is true of this node and this image, and what was learned since.
+
+    `to_load` are our modules in the order they are loaded, `beside` those asked for that a driver serves without,
+    `host_lacks` the host's modules that those at hand need and that can be had from nowhere.
+    """
 
     image: Image
     wish: Wish
@@ -54,6 +61,8 @@ class Facts:
     node: Node
     supply: Supply
     to_load: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    host_lacks: tuple[str, ...] = ()
     observations: tuple[Observation, ...] = ()
     blind: str = ""
     hanging: tuple[Task, ...] = ()
@@ -108,10 +117,23 @@ def choose_type(config: Config, version: str, support: Mapping[str, Support] | N
     return max(types, key=lambda kind: sum(seen.drives(kind) for seen in (support or {}).values()))
 
 
-def modules_to_load(config: Config, *, mellanox: bool) -> tuple[str, ...]:
-    """Our modules, in the order they are loaded; peermem only where RDMA is asked for and a Mellanox NIC is there."""
-    peermem = ("nvidia-peermem",) if config.rdma and mellanox else ()
-    return ("nvidia", "nvidia-uvm", "nvidia-modeset", *peermem)
+def modules_beside(config: Config, *, mellanox: bool) -> tuple[str, ...]:
+    """Peermem where RDMA is asked for and a Mellanox NIC is there (reference A.2, GPU_DIRECT_RDMA_ENABLED)."""
+    return (PEERMEM,) if config.rdma and mellanox else ()
+
+
+def find_lacking(paths: Paths, found: ModuleSet, names: Sequence[str]) -> tuple[str, ...]:
+    """The host's modules that a set names, neither loaded nor in our own tree, where the host's cannot be seen.
+
+    What modpost names is no part of the kernel's image.
+    """
+    tree = paths.modules_tree(found.kernel_release)
+    try:
+        needed = needed_of_host(found, names)
+    except DriverError:  # told where they are to be used
+        return ()
+    lacking = [name for name in needed if not modules.is_available(paths, name)]
+    return tuple(name for name in lacking if not any(tree.rglob(f"{name}.ko*")))
 
 
 def survey(paths: Paths, config: Config) -> Facts:
@@ -119,15 +141,15 @@ def survey(paths: Paths, config: Config) -> Facts:
     described = image.read(paths.root)
     running_kernel = kernel.read(paths.root)
     check_architecture(described, running_kernel.architecture)
-    for module in ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-peermem"):
+    for module in (*TO_LOAD, PEERMEM):
         parameters.user_words(paths, module)
     seen = gpus.read(paths)
     support = node.read_support(paths, seen)
     wish = make_wish(config, described, running_kernel.release, support)
     stack: Mapping[str, LoadedModule] = modules.read_stack(paths)
-    to_load = modules_to_load(config, mellanox=gpus.have_mellanox(paths))
-    supply = Search(paths, config, described, wish, running_kernel, stack, to_load).look()
+    supply = Search(paths, config, described, wish, running_kernel, stack, TO_LOAD).look()
     found = next((build.module_set for build in supply.builds.values()), None)
+    host_modules = moduletree.host_place(paths, wish.kernel_release) is not None
     running = daemons.find_all(paths)
     if supply.kept:  # it stays, whoever uses it
         users = holders.read(paths, stack)
@@ -141,10 +163,12 @@ def survey(paths: Paths, config: Config) -> Facts:
         running=running,
         holders=users,
         driver_root=driverroot.state(paths),
-        host_modules=moduletree.host_place(paths, wish.kernel_release) is not None,
+        host_modules=host_modules,
         node=node.read(paths, wish, support, stack.get(modules.CORE), found),
         supply=supply,
-        to_load=to_load,
+        to_load=TO_LOAD,
+        beside=modules_beside(config, mellanox=gpus.have_mellanox(paths)),
+        host_lacks=find_lacking(paths, found, TO_LOAD) if found and not host_modules else (),
         observations=tuple(Observation("modules", source, error) for source, error in supply.refusals.items()),
         blind=processes.blindness(paths),
         hanging=tasks.hanging_module_tools(paths) if modules.unsettled(stack) else (),

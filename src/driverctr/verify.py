@@ -1,7 +1,7 @@
 """The check that ready depends on: what the kernel says, against what we placed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, field
 from enum import StrEnum
 from typing import Any
 
@@ -46,7 +46,7 @@ class Finding:
 class Expected:
     """What must be so: version, per module the build-id of our file and the parameters asked, daemons that live,
     the GPUs that were bound to the driver when it became ready, how many of them must stay, the driver root, and the
-    kernel's search path for firmware."""
+    kernel's search path for firmware; `lacks` tells of modules asked for beside why they are not there."""
 
     driver_version: str
     build_ids: Mapping[str, str]
@@ -56,6 +56,7 @@ class Expected:
     least_gpus: int | None = None
     root: bool = False
     firmware_path: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
@@ -72,7 +73,7 @@ def recall(document: Mapping[str, Any]) -> Expected:
 
 def look(paths: Paths, expected: Expected, depth: Depth = Depth.DEVICES) -> list[Finding]:
     """Everything that differs, asked of the kernel alone: no GPU is woken, and depth smi looks no further here."""
-    found = check_modules(paths, expected)
+    found = check_modules(paths, expected) + check_beside(paths, expected)
     if depth is not Depth.MODULES:
         found += check_devices(paths, expected)
     found += check_gpus(paths, expected) + (check_root(paths) if expected.root else [])
@@ -111,6 +112,15 @@ def check_modules(paths: Paths, expected: Expected) -> list[Finding]:
                 for difference in parameters.differing(paths, name, expected.parameters.get(name, ()))
             ]
     return found
+
+
+def check_beside(paths: Paths, expected: Expected) -> list[Finding]:
+    """A module that the driver serves without is missed until somebody loads it (NVIDIA's sidecar for peermem)."""
+    return [
+        Finding(Part.MODULE, name, why, serves=True)
+        for name, why in expected.lacks.items()
+        if modules.read(paths, name.replace("-", "_")) is None
+    ]
 
 
 def check_devices(paths: Paths, expected: Expected) -> list[Finding]:

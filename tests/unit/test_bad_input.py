@@ -12,6 +12,7 @@ from driverctr import config as settings
 from driverctr import files, markers, moduletree, parameters, pidlock, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
+from driverctr.hashing import Hashes, sha256
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, describe, failures, write_manifest
@@ -238,11 +239,11 @@ def test_a_full_disk_in_lib_modules_is_told_with_the_room_it_needs(
     paths: Paths, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tree(paths.root, {"built/nvidia.ko": "x"})
+    file = paths.root / "built/nvidia.ko"
+    file = paths.root / "built/nvidia.ko"
     monkeypatch.setattr(moduletree, "_place", full)
     with pytest.raises(DriverError, match="No space left") as raised:
-        moduletree.assemble(
-            paths, "6.1.0", {"nvidia": paths.root / "built/nvidia.ko"}, None, Kmod(fake_bin.environment)
-        )
+        moduletree.assemble(paths, "6.1.0", {file: sha256(file)}, None, Kmod(fake_bin.environment), Hashes())
     assert raised.value.code is Code.NO_SPACE and "MB" in raised.value.remedy
 
 
@@ -254,12 +255,12 @@ def test_an_index_that_a_full_disk_cut_short_does_not_stay(
     paths: Paths, fake_bin: FakeBin, said: str, code: Code
 ) -> None:
     make_tree(paths.root, {"built/nvidia.ko": "x"})
+    file = paths.root / "built/nvidia.ko"
+    file = paths.root / "built/nvidia.ko"
     index = paths.modules_tree("6.1.0") / moduletree.INDEX
     fake_bin.add("depmod", f'echo half >{index}; echo "{said}" >&2; exit 1')
     with pytest.raises(DriverError, match=r"depmod for 6\.1\.0 failed") as raised:
-        moduletree.assemble(
-            paths, "6.1.0", {"nvidia": paths.root / "built/nvidia.ko"}, None, Kmod(fake_bin.environment)
-        )
+        moduletree.assemble(paths, "6.1.0", {file: sha256(file)}, None, Kmod(fake_bin.environment), Hashes())
     assert raised.value.code is code and not index.exists()
     assert ("MB there" in raised.value.remedy) is (code is Code.NO_SPACE)
 

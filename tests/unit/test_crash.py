@@ -10,6 +10,7 @@ import pytest
 from driverctr import files, firmware, lifecycle, moduletree
 from driverctr.errors import DriverError
 from driverctr.facts.hostroot import HostRoot, Reach
+from driverctr.hashing import Hashes, sha256
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.modules.drafts import SCRATCH, scratch_folder
@@ -47,10 +48,10 @@ def node(paths: Paths, fake_bin: FakeBin) -> Paths:
     return paths
 
 
-def assemble(node: Paths, fake_bin: FakeBin) -> list[str]:
+def assemble(node: Paths, fake_bin: FakeBin) -> tuple[str, ...]:
     host = HostRoot(node.root / "host", Reach.PROCESS)
-    ours = {"nvidia": node.root / "built/nvidia.ko"}
-    return moduletree.assemble(node, RELEASE, ours, host, Kmod(fake_bin.environment))
+    file = node.root / "built/nvidia.ko"
+    return moduletree.assemble(node, RELEASE, {file: sha256(file)}, host, Kmod(fake_bin.environment), Hashes())
 
 
 def test_a_write_that_is_killed_leaves_the_former_file_and_a_name_that_the_sweep_knows(
@@ -100,7 +101,7 @@ def test_a_host_module_is_never_half_copied(node: Paths, fake_bin: FakeBin, monk
         patched.setattr(os, "fsync", die)
         killed_in(lambda: assemble(node, fake_bin))
     assert not (node.root / DRM).exists()
-    assert assemble(node, fake_bin) == ["drm"]
+    assert assemble(node, fake_bin) == ("drm",)
     assert [path.name for path in (node.root / DRM).parent.iterdir()] == ["drm.ko"]
 
 

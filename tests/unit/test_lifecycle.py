@@ -195,8 +195,9 @@ def test_a_step_that_fails_takes_back_what_was_done_before_it(life: Life) -> Non
     life.steps[StepName.VERIFY].failures[""] = DriverError(Code.GPU_INIT_FAILED, "no GPU")
     with pytest.raises(DriverError):
         life.start.run()
-    assert life.told[-8:] == [
+    assert life.told[-9:] == [
         *(f"undo {name}" for name in ("daemons", "device-nodes", "load", "driver-root", "firmware", "unload")),
+        "undo module-tree",
         "undo modules",
         "undo withdraw",
     ]

@@ -14,6 +14,7 @@ from driverctr.devices import Node
 from driverctr.errors import Code, DriverError
 from driverctr.facts import fabric, gpus, modules
 from driverctr.facts.hostroot import HostRoot, Reach
+from driverctr.hashing import Hashes, sha256
 from driverctr.kmod import Kmod
 from driverctr.paths import Paths
 from tests.unit.conftest import FakeBin, make_tree
@@ -162,12 +163,16 @@ def tree(paths: Paths, fake_bin: FakeBin) -> Path:
     return paths.root / "lib/modules/6.1"
 
 
+def hashed(*files: Path) -> dict[Path, str]:
+    return {file: sha256(file) for file in files}
+
+
 def test_the_tree_holds_ours_and_only_the_hosts_modules_that_are_needed(
     paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
 ) -> None:
     host = HostRoot(paths.root / "host", Reach.MOUNT)
-    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
-    assert moduletree.assemble(paths, "6.1", ours, host, kmod) == ["drm"]
+    ours = hashed(paths.root / "opt/modules/nvidia.ko")
+    assert moduletree.assemble(paths, "6.1", ours, host, kmod, Hashes()) == ("drm",)
     found = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir()}
     assert found == {
         *moduletree.HOST_INDEX,
@@ -187,26 +192,28 @@ def test_what_is_built_into_the_kernel_is_not_asked_for(
 ) -> None:
     builtin = "kernel/drivers/i2c/i2c-core.ko\nkernel/drivers/char/ipmi/ipmi_msghandler.ko\n"
     make_tree(paths.root, {"host/lib/modules/6.1/modules.builtin": builtin})
-    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
-    assert moduletree.assemble(paths, "6.1", ours, HostRoot(paths.root / "host", Reach.MOUNT), kmod) == ["drm"]
+    ours = hashed(paths.root / "opt/modules/nvidia.ko")
+    assert moduletree.assemble(paths, "6.1", ours, HostRoot(paths.root / "host", Reach.MOUNT), kmod, Hashes()) == (
+        "drm",
+    )
     assert [call.split()[-1] for call in fake_bin.calls if "--show-depends" in call] == ["ipmi_devintf", "drm"]
 
 
 def test_depmod_runs_again_only_when_something_changed_and_stale_modules_go(
     paths: Paths, tree: Path, kmod: Kmod, fake_bin: FakeBin
 ) -> None:
-    ours = {"nvidia": paths.root / "opt/modules/nvidia.ko"}
+    ours = hashed(paths.root / "opt/modules/nvidia.ko")
     make_tree(paths.root, {"lib/modules/6.1/updates/driverctr/nvidia-old.ko.xz": ""})
 
     def depmods() -> int:
         return sum(call.startswith("depmod") for call in fake_bin.calls)
 
-    assert moduletree.assemble(paths, "6.1", ours, None, kmod) == [] and depmods() == 1
+    assert moduletree.assemble(paths, "6.1", ours, None, kmod, Hashes()) == () and depmods() == 1
     assert [path.name for path in (tree / "updates/driverctr").iterdir()] == ["nvidia.ko"]
-    moduletree.assemble(paths, "6.1", ours, None, kmod)
+    moduletree.assemble(paths, "6.1", ours, None, kmod, Hashes())
     assert depmods() == 1
     make_tree(paths.root, {"opt/modules/nvidia-uvm.ko": "uvm"})
-    moduletree.assemble(paths, "6.1", {**ours, "uvm": paths.root / "opt/modules/nvidia-uvm.ko"}, None, kmod)
+    moduletree.assemble(paths, "6.1", hashed(*ours, paths.root / "opt/modules/nvidia-uvm.ko"), None, kmod, Hashes())
     assert depmods() == 2
 
 
@@ -218,7 +225,7 @@ def test_a_module_from_another_filesystem_is_copied_once(
     try:
         target = tree / "updates/driverctr" / with_shm.name
         for _ in range(2):
-            moduletree.assemble(paths, "6.1", {"nvidia": with_shm}, None, kmod)
+            moduletree.assemble(paths, "6.1", hashed(with_shm), None, kmod, Hashes())
             assert target.read_text() == "nvidia" and not target.is_symlink()
         assert fake_bin.calls == [f"depmod -b {paths.root} 6.1"]
     finally:
@@ -228,8 +235,16 @@ def test_a_module_from_another_filesystem_is_copied_once(
 def test_a_tree_that_cannot_be_written_is_told(paths: Paths, tree: Path, kmod: Kmod) -> None:
     make_tree(paths.root, {"lib/modules": "a file"})
     with pytest.raises(DriverError, match=r"lib/modules/6\.1 cannot be written") as failed:
-        moduletree.assemble(paths, "6.1", {}, None, kmod)
+        moduletree.assemble(paths, "6.1", {}, None, kmod, Hashes())
     assert failed.value.code is Code.LOAD_FAILED
+
+
+def test_a_module_that_is_gone_is_not_taken_for_a_tree_that_cannot_be_written(
+    paths: Paths, tree: Path, kmod: Kmod
+) -> None:
+    with pytest.raises(DriverError, match=r"gone\.ko: No such file") as failed:
+        moduletree.assemble(paths, "6.1", {paths.root / "gone.ko": "0" * 64}, None, kmod, Hashes())
+    assert failed.value.code is Code.NO_MODULES
 
 
 def test_what_vanishes_from_sysfs_and_procfs_while_it_is_read_is_not_there(

@@ -52,7 +52,7 @@ def test_keep_leaves_what_running_processes_need_and_is_a_good_end(life: Life, p
     with pytest.raises(Stopped) as stopped:
         life.start.run()
     assert stopped.value.was_ready
-    assert undone(life) == {"publish", "verify", "daemons", "unload", "modules", "withdraw"}
+    assert undone(life) == {"publish", "verify", "daemons", "unload", "module-tree", "modules", "withdraw"}
     document = status.read(paths)
     assert document is not None and document["phase"] == "stopped" and set(document["kept"]) == STAYS
     assert not (paths.run / markers.CONTAINER).exists()

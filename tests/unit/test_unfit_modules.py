@@ -2,18 +2,18 @@
 
 import os
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from driverctr import bringup, files, survey
 from driverctr import config as settings
-from driverctr import files, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.hashing import begin_early
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, Source, drafts, pins
+from driverctr.modules import ModuleSet, Source, drafts, failures, pins
 from driverctr.modules.drafts import Draft
 from driverctr.modules.former import Former
 from driverctr.modules.loaded import Build, Loaded, Record
@@ -23,12 +23,13 @@ from driverctr.modules.supply import Search, Supply
 from driverctr.node import Room
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
-from driverctr.steps import Gained
+from driverctr.steps import Gained, Outcome, Tools
 from driverctr.steps.modules import Modules
+from driverctr.survey import Facts, Observation
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import GOOD_NODE, facts
-from tests.unit.stored import said
-from tests.unit.test_lifecycle import FORWARD, Life
+from tests.unit.stored import KEY, make_draft, said
+from tests.unit.test_lifecycle import FORWARD, FakeStep, Life
 from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
@@ -39,7 +40,7 @@ from tests.unit.test_warm_start import made as made
 
 CONFIG = settings.load({})
 UNFIT = DriverError(Code.UNKNOWN_SYMBOL, "modprobe nvidia failed: disagrees about version of symbol module_layout")
-UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
+UNDONE = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "module-tree", "modules", "withdraw")]
 
 
 def test_modules_made_for_another_kernel_give_way_to_a_build(life: Life) -> None:
@@ -66,11 +67,103 @@ def test_what_served_before_returns_at_once_and_no_build_is_waited_for(
     assert "modules:last-good" in life.told and "modules:build" not in life.told
 
 
-def test_an_entry_that_the_kernel_does_not_take_is_set_aside(life: Life, store: Store, made: ModuleSet) -> None:
+@dataclass
+class Had(FakeStep):
+    """The step that has the modules, which are those of `build`."""
+
+    build: Build | None = None
+
+    def apply(self, tools: Tools, planned: PlannedStep, known: Facts, gained: Gained) -> Outcome:
+        return super().apply(tools, planned, known, replace(gained, build=self.build))
+
+
+@pytest.fixture
+def stored(life: Life, store: Store, made: ModuleSet, monkeypatch: pytest.MonkeyPatch) -> Life:
+    """A node whose store has what is wanted; what failed in this boot is remembered."""
     entry = store.publish(WANTED, made, None, {})
-    life.start.way_up.gained = Gained(build=Build(entry.module_set, entry.key), source=Source.STORE)
-    life.start.way_up.set_aside(facts(supply=Supply(store=store)), UNFIT)
+    life.steps[StepName.MODULES] = Had(StepName.MODULES, life.told, build=Build(entry.module_set, entry.key))
+    monkeypatch.setattr(bringup, "STEPS", tuple(life.steps.values()))
+
+    def look(*_: object) -> Facts:
+        tried = failures.attempt(life.start.tools.paths, facts().wish, WANTED, facts().to_load)
+        failed = failures.recall(life.start.tools.paths, tried)
+        builds = {Source.STORE: Build(entry.module_set, entry.key)}
+        return facts(supply=Supply(key=WANTED, builds=builds, store=store, failed=failed))
+
+    monkeypatch.setattr(survey, "survey", look)
+    return life
+
+
+def test_what_no_build_cures_is_built_for_once_and_the_entry_stays(stored: Life, store: Store) -> None:
+    stored.steps[StepName.LOAD].failures[""] = UNFIT
+    for _ in range(3):
+        with pytest.raises(DriverError, match="module_layout") as failed:
+            stored.start.way_up.run()
+        assert failed.value.code is Code.UNKNOWN_SYMBOL
+        stored.start.way_up.rewind()
+    assert stored.told.count("modules:store") == 3 and stored.told.count("modules:build") == 1
+    assert [entry.key for entry in store.entries()] == [WANTED] and "set aside" not in said(store.log)
+
+
+def test_what_served_here_before_is_not_what_is_wrong(stored: Life, store: Store) -> None:
+    pins.record_good(store.folder, Good(WANTED, {}))
+    stored.steps[StepName.LOAD].failures[""] = UNFIT
+    with pytest.raises(DriverError, match="module_layout"):
+        stored.start.way_up.run()
+    assert "modules:build" not in stored.told and store.entries()
+
+
+def test_what_was_built_in_place_of_an_entry_replaces_it_once_it_serves(
+    stored: Life, store: Store, made: ModuleSet, tmp_path: Path
+) -> None:
+    stored.steps[StepName.LOAD].once = UNFIT
+    stored.start.way_up.run()
+    assert stored.told.count("modules:build") == 1 and store.entries(), "until then it stays"
+    folder = tmp_path / "built"
+    build = Build(make_draft(folder, replace(KEY, kernel_release=WISH.kernel_release)), WANTED)
+    stored.start.way_up.gained = replace(stored.start.way_up.gained, build=build)
+    stored.start.remember_good()
+    (entry,) = store.entries()
+    served = stored.start.way_up.gained.build
+    assert entry.module_set.modules["nvidia"].sha256 == build.module_set.modules["nvidia"].sha256
+    assert served is not None and served.module_set.folder == entry.folder
+    assert "module_layout" in said(store.log) and pins.read(store.folder).good[0].key == WANTED
+
+
+def test_an_entry_is_taken_no_more_once_what_served_last_serves_in_its_place(stored: Life, store: Store) -> None:
+    stored.steps[StepName.LOAD].once = UNFIT
+    stored.start.way_up.run()
+    stored.start.way_up.gained = Gained(build=LOADED, source=Source.LAST_GOOD)
+    stored.start.remember_good()
     assert store.entries() == () and "module_layout" in said(store.log)
+
+
+def test_a_build_in_place_of_an_unfit_entry_is_not_that_entry(
+    life: Life, paths: Paths, store: Store, made: ModuleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = store.publish(WANTED, made, None, {})
+    given: list[object] = []
+
+    def keep(make: object, key: object, kept_in: object, *_: object) -> Build:
+        given.append(kept_in)
+        return Build(entry.module_set, entry.key)
+
+    monkeypatch.setattr(drafts, "keep", keep)
+    planned = PlannedStep(StepName.MODULES, "", Source.BUILD)
+    known = facts(supply=Supply(key=WANTED, store=store), to_load=NAMES)
+    refused = replace(known, observations=(Observation(StepName.MODULES, Source.STORE, UNFIT),))
+    for each in (known, refused):
+        Modules().apply(life.start.tools, planned, each, Gained())
+    assert given == [store, None]
+
+
+def test_a_try_that_serves_is_not_remembered_as_one_that_failed(stored: Life) -> None:
+    paths = stored.start.tools.paths
+    tried = failures.attempt(paths, facts().wish, WANTED, facts().to_load)
+    failures.remember(paths, tried, UNFIT)
+    failures.remember(paths, "another", UNFIT)
+    stored.start.bring_up()
+    assert failures.recall(paths, tried) == "" and failures.recall(paths, "another")
 
 
 def test_whatever_keeps_the_remote_folder_from_being_asked_costs_a_build(

@@ -1,6 +1,7 @@
 """Our daemons by identity, and an unload that is whole or changes nothing."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from driverctr.daemons import Daemon, Running
 from driverctr.errors import Code, DriverError
 from driverctr.kmod import Kmod
 from driverctr.log import Log
+from driverctr.modules import ModuleSet, describe
+from driverctr.modules import loaded as modules_loaded
+from driverctr.modules.loaded import Build, Record
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
@@ -176,6 +180,49 @@ def test_another_build_is_not_loaded_in_place_of_the_one_that_went(
         unload.free(tools)
     assert "modprobe nvidia_uvm" not in fake_bin.calls
     assert "nvidia_uvm was unloaded and cannot be loaded again: that build" in log.stream.getvalue()  # type: ignore[attr-defined]
+
+
+def test_in_a_new_container_what_went_is_loaded_again_from_what_was_recorded(
+    tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin, tmp_path: Path
+) -> None:
+    paths, release = tools.paths, "6.1.0-1-amd64"
+    shutil.rmtree(paths.root / "lib")
+    found = {
+        name: describe(write_module(tmp_path / f"store/{name}.ko", release, build_id=bytes.fromhex("c0ffee11")))
+        for name in ("nvidia", "nvidia-uvm")
+    }
+    module_set = ModuleSet(tmp_path / "store", release, "", "535.1", "open", found)
+    given = {"nvidia": ("NVreg_A=1",), "nvidia-uvm": ("uvm_a=1",)}
+    make_tree(paths.root, {"proc/self/mountinfo": "", "proc/sys/kernel/random/boot_id": "boot-1"})
+    modules_loaded.write(paths, Record(Build(module_set), given))
+    placed = paths.modules_tree(release) / "updates/driverctr/nvidia-uvm.ko"
+    words = f'case "$*" in *--show-depends*) [ ! -e {placed} ] || echo "insmod {placed}";; *) '
+    words += f"/bin/mkdir -p {paths.sys_modules}/$1; echo 0 > {paths.sys_modules}/$1/refcnt;; esac"
+    fake_bin.add("modprobe", words)
+    fake_bin.add("depmod")
+    somebody_comes(fake_bin, paths, stays=True)
+    with pytest.raises(DriverError):
+        unload.free(tools)
+    assert "modprobe nvidia_uvm" in fake_bin.calls and placed.read_bytes() == found["nvidia-uvm"].file.read_bytes()
+    assert "uvm_a=1" in (paths.modprobe_d / "nvidia-uvm.conf").read_text()
+
+
+def test_a_file_that_is_not_the_one_recorded_is_not_loaded_again(
+    tools: Tools, fake_daemons: FakeDaemons, fake_bin: FakeBin, tmp_path: Path, log: Log
+) -> None:
+    paths, release = tools.paths, "6.1.0-1-amd64"
+    shutil.rmtree(paths.root / "lib")
+    found = {"nvidia-uvm": describe(write_module(tmp_path / "nvidia-uvm.ko", release, build_id=b"\xc0\xff\xee\x11"))}
+    make_tree(paths.root, {"proc/sys/kernel/random/boot_id": "boot-1"})
+    module_set = ModuleSet(tmp_path, release, "", "535.1", "open", found)
+    modules_loaded.write(paths, Record(Build(module_set), {"nvidia-uvm": ()}))
+    write_module(tmp_path / "nvidia-uvm.ko", release, "535.2", build_id=b"\xc0\xff\xee\x11")
+    fake_bin.add("modprobe")
+    somebody_comes(fake_bin, paths, stays=True)
+    with pytest.raises(DriverError):
+        unload.free(tools)
+    assert "modprobe nvidia_uvm" not in fake_bin.calls
+    assert "is not the file its manifest describes" in log.stream.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_kernel_that_is_stuck_is_left_alone(

@@ -175,6 +175,20 @@ def test_what_is_loaded_is_no_last_good_of_itself(paths: Paths, made: ModuleSet)
     assert good is not None and good.parameters["nvidia"] == ("NVreg_Hidden=1",)
 
 
+def test_what_served_last_and_is_loaded_but_for_a_module_is_completed(paths: Paths, made: ModuleSet) -> None:
+    insert(paths, "nvidia")
+    older = replace(key.make(WISH, IMAGE, KERNEL), source_sha256="other")
+    folder = made.folder.rename(paths.root / "store")
+    files = {name: replace(module, file=folder / f"{name}.ko") for name, module in made.modules.items()}
+    stored = replace(made, folder=folder, modules=files)
+    loaded.write(paths, Record(Build(stored, older), {"nvidia": (), "nvidia-uvm": ()}))
+    assert search(paths).kept[Source.LAST_GOOD].missing == ("nvidia-uvm",)
+    files["nvidia-uvm"].file.unlink()
+    gone = search(paths)
+    assert Source.LAST_GOOD not in gone.kept and gone.good is None
+    assert gone.former is not None and "nvidia-uvm is not loaded, and the file" in gone.former.lacks
+
+
 def test_a_try_that_failed_is_known_until_the_parameters_change_or_the_next_boot(paths: Paths, made: ModuleSet) -> None:
     insert(paths, *NAMES)
     ask(paths, "NVreg_Shown=1")
@@ -256,7 +270,7 @@ def test_modules_that_do_not_serve_give_way_to_what_served_last(
     life.steps[StepName.LOAD].once = broken
     life.start.way_up.run()
     first = FORWARD[: FORWARD.index("load") + 1]
-    undone = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "modules", "withdraw")]
+    undone = [f"undo {name}" for name in ("driver-root", "firmware", "unload", "module-tree", "modules", "withdraw")]
     assert life.told == [*first, *undone, "modules:last-good", *FORWARD[2:]]
     assert life.start.lasting()[0].startswith("rolled back: the build that served last")
     assert "modprobe nvidia failed: no" in life.start.lasting()[0]
@@ -295,7 +309,8 @@ def test_who_comes_between_look_and_unload_makes_changed_parameters_wait(
     monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
     life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "in use")
     life.start.way_up.run()
-    assert life.told == ["withdraw", "modules:build", "unload", "withdraw:keep-digest", "modules:loaded", *FORWARD[2:]]
+    first = ["withdraw", "modules:build", "module-tree", "unload"]
+    assert life.told == [*first, "withdraw:keep-digest", "modules:loaded", *FORWARD[2:]]
 
 
 def test_what_is_pending_is_told_with_ready(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

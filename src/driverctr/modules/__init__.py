@@ -1,7 +1,7 @@
 """Sets of built modules: what identifies one, how it is described on disk, and who may provide it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field
 from enum import StrEnum
@@ -23,6 +23,8 @@ TEXTS = ("kernel_release", "kernel_version", "driver_version", "module_type", "c
 
 NAME = pattern(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """A module's name; its file is called so too, and leads nowhere else."""
+PEERMEM = "nvidia-peermem"
+"""The module that hangs on somebody else's too, MOFED's ib_core: a driver serves without it."""
 DIGEST = pattern(r"[0-9a-f]{64}")
 """A SHA-256."""
 
@@ -103,6 +105,24 @@ def describe(path: Path) -> ModuleFile:
 def known_parameters(module: ModuleFile) -> Mapping[str, str]:
     """The types of a module's parameters by name; raises DriverError (no-modules) or OSError where no file tells."""
     return module.parameters or elf.read(module.file).parameters
+
+
+def needed_of_host(found: ModuleSet, names: Iterable[str], *, softly: bool = False) -> tuple[str, ...]:
+    """The host's modules whose symbols these of a set use, or `softly` also those they ask for.
+
+    Raises DriverError (no-modules).
+    """
+    ours = {_plain(name) for name in found.modules}
+    needed: list[str] = []
+    for name in names:
+        with reading(found.modules[name].file):
+            info = elf.read(found.modules[name].file)
+        needed += [*info.needed, *(info.wanted_before if softly else ())]
+    return tuple(dict.fromkeys(name for name in needed if _plain(name) not in ours))
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def write_manifest(found: ModuleSet) -> None:

@@ -34,9 +34,21 @@ class ModuleInfo:
         """A field as modinfo(8) shows it; empty where the module has none."""
         return self.fields.get(name, "")
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The modules whose symbols it uses (`depends=`, written by modpost from the kernel's and our own symbols)."""
+        return tuple(filter(None, self.field("depends").split(",")))
+
+    @property
+    def wanted_before(self) -> tuple[str, ...]:
+        """The modules it asks for before it loads (MODULE_SOFTDEP("pre: ..."), where NVIDIA's has commas too)."""
+        words = self.field("softdep").replace(",", " ").split()
+        before = words[words.index("pre:") + 1 :] if "pre:" in words else []
+        return tuple(before[: before.index("post:")] if "post:" in before else before)
+
 
 def read(path: Path) -> ModuleInfo:
-    """The build-id note, the .modinfo fields (the first of each name) and the parameters of a module file.
+    """The build-id note, the .modinfo fields (the first of each name, but every softdep), the parameters of a module.
 
     Raises DriverError (no-modules) where the file is no 64-bit ELF object or is cut short; OSError where unreadable.
     """
@@ -50,7 +62,9 @@ def read(path: Path) -> ModuleInfo:
     for entry in sections.get(".modinfo", b"").split(b"\0"):
         name, separator, value = entry.decode(errors="replace").partition("=")
         if separator:
-            fields.setdefault(name, value)
+            fields[name] = (
+                f"{fields[name]} {value}" if name in fields and name == "softdep" else fields.get(name, value)
+            )
         if name == "parmtype":  # linux/moduleparam.h: each parameter has one, its description may be missing
             parameter, _, kind = value.partition(":")
             parameters[parameter] = kind

@@ -1,7 +1,7 @@
 """Builds that did not serve in this boot: never tried again while something that served can be had instead."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from driverctr import files, parameters
@@ -26,9 +26,18 @@ def attempt(paths: Paths, wish: Wish, wanted: Key | None, names: Sequence[str]) 
 
 def remember(paths: Paths, tried: str, error: DriverError) -> None:
     """Note that a try failed, and why; raises OSError."""
-    failures = {**_read(paths), tried: error.message}
+    _write(paths, {**_read(paths), tried: error.message})
+
+
+def _write(paths: Paths, failures: Mapping[str, str]) -> None:
     document = {"schema": SCHEMA, "boot": boot_id(paths), "failures": dict(list(failures.items())[-KEPT:])}
     files.write_atomic(paths.own_run / RECORD, json.dumps(document, indent=2) + "\n")
+
+
+def take_back(paths: Paths, tried: str) -> None:
+    """A try that failed earlier served now; raises OSError."""
+    failures = {other: why for other, why in _read(paths).items() if other != tried}
+    _write(paths, failures)
 
 
 def recall(paths: Paths, tried: str) -> str:

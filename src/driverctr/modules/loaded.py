@@ -93,11 +93,7 @@ def judge(
         raise DriverError(
             Code.NO_MODULES, f"the modules loaded are none of our builds (build-id {core.build_id[:12] or 'unknown'})"
         )
-    missing = tuple(name for name in names if _kernel_name(name) not in stack)
-    check_complete(build.module_set, names)
-    lacking = [name for name in missing if not build.module_set.modules[name].file.is_file()]
-    if lacking:
-        raise DriverError(Code.NO_MODULES, f"{', '.join(lacking)} is not loaded, and the file of that build is gone")
+    missing = find_missing(build.module_set, stack, names)
     record = read(paths)
     given = record.parameters if record and record.build.is_same(build.module_set) else None
     present = [name for name in names if name not in missing]
@@ -107,6 +103,19 @@ def judge(
         return Loaded(build, asked, missing=missing)
     former = {name: given.get(name, ()) if given is not None else () for name in present}
     return Loaded(build, {**former, **{name: asked[name] for name in missing}}, stale, missing)
+
+
+def find_missing(module_set: ModuleSet, stack: Mapping[str, LoadedModule], names: Sequence[str]) -> tuple[str, ...]:
+    """The modules to be loaded beside those of the set that are loaded.
+
+    Raises DriverError (no-modules) where the set has no such, or their files are gone.
+    """
+    missing = tuple(name for name in names if _kernel_name(name) not in stack)
+    check_complete(module_set, names)
+    lacking = [name for name in missing if not module_set.modules[name].file.is_file()]
+    if lacking:
+        raise DriverError(Code.NO_MODULES, f"{', '.join(lacking)} is not loaded, and the file of that build is gone")
+    return missing
 
 
 def is_loaded(module_set: ModuleSet, stack: Mapping[str, LoadedModule]) -> bool:

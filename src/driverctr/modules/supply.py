@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import field, replace
 
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
@@ -97,7 +97,12 @@ class Search:
         past = Past(self.paths, self.image, self.wish, wanted, self.kernel, self.names, store)
         former = self._find_former(past, record, kept.get(Source.LOADED))
         if former is not None and former.record is not None and former.is_loaded:
-            kept[Source.LAST_GOOD] = Loaded(former.record.build, former.record.parameters)
+            good = former.record
+            try:
+                missing = loaded.find_missing(good.build.module_set, self.stack, self.names)
+                kept[Source.LAST_GOOD] = Loaded(good.build, good.parameters, missing=missing)
+            except DriverError as error:
+                former = replace(former, record=None, lacks=error.message)
         failed = failures.recall(self.paths, failures.attempt(self.paths, self.wish, wanted, self.names))
         return Supply(wanted, builds, kept, refusals, former, failed, store)
 

@@ -53,6 +53,7 @@ class Gained:
     already and stays. `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer
     nvidia-smi although enough others do; `unloaded` the modules of a former driver that went, `lost` the state of the
     GPUs that went with it. `substitutes` is what stands in place of our own userspace, by path below the root.
+    `host_modules` are the host's to be loaded before ours, `lacks` tells of modules asked for beside why they are not.
     """
 
     build: Build | None = None
@@ -66,6 +67,8 @@ class Gained:
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     substitutes: Mapping[str, Path] = field(default_factory=dict)
+    host_modules: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def module_set(self) -> ModuleSet:
@@ -86,6 +89,7 @@ class Gained:
             need.least,
             root=True,
             firmware_path=self.firmware_path,
+            lacks=self.lacks,
         )
 
 

@@ -1,16 +1,22 @@
 """Load the stack with the parameters asked for."""
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
-from driverctr import devices, moduletree, parameters
+from driverctr import devices, parameters
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
-from driverctr.modules import ModuleSet, loaded
+from driverctr.modules import loaded, needed_of_host
 from driverctr.modules.loaded import Record
 from driverctr.plan import PlannedStep, StepName
+from driverctr.preflight import SHOW_THE_TREE
 from driverctr.steps import Gained, Outcome, Tools, Undo
+from driverctr.steps.modules import furnish
 from driverctr.steps.unload import unload_modules
 from driverctr.survey import Facts
+
+FIND_IT = "Install the host's package that has it (linux-modules-extra-*, kernel-modules-core), or load it on the host"
 
 
 class Load:
@@ -20,7 +26,7 @@ class Load:
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Write modprobe's configuration and the tree, load what is not there, and remember what was loaded how.
+        """Write modprobe's configuration, load what is not there, and remember what was loaded how.
 
         A failure half-way unloads what came in; a driver that was there before stays.
         """
@@ -29,20 +35,47 @@ class Load:
             parameters.write(tools.paths, name, words)
         names = gained.kept.missing if gained.kept else tuple(gained.parameters)
         if names:
-            self._load(tools, facts, names, furnish(tools, gained.module_set, tuple(gained.parameters)), gained)
+            self._load(tools, facts, names, gained)
         _remember(tools, Record(gained.build, gained.parameters))
-        return Outcome({}, gained)
+        lacks = {name: told for name in facts.beside if (told := self._load_beside(tools, name, gained))}
+        return Outcome({}, replace(gained, lacks=lacks))
 
-    def _load(self, tools: Tools, facts: Facts, names: Sequence[str], first: Sequence[str], gained: Gained) -> None:
+    def _load(self, tools: Tools, facts: Facts, names: Sequence[str], gained: Gained) -> None:
+        """The host's modules first: one that does not load is told, and whether ours need it they tell themselves."""
+        for name in gained.host_modules:
+            try:
+                tools.kmod.load(name, tools.config.load_timeout)
+            except DriverError as error:
+                if error.code is Code.STUCK:
+                    raise
+                tools.runner.log.warning(f"{name} of the host's kernel does not load: {error.message}")
         try:
-            for name in (*first, *names):
+            for name in names:
                 tools.kmod.load(name, tools.config.load_timeout)
         except DriverError as error:
             if error.code is Code.STUCK:
                 raise
             if not gained.kept:
                 self._clean_up(tools)
-            raise DriverError(error.code, error.message, _remedy(tools, facts) or error.remedy) from error
+            _blame_the_host(tools, facts, names, gained, error)
+            raise
+
+    def _load_beside(self, tools: Tools, name: str, gained: Gained) -> str:
+        """What a driver serves without, and is asked for: loaded if it can be, else why not; raises only what hangs."""
+        if modules.read(tools.paths, name.replace("-", "_")) is not None:
+            return ""
+        try:
+            if name not in gained.module_set.modules:
+                raise DriverError(Code.NO_MODULES, f"{gained.module_set.folder} has none")
+            if gained.kept and not gained.kept.missing:
+                furnish(tools, gained.module_set, tuple(gained.parameters))
+            parameters.write(tools.paths, name, parameters.user_words(tools.paths, name))
+            tools.kmod.load(name, tools.config.load_timeout)
+        except (DriverError, OSError) as error:
+            if isinstance(error, DriverError) and error.code is Code.STUCK:
+                raise
+            return f"{name} was asked for and is not loaded: {error}"
+        return ""
 
     def _clean_up(self, tools: Tools) -> None:
         try:
@@ -60,17 +93,6 @@ class Load:
             raise
 
 
-def furnish(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> list[str]:
-    """Put the modules where modprobe finds them, here and in the driver root; returns the host's to be loaded first.
-
-    Raises DriverError (load-failed, no-space).
-    """
-    release = module_set.kernel_release
-    files = {name: module_set.modules[name].file for name in names}
-    host = moduletree.host_place(tools.paths, release)
-    return moduletree.assemble(tools.paths, release, files, host, tools.kmod)
-
-
 def _remember(tools: Tools, record: Record) -> None:
     """Without it the next start judges by what the kernel shows, and by the files of the build."""
     try:
@@ -79,12 +101,16 @@ def _remember(tools: Tools, record: Record) -> None:
         tools.runner.log.warning(f"what was loaded could not be written down: {error}")
 
 
-def _remedy(tools: Tools, facts: Facts) -> str:
-    """What to do about a module of the host's that could not be had."""
-    lacking = [name for name in ("drm",) if not modules.is_available(tools.paths, name)]
-    if not lacking or facts.host_modules:
-        return ""
-    return (
-        f"{', '.join(lacking)} of the host's kernel is not loaded and the host's module tree is not visible: "
-        "run the container with --pid=host, or with -v /lib/modules:/lib/modules:ro"
-    )
+def _blame_the_host(tools: Tools, facts: Facts, names: Sequence[str], gained: Gained, error: DriverError) -> None:
+    """Raise DriverError (load-failed) where a symbol is missing since a module of the host's is: ours are not wrong."""
+    missing: list[str] = []
+    if error.code is Code.UNKNOWN_SYMBOL:
+        with contextlib.suppress(DriverError):
+            needed = needed_of_host(gained.module_set, names)
+            missing = [name for name in needed if not modules.is_available(tools.paths, name)]
+    if missing:
+        raise DriverError(
+            Code.LOAD_FAILED,
+            f"{', '.join(missing)} of the host's kernel, which our modules need, is not loaded: {error.message}",
+            FIND_IT if facts.host_modules else SHOW_THE_TREE,
+        ) from error

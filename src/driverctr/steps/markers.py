@@ -1,6 +1,7 @@
 """Withdraw at the start, publish at the end: ready means true."""
 
 from driverctr import markers
+from driverctr.modules import Source
 from driverctr.plan import KEEP_DIGEST, PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -36,7 +37,7 @@ class Publish:
         config = tools.config
         markers.write_daemons_status(tools.paths.run, ready=True)
         markers.write_ready(tools.paths.run, gds=config.gds, gdrcopy=config.gdrcopy, rdma=config.rdma)
-        if not gained.substitutes:  # what the operator wished for is not what is installed
+        if gained.source is not Source.LAST_GOOD:  # what the operator wished for is not what is installed
             markers.write_digest(tools.paths.run, config.config_digest)
         return Outcome({}, gained)
 

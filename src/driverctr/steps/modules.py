@@ -1,4 +1,4 @@
-"""Have the modules: find them or build them."""
+"""Have the modules, found or built, and where modprobe finds them, before anything is unloaded."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from driverctr import parameters
+from driverctr import moduletree, parameters
 from driverctr.config import Unknown
-from driverctr.errors import DriverError
-from driverctr.modules import ModuleSet, Source, elf
+from driverctr.errors import Code, DriverError
+from driverctr.modules import PEERMEM, ModuleSet, Source, elf, needed_of_host
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
 from driverctr.modules.ondisk import check_file, verify
 from driverctr.modules.supply import Supply
+from driverctr.mounts import propagation
+from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -22,6 +24,10 @@ from driverctr.userspace.image import Image
 if TYPE_CHECKING:
     from driverctr.modules.built import Built
     from driverctr.modules.drafts import Draft
+
+
+OF_THE_BUILD = (Code.UNKNOWN_SYMBOL, Code.WRONG_KERNEL)
+"""What modules built here and now may cure: those that came from elsewhere were built against another kernel."""
 
 
 def builder(tools: Tools, described: Image, folder: Path) -> "Built":
@@ -112,10 +118,12 @@ class Modules:
         if (wanted := supply.key) is None:
             raise supply.refusals[Source.BUILD]
         built = builder(tools, facts.image, tools.config.modules_dir)
+        refused = [seen.error.code for seen in facts.refusals(StepName.MODULES) if seen.alternative == Source.STORE]
+        unfit = any(code in OF_THE_BUILD for code in refused)  # what lies in the store stays until others serve
         return keep(
             lambda: fetched(tools, wanted) if source is Source.REMOTE else built.draft(facts.wish),
             wanted,
-            supply.store,
+            None if unfit else supply.store,
             tools.config.modules_dir,
             tools.signals.sleep,
             tools.runner.log,
@@ -125,15 +133,67 @@ class Modules:
     def _verify(self, tools: Tools, supply: Supply, build: Build) -> None:
         """Compare each file with its manifest; an entry of the store that is damaged is set aside."""
         store, key = supply.store, build.key
+        found = self._as_loaded(tools, build.module_set)
         if store is None or key is None or not build.module_set.folder.is_relative_to(store.folder):
-            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+            verify(found, tools.kmod.prepare, tools.hashes)
             return
         try:
-            verify(build.module_set, tools.kmod.prepare, tools.hashes)
+            verify(found, tools.kmod.prepare, tools.hashes)
         except DriverError as error:
             store.set_aside(key, error.message)
             raise
         store.touch(key)
 
+    def _as_loaded(self, tools: Tools, found: ModuleSet) -> ModuleSet:
+        """The set with the files that will be loaded: a copy in our tree that is still what it was made as."""
+        copies = {
+            name: copy
+            for name, module in found.modules.items()
+            if (copy := moduletree.copy_of(tools.paths, found.kernel_release, module.file))
+            and tools.hashes.of(copy) == module.sha256
+        }
+        return replace(
+            found,
+            modules={name: replace(each, file=copies.get(name, each.file)) for name, each in found.modules.items()},
+        )
+
     def undo(self, tools: Tools, data: Undo) -> None:
         """Built modules stay: they are what the next start finds on disk."""
+
+
+class ModuleTree:
+    """The tree that modprobe reads is our container's own: what is pruned from the store is still in it."""
+
+    name = StepName.MODULE_TREE
+    interruptible = False
+
+    def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
+        """Settle our mount namespace, move what is mounted over our folder off it, and furnish it."""
+        propagation.settle(tools.paths)
+        moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
+        if gained.kept and not gained.kept.missing:
+            return Outcome(None, gained)
+        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, tuple(gained.parameters))))
+
+    def undo(self, tools: Tools, data: Undo) -> None:
+        """The next start finds its copies there, and hashes them."""
+
+
+def furnish(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> tuple[str, ...]:
+    """Put the modules where modprobe finds them, here and in the driver root; returns the host's to be loaded first.
+
+    Where RDMA is asked for, nvidia-peermem is put there too, for whoever loads it. Raises DriverError (load-failed,
+    no-space; no-modules where a file is not the one described).
+    """
+    beside = [PEERMEM] if tools.config.rdma and PEERMEM in module_set.modules else []
+    placed = [module_set.modules[name] for name in dict.fromkeys((*names, *beside))]
+    release = module_set.kernel_release
+    return moduletree.assemble(
+        tools.paths,
+        release,
+        {module.file: module.sha256 for module in placed},
+        moduletree.host_place(tools.paths, release),
+        tools.kmod,
+        tools.hashes,
+        needed_of_host(module_set, names, softly=True),
+    )

@@ -1,8 +1,7 @@
 """Firmware where the kernel will ask for it, and our root where the host and its containers look for the driver."""
 
-from driverctr import firmware, moduletree, parameters
-from driverctr.mounts import driverroot, propagation
-from driverctr.mounts.syscalls import Syscalls
+from driverctr import firmware, parameters
+from driverctr.mounts import driverroot
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -15,9 +14,7 @@ class Firmware:
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Settle our mount namespace, place the firmware, set the search path if it is blank."""
-        propagation.settle(tools.paths)
-        moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
+        """Place the firmware, set the search path if it is blank."""
         words = parameters.user_words(tools.paths, "nvidia")
         version = gained.module_set.driver_version
         data = firmware.place(

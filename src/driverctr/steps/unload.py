@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from driverctr import daemons, smi
+from driverctr import daemons, parameters, smi
 from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
@@ -14,9 +14,11 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.facts.tasks import Task
 from driverctr.modules import loaded
 from driverctr.modules.elf import read_elf_build_id
+from driverctr.modules.ondisk import check_file
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import STOP_THE_USERS
 from driverctr.steps import Gained, Outcome, Tools, Undo
+from driverctr.steps.modules import furnish
 from driverctr.survey import Facts
 
 SETTLE_LIMIT = 60.0
@@ -106,7 +108,7 @@ def unload_modules(tools: Tools) -> None:
 
 
 def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
-    """Load what is gone of a stack whose core stays, from our tree and only the same build; what cannot be is told."""
+    """Load what is gone of a stack whose core stays, and only the same build; what cannot be is told."""
     left = modules.read_stack(tools.paths)
     for module in former if left else ():
         if module.name in left:
@@ -119,12 +121,29 @@ def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
 
 
 def _load_same(tools: Tools, module: LoadedModule) -> None:
-    """Raises DriverError or OSError where our tree has no such build, or it does not load."""
+    """From our tree, or what was recorded when it was loaded; raises DriverError or OSError where it is in neither.
+
+    Our tree may have another build by now, or, in a new container, none.
+    """
     release = kernel.read(tools.paths.root).release
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
-        raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
+        _restore(tools, module)
     tools.kmod.load(module.name, min(tools.config.load_timeout, tools.budget.for_an_act()))
+
+
+def _restore(tools: Tools, module: LoadedModule) -> None:
+    """Have our tree furnished with the set that was loaded last; raises as `_load_same`."""
+    record = loaded.read(tools.paths)
+    found = {name.replace("-", "_"): name for name in record.build.module_set.modules} if record else {}
+    name = found.get(module.name)
+    if record is None or name is None or record.build.module_set.modules[name].build_id != module.build_id:
+        raise DriverError(
+            Code.NO_MODULES, f"that build of {module.name} is not in our module tree, nor known from its load"
+        )
+    check_file(record.build.module_set.modules[name], tools.hashes)
+    furnish(tools, record.build.module_set, (*record.parameters, name))
+    parameters.write(tools.paths, name, record.parameters.get(name, ()))
 
 
 def free(tools: Tools) -> None:

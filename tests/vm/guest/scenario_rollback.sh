@@ -145,4 +145,47 @@ if scenario "what was kept and is damaged is no way back"; then
     nothing_left
 fi
 
+build_id_of() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["modules"]["nvidia"]["build_id"])' "$1/manifest.json"; }
+loaded_build_id() { tail -c 20 /sys/module/nvidia/notes/.note.gnu.build-id | od -An -tx1 | tr -d ' \n'; }
+
+if scenario "another build of the same version that does not load gives way to the one that served"; then
+    rm -rf $store
+    builds=(-e MODULES_DIR=/tmp/none)
+    bring_up served "${builds[@]}" -v /mnt/stand-in:$stand_in_source:ro -e DRIVER_CONFIG_DIGEST=21
+    entry=$(echo $store/entries/*)
+    served=$(build_id_of "$entry")
+    check "it is the build of the store" is "$(loaded_build_id)" "$served"
+    check "the operator's digest is said" is "$(cat /run/nvidia/nvidia-driver.state)" 21
+    container "$runtime" kill served >/dev/null
+    remove served
+    # Another source of that version, whose core module fails by itself.
+    mkdir -p /tmp/rebuilt
+    cp -r /mnt/stand-in/. /tmp/rebuilt
+    sed -i 's/static int fail_init;/static int fail_init = 19;/' /tmp/rebuilt/stand-in.h
+    sed -E 's/("sha256": ")[0-9a-f]{64}/\1'"$(printf '48%.0s' {1..32})/" \
+        /images/new/usr/share/driverctr/image.json >/tmp/image.json
+    builds+=(-v /tmp/rebuilt:$stand_in_source:ro -v /tmp/image.json:/usr/share/driverctr/image.json:ro)
+    bring_up rebuilt "${builds[@]}" -e DRIVER_CONFIG_DIGEST=22
+    other=$(find $store/entries -mindepth 1 -maxdepth 1 ! -path "$entry")
+    check "the other source was built" test -f "$other/nvidia.ko"
+    check "into another build" fails is "$(build_id_of "$other")" "$served"
+    check "which did not load" said rebuilt "modprobe nvidia failed"
+    check "the one that served is back" is "$(loaded_build_id)" "$served"
+    of_version "$new" rebuilt
+    wanted=${other##*/}
+    check "it names both builds" status_says "any('rolled back' in r and '${served:0:12}' in r and '${wanted:0:12}' in r for r in d['degraded'])"
+    check "the operator's digest is not said of it" absent /run/nvidia/nvidia-driver.state
+    before=$(loads)
+    container "$runtime" kill rebuilt >/dev/null
+    remove rebuilt
+    bring_up kept-on "${builds[@]}" -e DRIVER_CONFIG_DIGEST=22
+    check "the next start keeps it" is "$(loads)" "$before"
+    check "and builds nothing" fails said kept-on "build:"
+    check "nor says the digest" absent /run/nvidia/nvidia-driver.state
+    take_down kept-on
+    start forgets -- driverctr unload
+    check "unload forgets what failed" is "$(exit_of forgets)" 0
+    nothing_left
+fi
+
 finish
