@@ -82,11 +82,11 @@ def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
 
 def make_tools(config: Config, log: Log, paths: Paths, hashes: Hashes | None = None) -> Tools:
     """What every verb acts with."""
-    runner = Runner(config.child_environment, log)
-    syslog = Syslog(paths.dev / "log", paths.own_run)
     signals = Signals()
+    runner = Runner(config.child_environment, log, signals.held)
+    syslog = Syslog(paths.dev / "log", paths.own_run)
     budget = Budget(signals, config.stop_timeout)
-    kmod = Kmod(config.child_environment, log, paths)
+    kmod = Kmod(config.child_environment, log, paths, budget.wait)
     return Tools(paths, config, runner, kmod, signals, syslog, budget, hashes or Hashes())
 
 

@@ -28,7 +28,7 @@ from driverctr.supervise import SETTLE, Supervisor
 from driverctr.syslog import Syslog
 from driverctr.verify import Expected, Finding, Part
 from tests.unit.conftest import make_tree
-from tests.unit.test_processes import signals
+from tests.unit.test_processes import signals, starter
 from tests.unit.test_verify import ONE, gpu
 
 __all__ = ["signals"]
@@ -253,7 +253,7 @@ class Pipe:
 def supervised(paths: Paths, runner: Runner, signals: Signals, look: Callable[[], float], *heard: Pipe) -> None:
     syslog = Syslog(paths.root / "log", paths.root)
     with pytest.raises(Stopped):
-        Supervisor(paths, runner, signals, syslog, lambda live: None, look).wait((), heard)
+        Supervisor(starter(paths, runner, syslog), runner, signals, syslog, lambda live: None, look).wait((), heard)
 
 
 def test_a_hint_brings_the_look_forward_and_a_storm_of_others_brings_none(

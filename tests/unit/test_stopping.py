@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from driverctr import daemons, markers, run, smi, status, stopping
 from driverctr.config import OnStop
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.modules import LoadedModule
+from driverctr.kmod import Kmod
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.status import Phase
-from driverctr.steps import Gained
+from driverctr.steps import Gained, Outcome, Tools
 from driverctr.steps.unload import Unload
 from tests.unit.conftest import FakeBin
 from tests.unit.good_node import facts
@@ -39,6 +41,11 @@ BUSY = DriverError(Code.IN_USE, "nvidia has refcnt 3: pid 9 (train.py)")
 def configure(life: Life, **changes: object) -> None:
     config = replace(life.start.tools.config, **changes)  # type: ignore[arg-type]  # a test's shorthand
     life.start.tools = replace(life.start.tools, config=config)
+
+
+def seconds_left(tools: Tools, seconds: float) -> None:
+    """The first signal came when that many are left of the stop's time now."""
+    tools.signals.arrived_at = time.monotonic() - tools.budget.seconds + seconds
 
 
 def undone(life: Life) -> set[str]:
@@ -120,8 +127,7 @@ def test_looks_count_as_waiting_and_none_is_the_only_one(
 def test_the_state_is_read_within_what_is_left_of_the_stop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
     monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: limits.append(limit) or ())  # type: ignore[func-returns-value]
-    life.start.tools.budget.begin()
-    life.start.tools.budget._deadline = time.monotonic() + 2
+    seconds_left(life.start.tools, 2)
     with pytest.raises(Stopped):
         life.start.run()
     assert len(limits) == 1 and 1 <= limits[0] <= 2
@@ -194,18 +200,83 @@ def test_a_start_that_fails_after_it_unloaded_the_old_driver_says_so(life: Life)
     assert "nvidia 470.1, nvidia_uvm 470.1 served before this start, was unloaded for it, and cannot return" in life.log
 
 
-def test_a_stop_has_one_budget_for_all_its_acts(signals: Signals) -> None:
+@pytest.mark.parametrize(
+    ("code", "ends"), [(Code.DAEMON_FAILED, "undo withdraw"), (Code.STUCK, "daemons")], ids=["cut off", "hangs"]
+)
+def test_what_fails_once_a_signal_came_is_no_reason_to_try_other_modules(
+    life: Life, monkeypatch: pytest.MonkeyPatch, code: Code, ends: str
+) -> None:
+    step, tools = life.steps[StepName.DAEMONS], life.start.tools
+    apply = step.apply
+
+    def cut_off(*how: object) -> Outcome:
+        apply(*how)  # type: ignore[arg-type]  # whatever it is given
+        tools.signals.arrived = signal.SIGTERM
+        raise DriverError(code, "did not end within 12 s")
+
+    monkeypatch.setattr(step, "apply", cut_off)
+    with pytest.raises(DriverError if code is Code.STUCK else Stopped):
+        life.start.run()
+    assert "modules:build" not in life.told and life.told[-1] == ends
+
+
+def test_a_stop_has_one_budget_for_all_its_acts_from_its_first_signal_on(signals: Signals) -> None:
     budget = Budget(signals, 20.0)
-    assert budget.for_an_act() == 20.0, "before a stop each act has all of it"
     budget.begin()
-    deadline = budget._deadline
-    budget.begin()
-    assert budget._deadline == deadline and 16 < budget.for_an_act() <= 17 and budget.for_others(3.0) == 3.0
+    assert budget.for_an_act() == float("inf") and budget.for_others(60.0, 0.5) == 60.0, "nobody is in a hurry"
+    signals.deafen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert 16 < budget.for_an_act() <= 17 and budget.for_others(3.0) == 3.0
     assert 9 < budget.for_others(60.0, 0.5) <= 10 and budget.for_others(3.0, 0.5) == 3.0
-    budget._deadline = time.monotonic() - 5
+    assert signals.arrived_at is not None
+    signals.arrived_at -= 25
     assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == budget.for_an_act() == Budget.LEAST
-    signals.count = 2
+    os.kill(os.getpid(), signal.SIGTERM)
     assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == 0.0 and budget.for_an_act() == Budget.LEAST
+    assert time.monotonic() - signals.arrived_at > 24, "a second signal gives no time back"
+
+
+def test_an_act_that_the_signal_meets_leaves_half_of_the_stop_for_the_undo(signals: Signals) -> None:
+    budget = Budget(signals, 20.0)
+    signals.deafen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert 9 < budget.for_an_act() <= 10
+    budget.begin()
+    assert 16 < budget.for_an_act() <= 17
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(2.0, 60), (60.0, 0.5)])
+def test_a_signal_cuts_the_wait_for_an_act_that_had_more_time(signals: Signals, seconds: float, most: float) -> None:
+    reader, writer = os.pipe()
+    budget = Budget(signals, seconds)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped), signals.held():
+        assert not budget.wait(reader, most)
+    assert min(1.3, most) <= time.monotonic() - began < 5
+    os.write(writer, b"x")
+    assert budget.wait(reader, 60)
+
+
+@pytest.mark.parametrize("way", ["modprobe", "rmmod", "daemon"])
+def test_what_hangs_when_the_signal_comes_ends_in_the_time_of_the_stop(
+    life: Life, fake_bin: FakeBin, signals: Signals, way: str
+) -> None:
+    for name in ("modprobe", "rmmod", DAEMON.name):
+        fake_bin.add(name, "exec /bin/sleep 60")
+    budget = Budget(signals, 2.0)
+    kmod = Kmod(fake_bin.environment, wait=budget.wait)
+    tools = replace(life.start.tools, signals=signals, budget=budget, kmod=kmod)
+    acts: dict[str, Callable[[], object]] = {
+        "modprobe": lambda: kmod.load("nvidia", 300),
+        "rmmod": lambda: kmod.unload(["nvidia"], 300),
+        "daemon": lambda: tools.start_daemon(DAEMON),
+    }
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with pytest.raises(DriverError, match=r"did not end within [1-3] s and was stopped"), signals.held():
+        acts[way]()
+    assert 1 < time.monotonic() - began < 6
 
 
 @pytest.mark.parametrize(("left", "limit", "kill_limit"), [(20, 10, 5), (14.5, 7.25, 4.25), (2, 1, 1)])
@@ -217,7 +288,7 @@ def test_a_daemon_leaves_time_for_the_modules(
         daemons, "stop", lambda paths, running, limit, wait, kill_limit: given.extend((limit, kill_limit))
     )
     life.start.tools.budget.begin()
-    life.start.tools.budget._deadline = time.monotonic() + left
+    seconds_left(life.start.tools, left)
     life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
     assert given == pytest.approx([limit, kill_limit], abs=0.3)
 
@@ -239,6 +310,7 @@ def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
     clock, tools = Clock(), life.start.tools
     monkeypatch.setattr("driverctr.signals.time", clock)
     budget = Budget(tools.signals, seconds)
+    tools.signals.arrived_at = clock.now
     life.start.tools = replace(tools, budget=budget)
 
     def stop(paths: Paths, running: object, limit: float, wait: object, kill_limit: float) -> None:
@@ -255,6 +327,21 @@ def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
     clock.now += budget.for_others(stopping.BUSY_WAIT)
     stopping_now.read_state()
     life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
+    clock.now += budget.for_an_act() + run.KILL_LIMIT
+    assert clock.now - 1000 <= seconds + Budget.LEAST
+
+
+@pytest.mark.parametrize("seconds", [15.0, 25.0, 120.0])
+def test_a_modprobe_that_the_signal_meets_and_then_rmmod_end_in_the_time_of_the_stop(
+    signals: Signals, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("driverctr.signals.time", clock)
+    budget = Budget(signals, seconds)
+    signals.arrived_at = clock.now
+    clock.now += budget.for_an_act() + run.KILL_LIMIT
+    budget.begin()
+    clock.now += budget.for_others(stopping.BUSY_WAIT)
     clock.now += budget.for_an_act() + run.KILL_LIMIT
     assert clock.now - 1000 <= seconds + Budget.LEAST
 

@@ -1,27 +1,34 @@
 """Our daemons by identity, and an unload that is whole or changes nothing."""
 
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from driverctr import config as settings
-from driverctr import daemons
+from driverctr import daemons, lifecycle
 from driverctr.daemons import Daemon, Running
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
-from driverctr.steps import Tools, unload
+from driverctr.steps import Gained, Tools, unload
 from driverctr.steps.load import Load
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.good_node import facts
 from tests.unit.module_files import write_module
+from tests.unit.test_processes import signals
 from tests.unit.test_use import loaded
+
+__all__ = ["signals"]
 
 DAEMON = Daemon("nvidia-fake", ("nvidia-fake",), "var/run/fake/fake.pid")
 BOOT = 1_000_000
@@ -100,7 +107,7 @@ class FakeDaemons:
         self.running.remove(running)
         self.told.append(f"stop {running.pid}")
 
-    def start(self, paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
+    def start(self, paths: Paths, daemon: Daemon, *more: object) -> Running:
         self.running.append(Running(daemon, 8, 2))
         self.told.append("start")
         return self.running[-1]
@@ -212,3 +219,36 @@ def test_the_nodes_come_back_with_the_modules_at_a_stop_that_is_refused(
     with pytest.raises(DriverError):
         Load().undo(tools, {})
     assert len(made) == 1
+
+
+def test_where_nobody_asked_for_a_stop_an_unload_has_the_time_of_a_load(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(Kmod, "unload", lambda kmod, names, limit: limits.append(limit))
+    tools.budget.begin()  # of a start that failed: nobody waits for its end
+    unload.unload_modules(tools)
+    assert limits == [tools.config.load_timeout] and tools.budget.for_an_act() > 1000
+
+
+def test_a_daemon_has_the_time_of_a_load_to_start(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(daemons, "start", lambda *words: given.extend(words))
+    tools.start_daemon(DAEMON)
+    assert given[-2:] == [tools.config.load_timeout, tools.budget.wait]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_in_a_load_ends_it_after_the_module_under_way_and_leaves_it_to_the_undo(
+    tools: Tools, fake_bin: FakeBin, fails: bool
+) -> None:
+    def load(kmod: Kmod, name: str, limit: float) -> None:
+        tools.signals.arrived = signal.SIGTERM
+        fake_bin.log.open("a").write(f"{name}\n")
+        if fails:
+            raise DriverError(Code.LOAD_FAILED, "`modprobe nvidia` did not end within 12 s and was stopped")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Kmod, "load", load)
+        Load()._load(tools, facts(), ("nvidia", "nvidia-uvm"), (), Gained())
+    assert fake_bin.calls == ["nvidia"], "no rmmod either: the undo has its own time"

@@ -22,7 +22,8 @@ class Load:
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Write modprobe's configuration and the tree, load what is not there, and remember what was loaded how.
 
-        A failure half-way unloads what came in; a driver that was there before stays.
+        A failure half-way unloads what came in; a driver that was there before stays. A signal lets the modprobe under
+        way end, if it does in time; what was loaded by then is the undo's.
         """
         assert gained.build is not None
         for name, words in gained.parameters.items():
@@ -36,10 +37,14 @@ class Load:
     def _load(self, tools: Tools, facts: Facts, names: Sequence[str], first: Sequence[str], gained: Gained) -> None:
         try:
             for name in (*first, *names):
-                tools.kmod.load(name, tools.config.load_timeout)
+                if tools.signals.arrived is None:
+                    tools.kmod.load(name, tools.config.load_timeout)
         except DriverError as error:
             if error.code is Code.STUCK:
                 raise
+            if tools.signals.arrived is not None:
+                tools.runner.log.warning(f"{error.message}; it is not tried again: a signal came")
+                return
             if not gained.kept:
                 self._clean_up(tools)
             raise DriverError(error.code, error.message, _remedy(tools, facts) or error.remedy) from error

@@ -78,7 +78,7 @@ def start_again(tools: Tools, stopped: Iterable[Running]) -> None:
     """The driver stays: so do the daemons that were stopped for nothing. One that does not start is told."""
     for former in stopped:
         try:
-            running = daemons.start(tools.paths, former.daemon, tools.runner, tools.syslog)
+            running = tools.start_daemon(former.daemon)
             tools.runner.log.info(f"{running.daemon.name} runs again (pid {running.pid}), since the driver stays")
         except DriverError as error:
             tools.runner.log.error(str(error), code=error.code.value)
@@ -95,7 +95,7 @@ def unload_modules(tools: Tools) -> None:
     if not order:
         return
     try:
-        tools.kmod.unload(order, tools.budget.for_an_act())
+        tools.kmod.unload(order, tools.config.load_timeout)
     except DriverError as error:
         if error.code is not Code.STUCK:
             _load_again(tools, [stack[name] for name in reversed(order)])
@@ -124,7 +124,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
         raise DriverError(Code.NO_MODULES, f"that build of {module.name} is not in our module tree")
-    tools.kmod.load(module.name, min(tools.config.load_timeout, tools.budget.for_an_act()))
+    tools.kmod.load(module.name, tools.config.load_timeout)
 
 
 def free(tools: Tools) -> None:
@@ -140,10 +140,10 @@ def free(tools: Tools) -> None:
 
 
 class Unload:
-    """Nothing is stopped before it is known that everything can go."""
+    """Nothing is stopped before it is known that everything can go; from then on no signal tears it apart."""
 
     name = StepName.UNLOAD
-    interruptible = False
+    interruptible = True
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Test, stop our daemons, test again, unload; if that is refused, our daemons run again."""
@@ -153,7 +153,8 @@ class Unload:
         check_free(tools)
         self.check_way_back(tools, facts)
         lost = self.read_state(tools, facts)
-        free(tools)
+        with tools.signals.held():
+            free(tools)
         for line in lost:
             tools.runner.log.warning(f"lost with the modules: {line}")
         unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())
