@@ -252,3 +252,30 @@ def test_a_signal_in_a_load_ends_it_after_the_module_under_way_and_leaves_it_to_
         patched.setattr(Kmod, "load", load)
         Load()._load(tools, facts(), ("nvidia", "nvidia-uvm"), (), Gained())
     assert fake_bin.calls == ["nvidia"], "no rmmod either: the undo has its own time"
+
+
+@pytest.fixture
+def verb(tools: Tools, fake_daemons: FakeDaemons, signals: Signals, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """`driverctr unload` with signals of its own, on a node without mounts."""
+    for name in ("propagation.settle", "driverroot.clear"):
+        monkeypatch.setattr(f"driverctr.lifecycle.{name}", lambda *_, **more: None)
+    (tools.paths.root / "run/nvidia").mkdir(parents=True)
+    return replace(tools, signals=signals, budget=Budget(signals, 20))
+
+
+def test_a_signal_in_the_middle_of_the_verb_lets_it_end(verb: Tools, fake_bin: FakeBin) -> None:
+    sysfs = verb.paths.sys_modules
+    fake_bin.add("rmmod", f"kill -INT $PPID; /bin/sleep 0.3; for name; do /bin/rm -r {sysfs}/$name; done")
+    verb.paths.status_file.parent.mkdir(parents=True)
+    verb.paths.status_file.write_text("{}")
+    with pytest.raises(Stopped):
+        lifecycle.unload(verb)
+    assert not (sysfs / "nvidia").exists() and not verb.paths.status_file.exists()
+
+
+def test_a_signal_before_the_verb_begins_touches_nothing(verb: Tools, fake_bin: FakeBin) -> None:
+    make_tree(verb.paths.root, {"sys/module/nvidia/initstate": "coming\n"})
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Stopped):
+        lifecycle.unload(verb)
+    assert fake_bin.calls == []
