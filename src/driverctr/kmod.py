@@ -54,6 +54,10 @@ class Kmod:
         """
         self._act(Code.LOAD_FAILED, ("modprobe", name), (name,), limit)
 
+    def load_below(self, root: Path, name: str, parameters: Sequence[str], limit: float) -> None:
+        """Load a module with the modprobe and the module tree of another root; raises DriverError as `load` does."""
+        self._act(Code.LOAD_FAILED, ("chroot", str(root), "modprobe", name, *parameters), (name,), limit)
+
     def unload(self, names: Sequence[str], limit: float) -> None:
         """Unload modules in this order with one rmmod; raises DriverError (stuck, in-use, unload-failed)."""
         self._act(Code.UNLOAD_FAILED, ("rmmod", *names), names, limit)

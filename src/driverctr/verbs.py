@@ -191,7 +191,7 @@ def reload_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
     """NVIDIA's peermem sidecar."""
     from driverctr import peermem_reload
 
-    peermem_reload.run(tools.paths, tools.config, tools.runner, tools.signals)
+    peermem_reload.run(tools.paths, tools.config, tools.kmod, tools.signals)
     return 0
 
 
