@@ -10,6 +10,7 @@ from unittest import mock
 sys.path.insert(0, "/opt/driverctr/lib")
 
 from driverctr import hints
+from driverctr.daemons import Daemon, Running
 from driverctr.errors import Stopped
 from driverctr.facts import events
 from driverctr.health import LOOK_EVERY
@@ -36,10 +37,15 @@ def judge(device: Any) -> bool:
     return is_nvidias(device)
 
 
+def no_daemon(daemon: Daemon) -> Running:
+    """None is watched here."""
+    raise NotImplementedError
+
+
 paths, runner, signals = Paths(), Runner(), Signals()
 signals.install()
 syslog = Syslog(Path("/tmp/log"), Path("/tmp"))
-waiting = Supervisor(paths, runner, signals, syslog, lambda live: None, look)
+waiting = Supervisor(no_daemon, runner, signals, syslog, lambda live: None, look)
 with mock.patch.object(events, "_is_nvidias", judge), hints.listening(paths, runner.log) as heard:
     assert len(heard) == 2, "a hint is not to be had"
     began = time.process_time()

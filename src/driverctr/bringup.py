@@ -107,6 +107,8 @@ class BringUp:
                 self.apply(planned, facts)
                 finished[planned.name] = planned.alternative
             except DriverError as error:
+                if error.code is not Code.STUCK:  # what a stop cut short tells nothing of what was tried
+                    self.tools.signals.check()
                 facts = self.learn(planned, facts, error)
                 finished = {name: way for name, way in finished.items() if name is StepName.WITHDRAW}
 

@@ -141,7 +141,7 @@ SETTINGS = (
         "load_timeout",
         parse_seconds,
         "300",
-        "Seconds one modprobe may take; a large node brings up its GPUs one after the other.",
+        "Seconds a modprobe, an rmmod or a daemon's start may take; a large node brings up one GPU after the other.",
     ),
     Setting(
         "ON_STOP",
@@ -155,7 +155,7 @@ SETTINGS = (
         "stop_timeout",
         parse_seconds,
         "25",
-        "Seconds the stop may take; keep it below the grace period.",
+        "Seconds the stop may take from its signal on; keep it below the grace period.",
     ),
     Setting(
         "UNKNOWN_PARAMETERS",

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
@@ -13,11 +13,8 @@ from driverctr.facts.processes import Identity, Process
 from driverctr.files import read_text
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.run import Runner, wait_for_end
+from driverctr.run import Runner, Wait, wait_for_end
 from driverctr.syslog import Syslog
-
-START_LIMIT = 120.0
-"""Seconds a daemon may take to be up: nvidia-persistenced opens every GPU before it returns."""
 
 STOP_LIMIT = 10.0
 STOP_SHARE = 0.5
@@ -104,18 +101,25 @@ def _started_before(paths: Paths, process: Process, file: Path) -> bool:
         return False
 
 
-def start(paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
-    """Start a daemon and wait until it is up; raises DriverError (daemon-failed) with its reason from syslog."""
+def start(
+    paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog, limit: float, wait: Wait | None = None
+) -> Running:
+    """Start a daemon and wait until it is up, `limit` seconds at most: nvidia-persistenced opens every GPU before.
+
+    `wait(descriptor, seconds)` may give up earlier than that. Raises DriverError: daemon-failed with its reason from
+    syslog, command-failed where it takes too long.
+    """
     _clear_leftovers(paths, daemon)
-    result = runner.run(daemon.argv, limit=START_LIMIT, check=False)
+    printed: list[str] = []
+    status = runner.stream(daemon.argv, printed.append, limit=limit, wait=wait)
     said = tell(runner, daemon, syslog)
     running = find(paths, daemon)
-    if result.status == 0 and running is not None:
+    if status == 0 and running is not None:
         return running
-    reason = "; ".join(said) or result.stderr.strip() or "it gave no reason; look into the host's syslog"
+    reason = "; ".join(said or printed) or "it gave no reason; look into the host's syslog"
     raise DriverError(
         Code.DAEMON_FAILED,
-        f"{daemon.name} did not start (exit status {result.status}): {reason}",
+        f"{daemon.name} did not start (exit status {status}): {reason}",
         f"Its own words are in the log above; try `{' '.join(daemon.argv)} --verbose` in the container",
     )
 
@@ -132,7 +136,7 @@ def stop(
     paths: Paths,
     running: Running,
     limit: float,
-    wait: Callable[[int, float], bool] | None = None,
+    wait: Wait | None = None,
     *,
     kill_limit: float = KILL_LIMIT,
 ) -> None:

@@ -249,8 +249,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         ),
     ),
     Code.STUCK: Explanation(
-        "A module's load or unload hangs in the kernel, where nothing can end it.",
-        "Reboot the node.",
+        "A module's load or unload did not end in its time, and no signal ends it; the message tells where it sleeps.",
+        "Wait for the kernel, then start again or run `driverctr unload`; if it never ends, reboot the node.",
     ),
     Code.NO_DEVICE: Explanation(
         "The module found no device that it drives.",

@@ -14,6 +14,7 @@ from driverctr.mend import Mender
 from driverctr.pending import Pending
 from driverctr.status import Phase
 from driverctr.steps import Tools
+from driverctr.steps.unload import SETTLE_PAUSE, Patience
 from driverctr.verify import Expected, Finding
 
 LOOK_EVERY = 60.0
@@ -44,6 +45,7 @@ class Health:
     restarts: int = 0
     withdrawn: bool = False
     mender: Mender = field(init=False)
+    patience: Patience = field(init=False)
     heard: Mark = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,11 +55,14 @@ class Health:
         """
         loaded = tuple(self.expected.build_ids)
         self.mender = Mender(self.tools, loaded, self.expected.firmware_path, self.substitutes)
+        self.patience = Patience(self.tools)
         self.heard = Mark(self.tools.paths)
 
     def look(self) -> float:
-        """Look, mend, look again; returns the seconds until the next look at most. Raises ReloadDue.
+        """Look, mend, look again; returns the seconds until the next look at most.
 
+        While somebody else loads or unloads the driver, an administrator's rmmod, nothing is mended. Raises ReloadDue,
+        and DriverError (stuck) where a load or unload, whoever's, hangs in the kernel.
         The kernel's trees change while they are read: what fails of it is no finding, the next look tells.
         """
         try:
@@ -71,13 +76,16 @@ class Health:
             begun = unfinished.enter_context(Mark(self.tools.paths))
             self.waits_for = self.pending.look() if self.pending else ""
             self._report(self._ask())
-            if any(finding.gone for finding in self.found) and self.mender.is_due():
+            unsettled = self.patience.look()
+            if not unsettled and any(finding.gone for finding in self.found) and self.mender.is_due():
                 with self.tools.signals.held():
                     self.mender.mend(self.found)
                 self._report(self._ask())
             unfinished.pop_all()
         self.heard.close()
         self.heard = begun
+        if unsettled:
+            return SETTLE_PAUSE
         if not any(finding.gone for finding in self.found):
             self.mender.rest()
             return LOOK_EVERY

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -16,7 +17,7 @@ from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.run import DEFAULT_PATH, KILL_LIMIT, wait_for_end
+from driverctr.run import DEFAULT_PATH, KILL_LIMIT, Wait, wait_for_end
 
 
 @frozen
@@ -36,22 +37,30 @@ class Answer:
 
 @frozen
 class Kmod:
-    """Calls the tools with our environment; `sh` is imported at the first call, it is not cheap."""
+    """Calls the tools with our environment; `sh` is imported at the first call, it is not cheap.
+
+    `wait(descriptor, seconds)` may give a tool up earlier than its limit (signals.Budget).
+    """
 
     environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": DEFAULT_PATH})
     log: Log = field(default_factory=Log)
     paths: Paths = field(default_factory=Paths)
+    wait: Wait | None = None
 
     def load(self, name: str, limit: float) -> None:
         """Load a module and what it depends on with modprobe.
 
         Raises DriverError: stuck where it hangs in the kernel, else what the kernel's words mean, or load-failed.
         """
-        self._act(Code.LOAD_FAILED, "modprobe", (name,), limit)
+        self._act(Code.LOAD_FAILED, ("modprobe", name), (name,), limit)
+
+    def load_below(self, root: Path, name: str, parameters: Sequence[str], limit: float) -> None:
+        """Load a module with the modprobe and the module tree of another root; raises DriverError as `load` does."""
+        self._act(Code.LOAD_FAILED, ("chroot", str(root), "modprobe", name, *parameters), (name,), limit)
 
     def unload(self, names: Sequence[str], limit: float) -> None:
         """Unload modules in this order with one rmmod; raises DriverError (stuck, in-use, unload-failed)."""
-        self._act(Code.UNLOAD_FAILED, "rmmod", tuple(names), limit)
+        self._act(Code.UNLOAD_FAILED, ("rmmod", *names), names, limit)
 
     def index(self, kernel_release: str, base: Path) -> None:
         """Write modules.dep and its kin for <base>/lib/modules/<release> with depmod.
@@ -74,18 +83,19 @@ class Kmod:
         """Import `sh` ahead of the first call, for whoever waits for something else anyway."""
         import sh  # noqa: F401  # only to have it loaded
 
-    def _act(self, code: Code, tool: str, names: tuple[str, ...], limit: float) -> None:
+    def _act(self, code: Code, words: Sequence[str], names: Sequence[str], limit: float) -> None:
         """Call a tool that acts on the kernel; raises DriverError with the kernel's words, `code` if they say nothing.
 
         rmmod says itself all that is to be known; what the kernel says beside it is of other things.
         """
         with kernellog.Mark(self.paths) as mark:
-            answer = self._call(tool, *names, limit=limit)
+            answer = self._call(*words, limit=limit)
             if answer.status == 0:
                 return
             said = mark.read()
-        meant = recognise(() if tool == "rmmod" else said.about(names), answer.stderr)
-        if meant is None or (tool == "rmmod" and meant.code is not Code.IN_USE):
+        of_rmmod = words[0] == "rmmod"
+        meant = recognise(() if of_rmmod else said.about(names), answer.stderr)
+        if meant is None or (of_rmmod and meant.code is not Code.IN_USE):
             raise DriverError(
                 code, f"{answer.command} failed: {_words(answer, said, names)}", EXPLANATIONS[code].remedy
             )
@@ -120,17 +130,18 @@ class Kmod:
                 f"`{tool}` was not found on PATH={self.environment['PATH']}",
                 "Install kmod",
             ) from error
-        if not wait_for_end(running.pid, limit):
-            raise self._give_up(line, running.pid, limit)
+        started = time.monotonic()
+        if not wait_for_end(running.pid, limit, self.wait):
+            raise self._give_up(line, running.pid, time.monotonic() - started)
         running.wait()
         stdout, stderr = (text.decode(errors="replace") for text in (running.stdout, running.stderr))
         return Answer(running.exit_code, stdout, stderr, line)
 
-    def _give_up(self, line: str, pid: int, limit: float) -> DriverError:
+    def _give_up(self, line: str, pid: int, seconds: float) -> DriverError:
         """End a tool that takes too long; where not even SIGKILL ends it, it is left, with all it has of the kernel."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-        late = f"`{line}` did not end within {limit:.0f} s"
+        late = f"`{line}` did not end within {seconds:.0f} s"
         if wait_for_end(pid, KILL_LIMIT):
             code = Code.UNLOAD_FAILED if line.startswith("rmmod") else Code.LOAD_FAILED
             return DriverError(code, f"{late} and was stopped", EXPLANATIONS[code].remedy)

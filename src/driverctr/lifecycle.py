@@ -199,21 +199,24 @@ def build(tools: Tools, kernel_release: str | None, output: Path | None) -> Modu
 def unload(tools: Tools) -> None:
     """Take away what a start that is no more has left: markers, daemons, modules, nodes, driver root, search path.
 
-    Raises DriverError: already-running while a driver container lives, in-use while somebody uses the GPU.
+    Raises DriverError: already-running while a driver container lives, in-use while somebody uses the GPU. Raises
+    Stopped: before anything was touched, or once all is away.
     """
     from driverctr import kernelhook
 
+    tools.signals.install()
     with pidlock.held(tools.paths.pid_file):
         sweep(tools.paths)
         settle(tools)
         check_free(tools)
-        markers.withdraw(tools.paths.run, digest=True)
-        free(tools)
-        devices.remove(tools.paths, devices.leftovers(tools.paths))
-        loaded.forget(tools.paths)
-        failures.forget(tools.paths)
-        propagation.settle(tools.paths)
-        driverroot.clear(tools.paths, log=tools.runner.log)
-        firmware.undo(tools.paths, firmware.recall(tools.paths))
-        kernelhook.remove(tools.paths, tools.runner.log)
-        status.remove(tools.paths)
+        with tools.signals.held():
+            markers.withdraw(tools.paths.run, digest=True)
+            free(tools)
+            devices.remove(tools.paths, devices.leftovers(tools.paths))
+            loaded.forget(tools.paths)
+            failures.forget(tools.paths)
+            propagation.settle(tools.paths)
+            driverroot.clear(tools.paths, log=tools.runner.log)
+            firmware.undo(tools.paths, firmware.recall(tools.paths))
+            kernelhook.remove(tools.paths, tools.runner.log)
+            status.remove(tools.paths)

@@ -37,7 +37,10 @@ class Mender:
         self.pause, self.due = FIRST_PAUSE, 0.0
 
     def mend(self, found: Sequence[Finding]) -> None:
-        """Try each part once, the root before what reads firmware through it, the nodes after what they stand for."""
+        """Try each part once, the root before what reads firmware through it, the nodes after what they stand for.
+
+        Raises DriverError (stuck) where a load hangs.
+        """
         self.due = time.monotonic() + self.pause
         self.pause = min(LONGEST_PAUSE, self.pause * 2)
         acts: Mapping[Part, Callable[[Sequence[str]], None]] = {
@@ -56,9 +59,9 @@ class Mender:
         try:
             act(subjects)
         except DriverError as error:
-            log.error(f"not mended: {error}", code=error.code.value)
             if error.code is Code.STUCK:
-                self.due = float("inf")
+                raise
+            log.error(f"not mended: {error}", code=error.code.value)
 
     def _export(self, where: Sequence[str]) -> None:
         driverroot.export(self.tools.paths, log=self.tools.runner.log, substitutes=self.substitutes)

@@ -4,24 +4,26 @@ from driverctr import parameters
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
+from driverctr.kmod import Kmod
 from driverctr.paths import Paths
-from driverctr.run import Runner
 from driverctr.signals import Signals
 
+NAME = "nvidia_peermem"
 LOOK_EVERY = 2.0
 """Seconds between looks: the markers lie on mounts whose events inotify does not bring."""
 
 
-def run(paths: Paths, config: Config, runner: Runner, signals: Signals) -> None:
-    """Wait, load, stay until a signal raises Stopped; raises DriverError (load-failed)."""
+def run(paths: Paths, config: Config, kmod: Kmod, signals: Signals) -> None:
+    """Wait, load, stay until a signal raises Stopped; raises DriverError (stuck, and what the kernel's words mean)."""
     signals.install()
     while reason := waiting_for(paths, config.host_mofed):
-        runner.log.info(f"waiting for {reason}")
+        kmod.log.info(f"waiting for {reason}")
         while waiting_for(paths, config.host_mofed) == reason:
             signals.sleep(LOOK_EVERY)
-    if modules.read(paths, "nvidia_peermem") is None:
-        _load(paths, runner)
-    runner.log.info("nvidia-peermem is loaded; waiting for a signal")
+    if modules.read(paths, NAME) is None:
+        with signals.held():
+            _load(paths, kmod, config.load_timeout)
+    kmod.log.info("nvidia-peermem is loaded; waiting for a signal")
     while True:
         signals.sleep(None)
 
@@ -34,16 +36,18 @@ def waiting_for(paths: Paths, host_mofed: bool) -> str:
         return "MOFED's container (/run/mellanox/drivers/.driver-ready)"
     if not (paths.run / "validations/.driver-ctr-ready").exists():
         return "the driver container (/run/nvidia/validations/.driver-ctr-ready)"
+    module = modules.read(paths, NAME)
+    if module is not None and modules.unsettled({NAME: module}):
+        return f"the end of a load or unload of nvidia-peermem that somebody else began (initstate {module.state})"
     return ""
 
 
-def _load(paths: Paths, runner: Runner) -> None:
+def _load(paths: Paths, kmod: Kmod, limit: float) -> None:
     """modprobe of the driver root, which has the modules; parameters on the command line, as the reference does."""
-    words = ["chroot", str(paths.driver_root), "modprobe", "nvidia-peermem"]
-    result = runner.run([*words, *parameters.user_words(paths, "nvidia-peermem")], limit=120, check=False)
-    if result.status != 0 or modules.read(paths, "nvidia_peermem") is None:
+    kmod.load_below(paths.driver_root, "nvidia-peermem", parameters.user_words(paths, "nvidia-peermem"), limit)
+    if modules.read(paths, NAME) is None:
         raise DriverError(
             Code.LOAD_FAILED,
-            f"nvidia-peermem could not be loaded: {result.words}",
+            "modprobe nvidia-peermem ended well, but the module is not loaded",
             "It needs the symbols of MOFED's ib_core, and modules built where MOFED's headers were visible",
         )

@@ -6,9 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from driverctr.deferred import Deferred, selectors, shlex
 from driverctr.errors import Code, DriverError
@@ -30,6 +32,11 @@ DEFAULT_LIMIT = 60.0
 KILL_LIMIT = 2.0
 """Seconds a program has after SIGKILL: what lives on then sleeps in the kernel, where no signal reaches it."""
 
+Wait = Callable[[int, float], bool]
+"""Waits that many seconds for a descriptor to be readable; False where it gave up."""
+
+Attended = TypeVar("Attended")
+
 
 @frozen
 class Result:
@@ -50,10 +57,14 @@ class Result:
 
 @frozen
 class Runner:
-    """Starts programs in a given environment; the only importer of subprocess."""
+    """Starts programs in a given environment; the only importer of subprocess.
+
+    `held()` keeps a signal off a child that is being born, and that nobody would end yet (signals.Signals).
+    """
 
     environment: Mapping[str, str] = field(default_factory=lambda: {"PATH": DEFAULT_PATH})
     log: Log = field(default_factory=Log)
+    held: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def child_environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a child sees: ours, English words for messages we read, and what the call adds."""
@@ -75,14 +86,15 @@ class Runner:
         words = tuple(os.fspath(word) for word in argv)
         self.log.debug("+ " + shlex.join(words))
         started = time.monotonic()
-        with _ending(self._popen(words, extra_env, cwd, subprocess.PIPE, subprocess.PIPE)) as child:
+
+        def attend(child: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
             try:
-                stdout, stderr = child.communicate(timeout=limit)
+                return child.communicate(timeout=limit)
             except subprocess.TimeoutExpired:
-                raise DriverError(
-                    Code.COMMAND_FAILED,
-                    f"`{shlex.join(words)}` did not end within {limit:.0f} s and was stopped",
-                ) from None
+                raise _late(words, limit) from None
+
+        birth = partial(self._popen, words, extra_env, cwd, subprocess.PIPE, subprocess.PIPE)
+        child, (stdout, stderr) = self._with_child(birth, attend)
         result = Result(
             words,
             child.returncode,
@@ -102,25 +114,49 @@ class Runner:
         limit: float,
         extra_env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        wait: Wait | None = None,
     ) -> int:
         """Run a program, hand over each line of its output (both streams) as it comes, return the exit status.
 
+        `wait(descriptor, seconds)` may give up earlier than `limit`.
         Raises DriverError (command-failed) where it is missing or takes longer than `limit` seconds.
         """
         words = tuple(os.fspath(word) for word in argv)
         self.log.debug("+ " + shlex.join(words))
-        deadline = time.monotonic() + limit
-        with _ending(self._popen(words, extra_env, cwd, subprocess.PIPE, subprocess.STDOUT)) as child:
+        started = time.monotonic()
+        deadline = started + limit
+
+        def attend(child: "subprocess.Popen[bytes]") -> int:
             assert child.stdout is not None
-            for line in _lines(child.stdout.fileno(), deadline):
+            for line in _lines(child.stdout.fileno(), deadline, wait):
                 on_line(line)
-            try:
-                return child.wait(timeout=max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                raise DriverError(
-                    Code.COMMAND_FAILED,
-                    f"`{shlex.join(words)}` did not end within {limit:.0f} s and was stopped",
-                ) from None
+            if not wait_for_end(child.pid, max(0.0, deadline - time.monotonic()), wait):
+                raise _late(words, time.monotonic() - started)
+            return child.wait()
+
+        birth = partial(self._popen, words, extra_env, cwd, subprocess.PIPE, subprocess.STDOUT)
+        return self._with_child(birth, attend)[1]
+
+    def _with_child(
+        self, birth: "Callable[[], subprocess.Popen[bytes]]", attend: "Callable[[subprocess.Popen[bytes]], Attended]"
+    ) -> "tuple[subprocess.Popen[bytes], Attended]":
+        """A child in its own session, and what `attend` returns; whatever ends that early ends the child's whole group.
+
+        A child that not even SIGKILL ends is left: a DriverError that ended `attend` says so.
+        """
+        child = None
+        try:
+            with self.held():
+                child = birth()
+            return child, attend(child)
+        except BaseException as error:
+            if child is not None:
+                _end_early(child, error)
+            raise
+        finally:
+            for pipe in (child.stdout, child.stderr) if child is not None else ():
+                if pipe is not None:
+                    pipe.close()
 
     def _popen(
         self,
@@ -157,26 +193,18 @@ class Runner:
         return Background(self._popen(words, extra_env, None, subprocess.PIPE, subprocess.STDOUT))
 
 
-@contextlib.contextmanager
-def _ending(child: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """A child in its own session; whatever ends this block early ends the child's whole group.
-
-    A child that not even SIGKILL ends is left: a DriverError that ended the block says so.
-    """
+def _end_early(child: "subprocess.Popen[bytes]", error: BaseException) -> None:
+    """End a child's group; raises a DriverError that says so where `error` is one and the child lives on."""
+    end_group(child.pid)  # the leader may have ended and left others of its group behind
     try:
-        yield child
-    except BaseException as error:
-        end_group(child.pid)  # the leader may have ended and left others of its group behind
-        try:
-            child.wait(KILL_LIMIT)
-        except subprocess.TimeoutExpired:
-            if isinstance(error, DriverError):
-                raise _unending(error, child.pid) from None
-        raise
-    finally:
-        for pipe in (child.stdout, child.stderr):
-            if pipe is not None:
-                pipe.close()
+        child.wait(KILL_LIMIT)
+    except subprocess.TimeoutExpired:
+        if isinstance(error, DriverError):
+            raise _unending(error, child.pid) from None
+
+
+def _late(words: Sequence[str], seconds: float) -> DriverError:
+    return DriverError(Code.COMMAND_FAILED, f"`{shlex.join(words)}` did not end within {seconds:.0f} s and was stopped")
 
 
 def _unending(error: DriverError, pid: int) -> DriverError:
@@ -187,22 +215,24 @@ def _unending(error: DriverError, pid: int) -> DriverError:
     )
 
 
-def _lines(descriptor: int, deadline: float) -> Iterator[str]:
-    """The lines a pipe brings, until it closes or the deadline (monotonic seconds) has come."""
+def _lines(descriptor: int, deadline: float, wait: Wait | None) -> Iterator[str]:
+    """The lines a pipe brings, until it closes, the deadline (monotonic seconds) has come, or `wait` gives up."""
     pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            if not selector.select(left):
-                continue
-            chunk = os.read(descriptor, 65536)
-            if not chunk:
-                break
-            *whole, pending = (pending + chunk).split(b"\n")
-            for line in whole:
-                yield line.decode(errors="replace")
+    while (left := deadline - time.monotonic()) > 0 and (wait or _wait_readable)(descriptor, left):
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        *whole, pending = (pending + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace")
     if pending:
         yield pending.decode(errors="replace")
+
+
+def _wait_readable(descriptor: int, seconds: float) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
 
 
 def end_group(leader: int, grace: float = 0.5) -> None:
@@ -292,16 +322,14 @@ class _PidFd:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; False when it did not come in time."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.descriptor, selectors.EVENT_READ)
-            return bool(selector.select(seconds))
+        return _wait_readable(self.descriptor, seconds)
 
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.descriptor)
 
 
-def wait_for_end(pid: int, seconds: float, wait: Callable[[int, float], bool] | None = None) -> bool:
+def wait_for_end(pid: int, seconds: float, wait: Wait | None = None) -> bool:
     """Wait until a process that need not be our child has ended; False when `seconds` have passed.
 
     `wait(descriptor, seconds)` may give up earlier than that.

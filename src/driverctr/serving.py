@@ -33,7 +33,7 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
             heard = beside.enter_context(hints.listening(tools.paths, tools.runner.log))
             look = ahead.after(health.look)
             Supervisor(
-                tools.paths, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
+                tools.start_daemon, tools.runner, tools.signals, tools.syslog, health.on_daemons, look, ahead.children
             ).wait(gained.running, [*heard, ahead])
         except ReloadDue:
             raise

@@ -26,6 +26,7 @@ class Signals:
     def __init__(self) -> None:
         """Nothing has arrived; a pipe stands ready to wake the final wait."""
         self.arrived: int | None = None
+        self.arrived_at: float | None = None
         self.count = 0
         self.what_is_left: Callable[[], str] = str
         self._held = 0
@@ -42,7 +43,8 @@ class Signals:
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
-        self.arrived = self.arrived or number
+        if self.arrived is None:
+            self.arrived, self.arrived_at = number, time.monotonic()
         if self.count >= TO_LEAVE:
             self._leave(number)
         if self.count == 1 and not self._held and not self._deaf:
@@ -100,15 +102,19 @@ class Signals:
         Without a descriptor it only lets time pass. For waits while undoing: no signal is raised here.
         """
         deadline = time.monotonic() + seconds
+        return self.wait_while(descriptor, lambda: 0.0 if self.hurried else deadline - time.monotonic())
+
+    def wait_while(self, descriptor: int | None, left: Callable[[], float]) -> bool:
+        """Wait until a descriptor is readable; False when no seconds are left, which a signal may change."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.wake_reader, selectors.EVENT_READ)
             if descriptor is not None:
                 selector.register(descriptor, selectors.EVENT_READ)
             while True:
-                left = 0.0 if self.hurried else max(0.0, deadline - time.monotonic())
-                if descriptor in {key.fd for key, _ in selector.select(left)}:
+                seconds = max(0.0, left())
+                if descriptor in {key.fd for key, _ in selector.select(seconds)}:
                     return True
-                if left == 0.0:
+                if seconds == 0.0:
                     return False
                 self.drain()
 
@@ -129,9 +135,10 @@ class Signals:
 
 
 class Budget:
-    """The seconds a stop may take, all its acts together; before a stop begins, each act has them for itself.
+    """The seconds a stop may take from its first signal on, all its acts together; before it nobody is in a hurry.
 
-    nvidia-smi, a daemon and rmmod may all hang: who is waited for while more follows gets a share of what is left.
+    nvidia-smi, a daemon and a kmod tool may all hang: who is waited for while more follows gets a share of what is
+    left.
     """
 
     LEAST = 1.0
@@ -140,23 +147,42 @@ class Budget:
     RESERVE = 3.0
     """Seconds an act leaves: to see that nothing ends it (run.KILL_LIMIT), and for all that is done in a moment."""
 
+    SHARE_OF_THE_UNDO = 0.5
+    """What an act leaves that the signal met under way: all that was done is still to be taken back."""
+
     def __init__(self, signals: Signals, seconds: float) -> None:
         """`seconds` must be below the grace period of whoever stops us."""
         self._signals = signals
         self.seconds = seconds
-        self._deadline: float | None = None
+        self._undoing = False
 
     def begin(self) -> None:
-        """The stop begins now; a second call changes nothing."""
-        self._deadline = self._deadline or time.monotonic() + self.seconds
+        """From now on acts are those of the undo, which has all that is left."""
+        self._undoing = True
 
     def for_an_act(self) -> float:
-        """Seconds for what we do ourselves: all that is left, as an rmmod cut off in the kernel is taken for stuck."""
-        return self.seconds if self._deadline is None else max(self.LEAST, self._left() - self.RESERVE)
+        """Seconds for what we do ourselves; one that is cut off in the kernel is taken for stuck."""
+        reserve = self.RESERVE if self._undoing else max(self.RESERVE, self.seconds * self.SHARE_OF_THE_UNDO)
+        return max(self.LEAST, self._left() - reserve)
 
     def for_others(self, most: float, share: float = 1.0) -> float:
         """Seconds to wait for somebody else, of a share of what is left `most` at most; none when haste is asked."""
         return 0.0 if self._signals.hurried else min(most, max(self.LEAST, self._left() * share))
 
+    def wait(self, descriptor: int, seconds: float) -> bool:
+        """Wait for the end of an act, until its descriptor is readable; False when `seconds` have passed.
+
+        A signal that comes meanwhile leaves it what an act has then.
+        """
+        until = time.monotonic() + seconds
+
+        def left() -> float:
+            nonlocal until
+            until = min(until, time.monotonic() + self.for_an_act())
+            return until - time.monotonic()
+
+        return self._signals.wait_while(descriptor, left)
+
     def _left(self) -> float:
-        return self.seconds if self._deadline is None else self._deadline - time.monotonic()
+        arrived_at = self._signals.arrived_at
+        return float("inf") if arrived_at is None else arrived_at + self.seconds - time.monotonic()

@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from driverctr import daemons
 from driverctr.daemons import Daemon, Running
 from driverctr.errors import DriverError
 from driverctr.hints import Hint
-from driverctr.paths import Paths
 from driverctr.run import Runner, reap
 from driverctr.signals import Signals
 from driverctr.syslog import Syslog
@@ -49,12 +47,13 @@ class Hearing:
 class Supervisor:
     """Keeps daemons alive until a signal comes, and looks after the driver.
 
+    `start(daemon)` starts one again.
     `on_change(ready)` hears when all daemons live, or no longer all. `look` is called when a hint or the clock asks for
     it, and tells in how many seconds at most it wants to be called again. `spared` are children whose end somebody else
     asks for.
     """
 
-    paths: Paths
+    start: Callable[[Daemon], Running]
     runner: Runner
     signals: Signals
     syslog: Syslog
@@ -146,7 +145,7 @@ class Supervisor:
 
     def _restart(self, selector: selectors.BaseSelector, watch: Watch) -> None:
         try:
-            running = daemons.start(self.paths, watch.daemon, self.runner, self.syslog)
+            running = self.start(watch.daemon)
         except DriverError as error:
             self.runner.log.error(f"{error}; next try in {watch.pause:.0f} s", code=error.code.value)
             self._schedule(watch)

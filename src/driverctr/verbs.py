@@ -105,11 +105,11 @@ def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
 
 def make_tools(config: Config, log: Log, paths: Paths, hashes: Hashes | None = None) -> Tools:
     """What every verb acts with."""
-    runner = Runner(config.child_environment, log)
-    syslog = Syslog(paths.dev / "log", paths.own_run)
     signals = Signals()
+    runner = Runner(config.child_environment, log, signals.held)
+    syslog = Syslog(paths.dev / "log", paths.own_run)
     budget = Budget(signals, config.stop_timeout)
-    kmod = Kmod(config.child_environment, log, paths)
+    kmod = Kmod(config.child_environment, log, paths, budget.wait)
     return Tools(paths, config, runner, kmod, signals, syslog, budget, hashes or Hashes())
 
 
@@ -214,7 +214,7 @@ def reload_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
     """NVIDIA's peermem sidecar."""
     from driverctr import peermem_reload
 
-    peermem_reload.run(tools.paths, tools.config, tools.runner, tools.signals)
+    peermem_reload.run(tools.paths, tools.config, tools.kmod, tools.signals)
     return 0
 
 

@@ -20,7 +20,7 @@ from driverctr.signals import Signals
 from driverctr.supervise import Supervisor
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin
-from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, send_after, signals
+from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, send_after, signals, starter
 
 __all__ = ["real_proc", "signals"]
 
@@ -173,7 +173,7 @@ def test_a_daemon_that_says_it_started_and_did_not_is_a_failure(
 ) -> None:
     fake_bin.add("nvidia-fake")
     with pytest.raises(DriverError, match=r"exit status 0.*gave no reason") as failed:
-        daemons.start(real_proc, DAEMON, runner, Syslog(real_proc.root / "log", real_proc.root))
+        starter(real_proc, runner, Syslog(real_proc.root / "log", real_proc.root))(DAEMON)
     assert failed.value.code is Code.DAEMON_FAILED and "nvidia-fake --verbose" in failed.value.remedy
 
 
@@ -237,7 +237,8 @@ def test_syslog_covers_what_the_host_mounted_there_and_uncovers_it(
 
 
 def supervisor(paths: Paths, runner: Runner, signals: Signals, on_change: Callable[[bool], None]) -> Supervisor:
-    return Supervisor(paths, runner, signals, Syslog(paths.root / "log", paths.root), on_change, lambda: 60.0)
+    syslog = Syslog(paths.root / "log", paths.root)
+    return Supervisor(starter(paths, runner, syslog), runner, signals, syslog, on_change, lambda: 60.0)
 
 
 def test_waiting_wakes_for_nothing_but_events(
@@ -258,7 +259,7 @@ def test_a_daemon_that_is_gone_before_the_wait_begins_is_told_and_retried_with_g
     tries: list[float] = []
     changes: list[bool] = []
 
-    def start(node: Paths, daemon: Daemon, by: Runner, syslog: Syslog) -> Running:
+    def start(node: Paths, daemon: Daemon, *more: object) -> Running:
         tries.append(time.monotonic())
         if len(tries) < 3:
             raise DriverError(Code.DAEMON_FAILED, "no GPU")

@@ -23,12 +23,13 @@ from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.status import Phase, Status
-from driverctr.steps import Tools
+from driverctr.steps import Tools, unload
+from driverctr.steps.unload import SETTLE_PAUSE
 from driverctr.supervise import SETTLE, Supervisor
 from driverctr.syslog import Syslog
 from driverctr.verify import Expected, Finding, Part
 from tests.unit.conftest import make_tree
-from tests.unit.test_processes import signals
+from tests.unit.test_processes import signals, starter
 from tests.unit.test_verify import ONE, gpu
 
 __all__ = ["signals"]
@@ -199,11 +200,46 @@ def test_a_look_at_what_vanishes_is_said_and_the_next_look_tells(node: Host, mon
     assert node.marked and "the driver is as wanted again" in node.log
 
 
-def test_a_load_that_hangs_in_the_kernel_is_never_tried_again(node: Host) -> None:
+def test_a_load_that_hangs_in_the_kernel_ends_the_wait(node: Host) -> None:
     node.fails = DriverError(Code.STUCK, "modprobe hangs")
     node.wrong = [UVM]
+    with pytest.raises(DriverError, match="modprobe hangs") as ended:
+        node.health.look()
+    assert ended.value.code is Code.STUCK and node.acts == ["nvidia-uvm"]
+
+
+def an_rmmod_under_way(paths: Paths) -> None:
+    make_tree(
+        paths.root,
+        {
+            "sys/module/nvidia/refcnt": "0\n",
+            "sys/module/nvidia/initstate": "going\n",
+            "proc/55/comm": "rmmod\n",
+            "proc/55/status": "Name:\trmmod\nState:\tD (x)\n",
+            "proc/55/stack": "[<0>] nvidia_exit+0x1/0x9 [nvidia]\n",
+        },
+    )
+
+
+def test_while_an_administrators_rmmod_is_under_way_nothing_is_mended(node: Host, paths: Paths) -> None:
+    an_rmmod_under_way(paths)
+    node.wrong = [UVM, ROOT]
+    assert node.health.look() == node.health.look() == SETTLE_PAUSE
+    assert node.acts == [] and not node.marked
+    assert node.log.count("the unload of nvidia has not ended") == 1
+    (paths.sys_modules / "nvidia/initstate").write_text("live\n")
     assert node.health.look() == LOOK_EVERY
-    assert node.health.mender.due == float("inf")
+    assert node.acts == ["/run/nvidia/driver", "nvidia-uvm", "nvidia0"] and node.marked
+
+
+def test_an_rmmod_that_hangs_ends_the_wait_with_its_place_in_the_kernel(
+    node: Host, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_rmmod_under_way(paths)
+    monkeypatch.setattr(unload, "HANG_SIGN", 0.0)
+    with pytest.raises(DriverError, match=r"unload of nvidia.*pid 55 .*nvidia_exit") as ended:
+        node.health.look()
+    assert ended.value.code is Code.STUCK and node.acts == []
 
 
 def test_the_core_is_not_loaded_where_no_gpu_is_free_for_it(node: Host) -> None:
@@ -257,7 +293,7 @@ class Pipe:
 def supervised(paths: Paths, runner: Runner, signals: Signals, look: Callable[[], float], *heard: Pipe) -> None:
     syslog = Syslog(paths.root / "log", paths.root)
     with pytest.raises(Stopped):
-        Supervisor(paths, runner, signals, syslog, lambda live: None, look).wait((), heard)
+        Supervisor(starter(paths, runner, syslog), runner, signals, syslog, lambda live: None, look).wait((), heard)
 
 
 def test_a_hint_brings_the_look_forward_and_a_storm_of_others_brings_none(

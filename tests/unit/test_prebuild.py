@@ -26,7 +26,7 @@ from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.stored import other
 from tests.unit.test_installed_kernels import NEXT, RUNNING, headers_files, host
-from tests.unit.test_processes import gone, signals
+from tests.unit.test_processes import gone, signals, starter
 
 __all__ = ["signals"]
 
@@ -272,7 +272,7 @@ def test_the_supervisor_hears_it_spares_it_and_looks_again_at_its_end(
     ahead.update("echo said; exit 7")
     syslog = Syslog(paths.root / "log", paths.root)
     supervisor = Supervisor(
-        paths,
+        starter(paths, runner, syslog),
         runner,
         signals,
         syslog,

@@ -4,19 +4,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from driverctr import config as settings
 from driverctr import daemons
-from driverctr.daemons import Daemon
+from driverctr.daemons import Daemon, Running
 from driverctr.errors import Code, DriverError, Stopped
+from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import STOP_SIGNALS, Signals
 from driverctr.supervise import Supervisor
 from driverctr.syslog import Syslog
+from driverctr.verbs import make_tools
 from tests.unit.conftest import FakeBin
 
 DAEMON = Daemon("nvidia-fake", ("nvidia-fake",), "var/run/fake/fake.pid")
@@ -100,6 +104,11 @@ def signals() -> Iterator[Signals]:
         signal.signal(number, handler)
 
 
+def starter(paths: Paths, runner: Runner, syslog: Syslog) -> Callable[[Daemon], Running]:
+    """As Tools.start_daemon is, for a Supervisor."""
+    return lambda daemon: daemons.start(paths, daemon, runner, syslog, 60)
+
+
 def send_after(seconds: float, number: int) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
 
@@ -114,6 +123,32 @@ def test_a_signal_in_the_middle_of_a_child_ends_its_group_at_once(
         runner.stream(["make"], lambda line: None, limit=60)
     assert time.monotonic() - began < 2.5
     assert gone(int((tmp_path / "cc1").read_text()))
+
+
+@pytest.mark.parametrize("way", ["run", "stream"])
+def test_a_signal_at_the_birth_of_a_child_ends_it_too(
+    signals: Signals, fake_bin: FakeBin, log: Log, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    fake_bin.add("make", "exec /bin/sleep 60")
+    born: list[int] = []
+    popen = Runner._popen
+
+    def birth(runner: Runner, *how: Any) -> Any:
+        child = popen(runner, *how)
+        born.append(child.pid)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return child
+
+    monkeypatch.setattr(Runner, "_popen", birth)
+    runner = Runner(fake_bin.environment, log, signals.held)
+    with pytest.raises(Stopped):
+        runner.run(["make"]) if way == "run" else runner.stream(["make"], print, limit=60)
+    assert len(born) == 1 and gone(born[0])
+
+
+def test_the_program_holds_signals_while_a_child_is_born(paths: Paths, log: Log) -> None:
+    tools = make_tools(settings.load({}), log, paths)
+    assert tools.runner.held == tools.signals.held and tools.kmod.wait == tools.budget.wait
 
 
 def test_a_held_signal_waits_for_the_end_of_the_act(signals: Signals) -> None:
@@ -166,7 +201,7 @@ def test_a_daemon_is_started_found_watched_restarted_and_stopped(
             os.kill(os.getpid(), signal.SIGTERM)
 
     syslog = Syslog(real_proc.root / "log", real_proc.root)
-    supervisor = Supervisor(real_proc, runner, signals, syslog, on_change, lambda: 60.0)
+    supervisor = Supervisor(starter(real_proc, runner, syslog), runner, signals, syslog, on_change, lambda: 60.0)
     os.kill(first.pid, signal.SIGKILL)
     with pytest.raises(Stopped) as stopped:
         supervisor.wait((first,))
@@ -195,7 +230,7 @@ def test_the_reason_a_daemon_tells_only_syslog_is_in_the_error(
     send = f"import socket,sys; socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM).sendto({words},sys.argv[1])"
     fake_bin.add("nvidia-fake", f'/usr/bin/python3 -c "{send}" {syslog.path}; exit 1')
     with pytest.raises(DriverError, match="x: no GPU") as failed:
-        daemons.start(real_proc, DAEMON, runner, syslog)
+        starter(real_proc, runner, syslog)(DAEMON)
     assert failed.value.code is Code.DAEMON_FAILED
     syslog.close()
     assert not syslog.path.exists()

@@ -40,7 +40,7 @@ def test_nobody_believes_the_driver_ready_while_what_runs_beside_it_ends(
         try:
             yield SimpleNamespace(after=lambda look: look, children=set)
         finally:
-            seen.append(((paths.run / markers.CONTAINER).exists(), tools.budget._deadline is None))
+            seen.append(((paths.run / markers.CONTAINER).exists(), not tools.budget._undoing))
 
     @contextmanager
     def listening(*_: object) -> Iterator[list[hints.Hint]]:

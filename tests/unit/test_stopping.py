@@ -12,16 +12,16 @@ import pytest
 
 import driverctr
 from driverctr import config as settings
-from driverctr import daemons, markers, run, smi, status, stopping
+from driverctr import daemons, markers, smi, status, stopping
 from driverctr.config import OnStop
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.modules import LoadedModule
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
-from driverctr.signals import Budget, Signals
+from driverctr.signals import Signals
 from driverctr.status import Phase
-from driverctr.steps import Gained
+from driverctr.steps import Gained, Outcome, Tools
 from driverctr.steps.unload import Unload
 from tests.unit.conftest import FakeBin
 from tests.unit.good_node import facts
@@ -39,6 +39,11 @@ BUSY = DriverError(Code.IN_USE, "nvidia has refcnt 3: pid 9 (train.py)")
 def configure(life: Life, **changes: object) -> None:
     config = replace(life.start.tools.config, **changes)  # type: ignore[arg-type]  # a test's shorthand
     life.start.tools = replace(life.start.tools, config=config)
+
+
+def seconds_left(tools: Tools, seconds: float) -> None:
+    """The first signal came when that many are left of the stop's time now."""
+    tools.signals.arrived_at = time.monotonic() - tools.budget.seconds + seconds
 
 
 def undone(life: Life) -> set[str]:
@@ -120,8 +125,7 @@ def test_looks_count_as_waiting_and_none_is_the_only_one(
 def test_the_state_is_read_within_what_is_left_of_the_stop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
     monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: limits.append(limit) or ())  # type: ignore[func-returns-value]
-    life.start.tools.budget.begin()
-    life.start.tools.budget._deadline = time.monotonic() + 2
+    seconds_left(life.start.tools, 2)
     with pytest.raises(Stopped):
         life.start.run()
     assert len(limits) == 1 and 1 <= limits[0] <= 2
@@ -194,73 +198,24 @@ def test_a_start_that_fails_after_it_unloaded_the_old_driver_says_so(life: Life)
     assert "nvidia 470.1, nvidia_uvm 470.1 served before this start, was unloaded for it, and cannot return" in life.log
 
 
-def test_a_stop_has_one_budget_for_all_its_acts(signals: Signals) -> None:
-    budget = Budget(signals, 20.0)
-    assert budget.for_an_act() == 20.0, "before a stop each act has all of it"
-    budget.begin()
-    deadline = budget._deadline
-    budget.begin()
-    assert budget._deadline == deadline and 16 < budget.for_an_act() <= 17 and budget.for_others(3.0) == 3.0
-    assert 9 < budget.for_others(60.0, 0.5) <= 10 and budget.for_others(3.0, 0.5) == 3.0
-    budget._deadline = time.monotonic() - 5
-    assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == budget.for_an_act() == Budget.LEAST
-    signals.count = 2
-    assert budget.for_others(3.0) == budget.for_others(3.0, 0.5) == 0.0 and budget.for_an_act() == Budget.LEAST
-
-
-@pytest.mark.parametrize(("left", "limit", "kill_limit"), [(20, 10, 5), (14.5, 7.25, 4.25), (2, 1, 1)])
-def test_a_daemon_leaves_time_for_the_modules(
-    life: Life, monkeypatch: pytest.MonkeyPatch, left: float, limit: float, kill_limit: float
+@pytest.mark.parametrize(
+    ("code", "ends"), [(Code.DAEMON_FAILED, "undo withdraw"), (Code.STUCK, "daemons")], ids=["cut off", "hangs"]
+)
+def test_what_fails_once_a_signal_came_is_no_reason_to_try_other_modules(
+    life: Life, monkeypatch: pytest.MonkeyPatch, code: Code, ends: str
 ) -> None:
-    given: list[float] = []
-    monkeypatch.setattr(
-        daemons, "stop", lambda paths, running, limit, wait, kill_limit: given.extend((limit, kill_limit))
-    )
-    life.start.tools.budget.begin()
-    life.start.tools.budget._deadline = time.monotonic() + left
-    life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
-    assert given == pytest.approx([limit, kill_limit], abs=0.3)
+    step, tools = life.steps[StepName.DAEMONS], life.start.tools
+    apply = step.apply
 
+    def cut_off(*how: object) -> Outcome:
+        apply(*how)  # type: ignore[arg-type]  # whatever it is given
+        tools.signals.arrived = signal.SIGTERM
+        raise DriverError(code, "did not end within 12 s")
 
-class Clock:
-    """A monotonic clock that somebody else moves."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.mark.parametrize("seconds", [15.0, 25.0, 120.0])
-def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
-    life: Life, monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
-    """Somebody uses the driver at first; nvidia-smi, a daemon and rmmod use up what they are given, and are killed."""
-    clock, tools = Clock(), life.start.tools
-    monkeypatch.setattr("driverctr.signals.time", clock)
-    budget = Budget(tools.signals, seconds)
-    life.start.tools = replace(tools, budget=budget)
-
-    def stop(paths: Paths, running: object, limit: float, wait: object, kill_limit: float) -> None:
-        clock.now += limit + kill_limit
-
-    def read_state(runner: Runner, limit: float) -> tuple[str, ...]:
-        clock.now += limit + END_GRACE + run.KILL_LIMIT
-        return ()
-
-    monkeypatch.setattr(daemons, "stop", stop)
-    monkeypatch.setattr(smi, "read_state", read_state)
-    stopping_now = stopping.Stopping(life.start.tools, [], life.start.tell)
-    budget.begin()
-    clock.now += budget.for_others(stopping.BUSY_WAIT)
-    stopping_now.read_state()
-    life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
-    clock.now += budget.for_an_act() + run.KILL_LIMIT
-    assert clock.now - 1000 <= seconds + Budget.LEAST
-
-
-def test_the_time_a_stop_takes_is_below_the_grace_period_of_kubernetes() -> None:
-    assert settings.load({}).stop_timeout + Budget.LEAST + 2 < 30
+    monkeypatch.setattr(step, "apply", cut_off)
+    with pytest.raises(DriverError if code is Code.STUCK else Stopped):
+        life.start.run()
+    assert "modules:build" not in life.told and life.told[-1] == ends
 
 
 def test_a_second_signal_kills_a_daemon_that_is_being_waited_for(

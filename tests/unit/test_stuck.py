@@ -1,6 +1,5 @@
 """Where the kernel hangs: nothing more is touched, it is told, and the next start does not pile on."""
 
-import contextlib
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.facts.tasks import Task
 from driverctr.paths import Paths
 from driverctr.plan import StepName, make
-from driverctr.steps import unload
+from driverctr.steps import Tools, unload
 from driverctr.steps.unload import check_free
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import facts
@@ -27,7 +26,7 @@ __all__ = ["life"]
 
 HANG = DriverError(Code.STUCK, "`modprobe nvidia` did not end within 300 s, and no signal ends it", "Reboot the node.")
 GOING = LoadedModule("nvidia", "535.1", "", "", "going", 0, ())
-RMMOD = Task(55, "rmmod nvidia", "D", "", ("nvidia_exit",))
+RMMOD = Task(55, "rmmod nvidia", "D", "", ("nvidia_exit",), in_driver=True)
 
 
 def said_to_be_stuck(paths: Paths) -> bool:
@@ -89,65 +88,75 @@ def test_the_next_start_is_refused_before_anything_is_touched(
     assert said_to_be_stuck(paths)
 
 
-def coming(paths: Paths, *, tool_state: str = "S") -> Path:
-    """A node where somebody loads nvidia now; returns the file that tells when it has ended."""
+def under_way(paths: Paths, state: str = "coming", *, where: str = "nvidia") -> Path:
+    """A node where somebody loads or unloads nvidia, and a module tool sleeps in a module; returns its initstate."""
     make_tree(
         paths.root,
         {
             "sys/module/nvidia/refcnt": "1\n",
-            "sys/module/nvidia/initstate": "coming\n",
+            "sys/module/nvidia/initstate": f"{state}\n",
             "proc/55/comm": "modprobe\n",
-            "proc/55/status": f"Name:\tmodprobe\nState:\t{tool_state} (x)\n",
+            "proc/55/status": "Name:\tmodprobe\nState:\tD (x)\nSigPnd:\t0000000000000100\n",
+            "proc/55/stack": f"[<0>] msleep+0x2d/0x40\n[<0>] init_one+0x1/0x9 [{where}]\n[<0>] finit_module+0x1/0x9\n",
         },
     )
     return paths.sys_modules / "nvidia/initstate"
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes tenths of one."""
+    monkeypatch.setattr(unload, "HANG_SIGN", 0.3)
+    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+
+
+def patient(life: Life, seconds: float) -> Tools:
+    """A load may take that many."""
+    tools = life.start.tools
+    life.start.tools = replace(tools, config=replace(tools.config, load_timeout=seconds))
+    return life.start.tools
+
+
+@pytest.mark.usefixtures("soon")
 def test_a_load_under_way_at_the_start_is_waited_for_and_no_hang(
     life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    initstate = coming(paths, tool_state="D")
+    """As of a pod that was killed while it loaded: its modprobe, killed with it, goes on in the kernel."""
+    initstate = under_way(paths)
     monkeypatch.setattr("driverctr.survey.survey", lambda *_: facts(stack=modules.read_stack(paths)))
-    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
     initstate.with_name("refcnt").write_text("0\n")
-    threading.Timer(0.4, initstate.write_text, ("live\n",)).start()
+    threading.Timer(1.0, initstate.write_text, ("live\n",)).start()
     with pytest.raises(Stopped):
         life.start.run()
     assert life.told[:1] == ["withdraw"] and life.start.told.phase is not status.Phase.STUCK
     assert life.log.count("load of nvidia has not ended (initstate); pid 55") == 1
 
 
-def test_a_load_that_does_not_end_is_waited_for_within_limits(
-    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    coming(paths)
-    monkeypatch.setattr(unload, "SETTLE_LIMIT", 0.3)
-    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("state", ["coming", "going"])
+def test_what_does_not_end_has_the_time_of_a_load(life: Life, paths: Paths, state: str) -> None:
+    under_way(paths, state, where="mlx5_core")
     began = time.monotonic()
-    unload.settle(life.start.tools)
-    assert 0.3 <= time.monotonic() - began < 3
+    with pytest.raises(DriverError, match=r"has not ended.*; also asleep: pid 55") as refused:
+        unload.settle(patient(life, 0.8))
+    assert refused.value.code is Code.STUCK and 0.8 <= time.monotonic() - began < 5
 
 
-def test_a_module_tool_asleep_in_one_place_of_the_kernel_is_not_waited_for(
-    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    coming(paths, tool_state="D")
-    monkeypatch.setattr(unload, "HANG_SIGN", 0.3)
-    monkeypatch.setattr(unload, "SETTLE_PAUSE", 0.05)
+@pytest.mark.usefixtures("soon")
+def test_an_rmmod_asleep_in_one_place_of_the_driver_is_not_waited_for(life: Life, paths: Paths) -> None:
+    under_way(paths, "going", where="nvidia_uvm")
     began = time.monotonic()
-    unload.settle(life.start.tools)
-    assert 0.3 <= time.monotonic() - began < 3
+    with pytest.raises(DriverError, match=r"\(initstate\); pid 55 .*msleep < init_one < finit_module") as refused:
+        unload.settle(patient(life, 60))
+    assert refused.value.code is Code.STUCK and 0.3 <= time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("held", [True, False])
-def test_a_signal_ends_the_wait_for_a_load(life: Life, paths: Paths, held: bool) -> None:
-    coming(paths)
-    made = life.start.tools.signals
-    made.arrived = signal.SIGTERM
+def test_a_signal_ends_the_wait_for_a_load(life: Life, paths: Paths) -> None:
+    under_way(paths)
+    life.start.tools.signals.arrived = signal.SIGTERM
     began = time.monotonic()
-    with pytest.raises(Stopped), made.held() if held else contextlib.nullcontext():
+    with pytest.raises(Stopped):
         unload.settle(life.start.tools)
-        made.check()
     assert time.monotonic() - began < 2
 
 

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from driverctr import config as settings
-from driverctr import daemons
+from driverctr import daemons, lifecycle
 from driverctr.daemons import Daemon, Running
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, describe
@@ -20,12 +23,16 @@ from driverctr.modules.loaded import Build, Record
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
-from driverctr.steps import Tools, unload
+from driverctr.steps import Gained, Tools, unload
 from driverctr.steps.load import Load
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.good_node import facts
 from tests.unit.module_files import write_module
+from tests.unit.test_processes import signals
 from tests.unit.test_use import loaded
+
+__all__ = ["signals"]
 
 DAEMON = Daemon("nvidia-fake", ("nvidia-fake",), "var/run/fake/fake.pid")
 BOOT = 1_000_000
@@ -104,7 +111,7 @@ class FakeDaemons:
         self.running.remove(running)
         self.told.append(f"stop {running.pid}")
 
-    def start(self, paths: Paths, daemon: Daemon, runner: Runner, syslog: Syslog) -> Running:
+    def start(self, paths: Paths, daemon: Daemon, *more: object) -> Running:
         self.running.append(Running(daemon, 8, 2))
         self.told.append("start")
         return self.running[-1]
@@ -259,3 +266,63 @@ def test_the_nodes_come_back_with_the_modules_at_a_stop_that_is_refused(
     with pytest.raises(DriverError):
         Load().undo(tools, {})
     assert len(made) == 1
+
+
+def test_where_nobody_asked_for_a_stop_an_unload_has_the_time_of_a_load(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(Kmod, "unload", lambda kmod, names, limit: limits.append(limit))
+    tools.budget.begin()  # of a start that failed: nobody waits for its end
+    unload.unload_modules(tools)
+    assert limits == [tools.config.load_timeout] and tools.budget.for_an_act() > 1000
+
+
+def test_a_daemon_has_the_time_of_a_load_to_start(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(daemons, "start", lambda *words: given.extend(words))
+    tools.start_daemon(DAEMON)
+    assert given[-2:] == [tools.config.load_timeout, tools.budget.wait]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_signal_in_a_load_ends_it_after_the_module_under_way_and_leaves_it_to_the_undo(
+    tools: Tools, fake_bin: FakeBin, fails: bool
+) -> None:
+    def load(kmod: Kmod, name: str, limit: float) -> None:
+        tools.signals.arrived = signal.SIGTERM
+        fake_bin.log.open("a").write(f"{name}\n")
+        if fails:
+            raise DriverError(Code.LOAD_FAILED, "`modprobe nvidia` did not end within 12 s and was stopped")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Kmod, "load", load)
+        Load()._load(tools, facts(), ("nvidia", "nvidia-uvm"), Gained())
+    assert fake_bin.calls == ["nvidia"], "no rmmod either: the undo has its own time"
+
+
+@pytest.fixture
+def verb(tools: Tools, fake_daemons: FakeDaemons, signals: Signals, monkeypatch: pytest.MonkeyPatch) -> Tools:
+    """`driverctr unload` with signals of its own, on a node without mounts."""
+    for name in ("propagation.settle", "driverroot.clear"):
+        monkeypatch.setattr(f"driverctr.lifecycle.{name}", lambda *_, **more: None)
+    (tools.paths.root / "run/nvidia").mkdir(parents=True)
+    return replace(tools, signals=signals, budget=Budget(signals, 20))
+
+
+def test_a_signal_in_the_middle_of_the_verb_lets_it_end(verb: Tools, fake_bin: FakeBin) -> None:
+    sysfs = verb.paths.sys_modules
+    fake_bin.add("rmmod", f"kill -INT $PPID; /bin/sleep 0.3; for name; do /bin/rm -r {sysfs}/$name; done")
+    verb.paths.status_file.parent.mkdir(parents=True)
+    verb.paths.status_file.write_text("{}")
+    with pytest.raises(Stopped):
+        lifecycle.unload(verb)
+    assert not (sysfs / "nvidia").exists() and not verb.paths.status_file.exists()
+
+
+def test_a_signal_before_the_verb_begins_touches_nothing(verb: Tools, fake_bin: FakeBin) -> None:
+    make_tree(verb.paths.root, {"sys/module/nvidia/initstate": "coming\n"})
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(Stopped):
+        lifecycle.unload(verb)
+    assert fake_bin.calls == []

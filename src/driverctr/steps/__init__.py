@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from driverctr import daemons
 from driverctr.config import Config, GpuNeed
-from driverctr.daemons import Running
+from driverctr.daemons import Daemon, Running
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.modules import ModuleSet, Source
@@ -37,6 +37,11 @@ class Tools:
     syslog: Syslog
     budget: Budget
     hashes: Hashes = field(default_factory=Hashes)
+
+    def start_daemon(self, daemon: Daemon) -> Running:
+        """Start a daemon, within the time a load has, or a stop that was asked for leaves; raises DriverError."""
+        limit = self.config.load_timeout
+        return daemons.start(self.paths, daemon, self.runner, self.syslog, limit, self.budget.wait)
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""

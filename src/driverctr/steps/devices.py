@@ -38,10 +38,7 @@ class Daemons:
             tools.syslog.open()
         except OSError as error:
             tools.runner.log.warning(f"daemons' words go to the host's syslog only: {error}")
-        running = tuple(
-            daemons.find(tools.paths, daemon) or daemons.start(tools.paths, daemon, tools.runner, tools.syslog)
-            for daemon in daemons.DAEMONS
-        )
+        running = tuple(daemons.find(tools.paths, daemon) or tools.start_daemon(daemon) for daemon in daemons.DAEMONS)
         return Outcome({"daemons": [found.daemon.name for found in running]}, replace(gained, running=running))
 
     def undo(self, tools: Tools, data: Undo) -> None:

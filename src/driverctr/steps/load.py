@@ -28,7 +28,8 @@ class Load:
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Write modprobe's configuration, load what is not there, and remember what was loaded how.
 
-        A failure half-way unloads what came in; a driver that was there before stays.
+        A failure half-way unloads what came in; a driver that was there before stays. A signal lets the modprobe under
+        way end, if it does in time; what was loaded by then is the undo's.
         """
         assert gained.build is not None
         for name, words in gained.parameters.items():
@@ -43,6 +44,8 @@ class Load:
     def _load(self, tools: Tools, facts: Facts, names: Sequence[str], gained: Gained) -> None:
         """The host's modules first: one that does not load is told, and whether ours need it they tell themselves."""
         for name in gained.host_modules:
+            if tools.signals.arrived is not None:
+                return
             try:
                 tools.kmod.load(name, tools.config.load_timeout)
             except DriverError as error:
@@ -51,10 +54,14 @@ class Load:
                 tools.runner.log.warning(f"{name} of the host's kernel does not load: {error.message}")
         try:
             for name in names:
-                tools.kmod.load(name, tools.config.load_timeout)
+                if tools.signals.arrived is None:
+                    tools.kmod.load(name, tools.config.load_timeout)
         except DriverError as error:
             if error.code is Code.STUCK:
                 raise
+            if tools.signals.arrived is not None:
+                tools.runner.log.warning(f"{error.message}; it is not tried again: a signal came")
+                return
             if not gained.kept:
                 self._clean_up(tools)
             _blame_the_host(tools, facts, names, gained, error)
@@ -62,7 +69,7 @@ class Load:
 
     def _load_beside(self, tools: Tools, name: str, gained: Gained) -> str:
         """What a driver serves without, and is asked for: loaded if it can be, else why not; raises only what hangs."""
-        if modules.read(tools.paths, name.replace("-", "_")) is not None:
+        if tools.signals.arrived is not None or modules.read(tools.paths, name.replace("-", "_")) is not None:
             return ""
         try:
             if name not in gained.module_set.modules:

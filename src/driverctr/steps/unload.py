@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from driverctr import daemons, parameters, smi
 from driverctr.config import Depth
@@ -21,34 +21,56 @@ from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.survey import Facts
 
-SETTLE_LIMIT = 60.0
-"""Seconds a load or unload that somebody else began may take to end before it is taken for a hang."""
-
 SETTLE_PAUSE = 0.5
-"""Seconds between two looks at it: the kernel sends no event when initstate changes."""
+"""Seconds between two looks at what somebody else began: the kernel sends no event when initstate changes."""
 
 HANG_SIGN = 5.0
-"""Seconds a module tool sleeps uninterruptibly in one place of the kernel and is taken for hanging."""
+"""Seconds that who unloads sleeps uninterruptibly in one place of the driver, and is taken for hanging."""
+
+
+@dataclass
+class Patience:
+    """For loads and unloads that somebody else began: udev at boot, the former container's modprobe, an rmmod by hand.
+
+    A load has the time of our own ones, wherever it sleeps meanwhile and whoever was killed with it: it brings up one
+    GPU after the other, and then its end is a good one.
+    """
+
+    tools: Tools
+    _began: float | None = None
+    _asleep: dict[Task, float] = field(default_factory=dict)
+
+    def look(self) -> bool:
+        """Whether something of the driver is neither loaded nor gone; raises DriverError (stuck) at patience's end."""
+        unsettled = modules.unsettled(modules.read_stack(self.tools.paths))
+        if not unsettled:
+            self._began = None
+            return False
+        now = time.monotonic()
+        asleep = tasks.hanging_module_tools(self.tools.paths)
+        if self._began is None:
+            self._began, self._asleep = now, {}
+            self.tools.runner.log.info(f"{tasks.describe_stuck(unsettled, asleep)}: waiting for it")
+        self._asleep = {task: self._asleep.get(task, now) for task in asleep if task.in_driver}
+        hangs = any(now - since >= HANG_SIGN for since in self._asleep.values())
+        only_unloads = all(module.state == "going" for module in unsettled)
+        if (hangs and only_unloads) or now - self._began >= self.tools.config.load_timeout:
+            raise stuck(unsettled, asleep)
+        return True
+
+
+def stuck(unsettled: Iterable[LoadedModule], asleep: Iterable[Task]) -> DriverError:
+    """For what neither came nor went."""
+    return DriverError(Code.STUCK, tasks.describe_stuck(unsettled, asleep), EXPLANATIONS[Code.STUCK].remedy)
 
 
 def settle(tools: Tools) -> None:
-    """Wait while somebody else loads or unloads the driver (udev at boot, the former container's modprobe).
+    """Wait while somebody else loads or unloads the driver.
 
-    It ends early where a module tool hangs or a signal has come. What it did not see settle, the next look tells.
-    Raises Stopped.
+    Raises DriverError (stuck) where that does not end, and Stopped: signals must not be held.
     """
-    deadline = time.monotonic() + min(SETTLE_LIMIT, tools.config.load_timeout)
-    asleep: dict[Task, float] | None = None
-    while unsettled := modules.unsettled(modules.read_stack(tools.paths)):
-        hanging = tasks.hanging_module_tools(tools.paths)
-        if asleep is None:
-            asleep = {}
-            tools.runner.log.info(f"{tasks.describe_stuck(unsettled, hanging)}: waiting for it")
-        now = time.monotonic()
-        asleep = {task: asleep.get(task, now) for task in hanging}
-        hangs = any(now - since >= HANG_SIGN for since in asleep.values())
-        if hangs or now >= deadline or tools.signals.arrived is not None:
-            return
+    patience = Patience(tools)
+    while patience.look():
         tools.signals.sleep(SETTLE_PAUSE)
 
 
@@ -59,8 +81,7 @@ def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
     """
     stack = modules.read_stack(tools.paths)
     if unsettled := modules.unsettled(stack):
-        hanging = tasks.hanging_module_tools(tools.paths)
-        raise DriverError(Code.STUCK, tasks.describe_stuck(unsettled, hanging), EXPLANATIONS[Code.STUCK].remedy)
+        raise stuck(unsettled, tasks.hanging_module_tools(tools.paths))
     used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)], stack)
     if used:
         raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
@@ -80,7 +101,7 @@ def start_again(tools: Tools, stopped: Iterable[Running]) -> None:
     """The driver stays: so do the daemons that were stopped for nothing. One that does not start is told."""
     for former in stopped:
         try:
-            running = daemons.start(tools.paths, former.daemon, tools.runner, tools.syslog)
+            running = tools.start_daemon(former.daemon)
             tools.runner.log.info(f"{running.daemon.name} runs again (pid {running.pid}), since the driver stays")
         except DriverError as error:
             tools.runner.log.error(str(error), code=error.code.value)
@@ -97,7 +118,7 @@ def unload_modules(tools: Tools) -> None:
     if not order:
         return
     try:
-        tools.kmod.unload(order, tools.budget.for_an_act())
+        tools.kmod.unload(order, tools.config.load_timeout)
     except DriverError as error:
         if error.code is not Code.STUCK:
             _load_again(tools, [stack[name] for name in reversed(order)])
@@ -129,7 +150,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
     files = tools.kmod.dependencies(module.name, release, tools.paths.root)
     if not files or read_elf_build_id(files[-1]) != module.build_id:
         _restore(tools, module)
-    tools.kmod.load(module.name, min(tools.config.load_timeout, tools.budget.for_an_act()))
+    tools.kmod.load(module.name, tools.config.load_timeout)
 
 
 def _restore(tools: Tools, module: LoadedModule) -> None:
@@ -159,10 +180,10 @@ def free(tools: Tools) -> None:
 
 
 class Unload:
-    """Nothing is stopped before it is known that everything can go."""
+    """Nothing is stopped before it is known that everything can go; from then on no signal tears it apart."""
 
     name = StepName.UNLOAD
-    interruptible = False
+    interruptible = True
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Test, stop our daemons, test again, unload; if that is refused, our daemons run again."""
@@ -172,7 +193,8 @@ class Unload:
         check_free(tools)
         self.check_way_back(tools, facts)
         lost = self.read_state(tools, facts)
-        free(tools)
+        with tools.signals.held():
+            free(tools)
         for line in lost:
             tools.runner.log.warning(f"lost with the modules: {line}")
         unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())

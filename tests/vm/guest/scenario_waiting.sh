@@ -135,6 +135,30 @@ if scenario "idle: few wake-ups, little memory; a storm of others' events costs 
     nothing_left
 fi
 
+if scenario "an administrator's rmmod under way is left alone; one that hangs ends the wait"; then
+    bring_up slow
+    kill -KILL "$(persistenced)" && sleep 0.5
+    echo 3 >/sys/module/nvidia/parameters/hang_exit
+    rmmod nvidia_uvm nvidia_modeset nvidia &
+    check "seen under way" wait_for 20 said slow "the unload of nvidia has not ended (initstate)"
+    check "it ends as asked" wait $!
+    check "only then the driver is put back" wait_for 90 sh -c "test -e /sys/module/nvidia_uvm && test -e /sys/module/nvidia_modeset"
+    check "ready again" wait_for 60 ready
+    check "nothing failed on the way" fails said slow "not mended"
+    wait_for 60 grep -x Ready $validations/.driver-daemons-status
+    kill -KILL "$(persistenced)" && sleep 0.5
+    echo 60 >/sys/module/nvidia/parameters/hang_exit
+    rmmod nvidia_uvm nvidia_modeset nvidia &
+    refused slow 35 "the unload of nvidia has not ended" "nvidia_exit"
+    check "the status has it" status_has 'd["phase"] == "stuck" and "nvidia_exit" in d["failure"]["message"]'
+    check "not ready" not_ready
+    check "it did not wait for the kernel" test -e /sys/module/nvidia/initstate
+    check "rmmod's own end is a good one" wait $!
+    start cleaner -- driverctr unload
+    check "unload takes the rest" is "$(exit_of cleaner)" 0
+    nothing_left
+fi
+
 if scenario "keep: what runs goes on, and the next start takes over"; then
     bring_up kept -e ON_STOP=keep -e DRIVER_CONFIG_DIGEST=42
     sleep 7531 </run/nvidia/driver/dev/nvidiactl &
@@ -219,7 +243,7 @@ if scenario "three signals get out of a modprobe that hangs"; then
     pid=$(pid_of)
     kill -TERM "$pid"
     sleep 1
-    check "the first waits for its end" test -e "/proc/$pid"
+    check "the first gives it half of STOP_TIMEOUT" test -e "/proc/$pid"
     kill -TERM "$pid"
     sleep 1
     kill -TERM "$pid"

@@ -62,7 +62,7 @@ if scenario "a module for another processor"; then
 fi
 
 if scenario "a load that hangs in the kernel"; then
-    orders_to nvidia "hang_init=60"
+    orders_to nvidia "hang_init=150"
     start hanging -e LOAD_TIMEOUT=5 -- nvidia-driver init
     refused hanging 35 "no signal ends it" "state D" "nvidia_init"
     check "it did not wait for the kernel" state_is nvidia coming
@@ -70,12 +70,32 @@ if scenario "a load that hangs in the kernel"; then
     check "nothing is undone: the driver root stays" test -n "$(driver_mounts)"
     check "never said to be ready" fails ready
     no_orders
-    start next -- nvidia-driver init
+    start next -e LOAD_TIMEOUT=6 -- nvidia-driver init
     refused next 35 "the load of nvidia has not ended" "modprobe"
     check "nothing more was touched" state_is nvidia coming
     wait_for 200 state_is nvidia live
     start cleaner -- driverctr unload
     check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
+    nothing_left
+fi
+
+if scenario "a signal in the middle of a long load: out in time, and the next start waits for the load"; then
+    orders_to nvidia "hang_init=90"
+    start stopped -e STOP_TIMEOUT=12 -- nvidia-driver init
+    check "modprobe is in the kernel" wait_for 120 state_is nvidia coming
+    kill -TERM "$(cat /run/nvidia/nvidia-driver.pid)"
+    began=$(date +%s)
+    check "it gives up" wait_for 60 phase_is stuck
+    took=$(($(date +%s) - began))
+    check "within STOP_TIMEOUT, and a little for the emulation: $took s" test $took -le 18
+    check "modprobe had some of it" test $took -ge 4
+    refused stopped 35 "no signal ends it" "state D" "nvidia_init"
+    check "the load has not ended" state_is nvidia coming
+    check "no marker stays" is "$(find $validations -type f)" ""
+    no_orders
+    bring_up next
+    check "it says what it waits for" said next "the load of nvidia has not ended"
+    take_down next
     nothing_left
 fi
 
