@@ -328,7 +328,7 @@ class Store:
     def alone(self) -> Iterator[None]:
         """While nobody else adds an entry, takes one away, or sets up a stage; raises OSError, DriverError."""
         self._make()
-        with locks.held(self.folder / LOCKS / ALONE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
+        with locks.held_soon(self.folder / LOCKS / ALONE):
             yield
 
     def _make(self) -> None:
