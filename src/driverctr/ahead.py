@@ -102,6 +102,9 @@ def in_store(tools: Tools, store: Store, coming: Coming) -> Path:
     store.touch(found.key)
     if not coming.kernel.running:
         pins.pin_next(store.folder, found.key)
+        if not store.has(found.key):
+            tools.runner.log.info(f"store: {found} was given up before it was pinned; once more")
+            return in_store(tools, store, coming)
     there = frozenset(each.release.text for each in installed.read(tools.paths))
     prebuild.forget_removed(store.folder, there, tools.runner.log)
     tools.runner.log.info(f"the modules for kernel {coming.kernel.release} are ready in {found.folder}")

@@ -8,7 +8,7 @@ import contextlib
 import json
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
 from driverctr.modules import pins
-from driverctr.modules.store import Store, locate
+from driverctr.modules.store import ENTRIES, Store, locate
 from driverctr.paths import Paths
 from driverctr.run import Background, Runner
 from driverctr.signals import Signals
@@ -100,8 +100,9 @@ class Prebuild:
         self.tries = {
             each.release.text: self.tries[each.release.text] for each in found if each.release.text in self.tries
         }
+        lost = lost_releases(self.store)
         for each in found:
-            if self._is_due(each):
+            if self._is_due(each, lost):
                 with self.signals.held():
                     self._start(each)
                 return
@@ -116,12 +117,12 @@ class Prebuild:
         except DriverError as error:
             self.log.debug(f"what is pinned for kernels that were removed stays: {error}")
 
-    def _is_due(self, kernel: Installed) -> bool:
-        """A kernel not seen before, one whose files or headers were changed, or one whose pause is over."""
+    def _is_due(self, kernel: Installed, lost: Collection[str]) -> bool:
+        """A kernel not seen before, one whose files or headers were changed, whose pause is over, or modules lost."""
         last = self.tries.get(kernel.release.text)
         if last is None or last.mark != kernel.mark:
             return True
-        return bool(last.reason) and time.monotonic() >= last.due
+        return time.monotonic() >= last.due if last.reason else kernel.release.text in lost
 
     def _start(self, kernel: Installed) -> None:
         release = kernel.release.text
@@ -209,6 +210,13 @@ class Prebuild:
                 self.child.end(0.0 if self.signals.hurried else END_GRACE)
                 self.child, self.building = None, ""
             self._output.close()
+
+
+def lost_releases(store: Path) -> set[str]:
+    """Kernels whose modules were made and went since: set aside, or deleted; none where that is not known."""
+    with contextlib.suppress(OSError, DriverError):
+        return {release for release, digest in pins.read(store).next.items() if not (store / ENTRIES / digest).is_dir()}
+    return set()
 
 
 def forget_removed(store: Path, there: frozenset[str], log: Log) -> None:
