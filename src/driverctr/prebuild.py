@@ -19,7 +19,7 @@ from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
 from driverctr.modules import pins
-from driverctr.modules.store import ENTRIES, Store, locate
+from driverctr.modules.store import ENTRIES, GOES, Store, locate, outlives_container
 from driverctr.paths import Paths
 from driverctr.run import Background, Runner
 from driverctr.signals import Signals
@@ -243,9 +243,15 @@ def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
 
 
 def find_store(tools: Tools) -> Path | None:
-    """The store's folder, where what is built now will be there after a boot; why it will not is said."""
+    """The store's folder; why there is none, or why what is built now may not be there after a boot, is said."""
     try:
-        return Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
+        folder = Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
     except DriverError as error:
         tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
         return None
+    if not outlives_container(tools.paths, tools.config, folder):
+        tools.runner.log.warning(
+            f"nothing is mounted at the store {folder}, {GOES}, as do modules built there for kernels that come next: "
+            f"mount a folder of the host at {tools.config.store_dir.parent}, and they stay"
+        )
+    return folder

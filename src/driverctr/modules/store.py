@@ -20,7 +20,7 @@ from driverctr import files
 from driverctr.config import Config
 from driverctr.deferred import shutil, tempfile
 from driverctr.errors import Code, DriverError
-from driverctr.facts import hostroot
+from driverctr.facts import hostroot, mounttable
 from driverctr.hashing import Hashes
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, aside, entry, locks, pins, trust
@@ -38,6 +38,9 @@ USERSPACE = "userspace"
 """The folder of what is kept beside the modules (userspaces.py); it is there where something is."""
 AHEAD = "ahead"
 """The lock of who builds for a kernel that does not run yet: one at a time."""
+
+GOES = "which goes with this container"
+"""For messages about a store, or modules, that nothing is mounted under."""
 
 SECOND = 10**9
 """Nanoseconds."""
@@ -70,6 +73,11 @@ def locate(paths: Paths, config: Config) -> Path:
             f"Mount a folder of the host at {config.store_dir.parent}, and no restart builds again",
         )
     return Path(os.path.realpath(folder))
+
+
+def outlives_container(paths: Paths, config: Config, folder: Path) -> bool:
+    """Whether another container will find the store that lies there."""
+    return config.store_on_host or mounttable.is_mounted(paths.root, folder)
 
 
 def _resolve_as_far(root: Path, inside: Path) -> Path:
