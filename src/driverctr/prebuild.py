@@ -179,6 +179,8 @@ class Prebuild:
 
     def _conclude(self, reason: str) -> None:
         last = self.tries[self.building]
+        if not reason and self.store is not None and self.building in lost_releases(self.store):
+            reason = "it ended well, and what it made is not in the store"
         last.reason = reason
         if reason:
             last.due = time.monotonic() + last.pause

@@ -3,7 +3,7 @@
 - entries/<digest of the key>/: modules, key.json, manifest.json, provenance.json, build.log
 - stage/: entries in the making, and such as are being given up
 - locks/: a file for each key that is being built
-- aside/<digest>-<number>/: damaged entries, the last few
+- aside/<digest>-<number>/: damaged entries, the last few (aside.py)
 - pins.json: what is never given up (pins.py)
 - userspace/: the userspace of versions that served, where that is asked for (userspaces.py)
 """
