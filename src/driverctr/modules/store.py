@@ -23,7 +23,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot, mounttable
 from driverctr.hashing import Hashes
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, aside, entry, locks, pins, trust
+from driverctr.modules import ModuleSet, entry, locks, pins, trust
 from driverctr.modules.entry import BUILD_LOG, Description, Entry, Refused
 from driverctr.modules.key import Key
 from driverctr.modules.locks import Wait
@@ -267,6 +267,8 @@ class Store:
         return tuple(wrong)
 
     def _move_aside(self, folder: Path, reason: str) -> None:
+        from driverctr.modules import aside
+
         target = aside.move(folder, self.folder / ASIDE, reason)
         self.log.warning(f"store: {folder.name[:12]} is set aside in {target}: {reason}")
 
@@ -300,6 +302,8 @@ class Store:
 
     def clear_aside(self) -> int:
         """Give up what was set aside; returns its bytes. Raises DriverError (store-unusable)."""
+        from driverctr.modules import aside
+
         if size := self.aside_size:
             with self.told("pruned"), self.alone():
                 aside.clear(self.folder / ASIDE)
@@ -308,6 +312,8 @@ class Store:
     @property
     def aside_size(self) -> int:
         """Bytes of what was set aside; raises DriverError (store-unusable)."""
+        from driverctr.modules import aside
+
         with self.told("read"):
             return aside.size(self.folder / ASIDE)
 
