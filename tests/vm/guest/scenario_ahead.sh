@@ -44,7 +44,8 @@ all_at_lowest() { is "$(ps -o nice= -C make,cc1 | tr -d ' ' | sort -u)" 19; }
 
 if scenario "a kernel is installed while the driver serves; a stop ends the build for it"; then
     bring_up stopped
-    check "the hook is in its place" test -x $hook
+    # It is placed once the driver is ready, which the marker told us at the same moment.
+    check "the hook is in its place" wait_for 20 test -x $hook
     inside stopped driverctr status >/tmp/status
     check "no kernel is to come" fails holds /tmp/status $next
     install_kernel
@@ -68,6 +69,7 @@ fi
 if scenario "the host's hook builds in the container's bounds, and no longer than it lives"; then
     [ -e /lib/modules/$next ] || install_kernel
     bring_up hooked -e PREBUILD=false
+    check "the hook is in its place" wait_for 20 test -x $hook
     holder=$(cat /run/nvidia/nvidia-driver.pid)
     $hook $next /boot/vmlinuz-$next >/tmp/hook 2>&1 &
     check "it builds" wait_for 240 a_compiler
