@@ -14,7 +14,18 @@ PUBLIC_KEY_SIZE = 32
 
 def is_address(value: str) -> bool:
     """Whether it is an HTTP(S) address without a query, perhaps with a name and password."""
-    return value.isprintable() and ADDRESS.fullmatch(value) is not None
+    return value.isprintable() and ADDRESS.fullmatch(value) is not None and _can_be_taken_apart(value)
+
+
+def _can_be_taken_apart(value: str) -> bool:
+    """As who connects to it will do: a port out of range, say, or a bracket in a password, is met only there."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def without_credentials(address: str) -> str:

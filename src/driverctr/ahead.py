@@ -16,7 +16,7 @@ from driverctr.modules import ModuleSet, locks, pins
 from driverctr.modules.drafts import Draft, find_whole, publish
 from driverctr.modules.entry import Entry
 from driverctr.modules.ondisk import OnDisk, set_folder, verify
-from driverctr.modules.store import Store, locate
+from driverctr.modules.store import GOES, Store, locate, outlives_container
 from driverctr.nextkernels import Coming
 from driverctr.run import become_subreaper
 from driverctr.steps import Tools
@@ -102,9 +102,15 @@ def in_store(tools: Tools, store: Store, coming: Coming) -> Path:
     store.touch(found.key)
     if not coming.kernel.running:
         pins.pin_next(store.folder, found.key)
+        if not store.has(found.key):
+            tools.runner.log.info(f"store: {found} was given up before it was pinned; once more")
+            return in_store(tools, store, coming)
     there = frozenset(each.release.text for each in installed.read(tools.paths))
     prebuild.forget_removed(store.folder, there, tools.runner.log)
-    tools.runner.log.info(f"the modules for kernel {coming.kernel.release} are ready in {found.folder}")
+    tools.runner.log.info(
+        f"the modules for kernel {coming.kernel.release} are ready in {found.folder}"
+        + ("" if outlives_container(tools.paths, tools.config, store.folder) else f", {GOES}")
+    )
     return found.folder
 
 
@@ -135,11 +141,11 @@ def on_disk(tools: Tools, coming: Coming) -> Path:
             if found is None:
                 check_place(folder)
                 found = publish(stack.enter_context(obtained(tools, coming)), set_folder(folder, coming.wish))
-    if is_mounted(tools, folder):
+    if mounttable.is_mounted(tools.paths.root, folder):
         log.info(f"the modules for kernel {coming.kernel.release} are ready in {found.folder}")
     else:
         log.warning(
-            f"the modules for kernel {coming.kernel.release} lie in {found.folder}, which goes with this container: "
+            f"the modules for kernel {coming.kernel.release} lie in {found.folder}, {GOES}: "
             f"mount a folder of the host at {tools.config.store_dir.parent} or {folder}, and they stay"
         )
     return found.folder
@@ -154,15 +160,6 @@ def find_on_disk(tools: Tools, coming: Coming) -> ModuleSet | None:
         tools.runner.log.info(f"not there yet: {error.message}")
         return None
     return found
-
-
-def is_mounted(tools: Tools, folder: Path) -> bool:
-    """Whether a folder is another filesystem's than the container's own root."""
-    try:
-        place = mounttable.visible(mounttable.read(tools.paths.root), folder.resolve())
-    except OSError:
-        return False
-    return place is not None and place.target != "/"
 
 
 def check_place(folder: Path) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import IO
 
 from driverctr.deferred import shutil
+from driverctr.hashing import open_regular
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is still being written; it begins with a dot."""
+
+GONE = "-gone"
+"""How the name of a folder ends that is being removed."""
 
 
 def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
@@ -59,15 +63,15 @@ def sweep(*folders: Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Hold a folder or file for the length of the block: `remove_abandoned` then knows that its maker lives.
+def claimed(path: Path) -> Iterator[int]:
+    """Hold a folder for the length of the block, by the descriptor given: `remove_abandoned` sees that its maker lives.
 
-    Raises OSError.
+    On a filesystem of several machines (NFS) only those of this one see it. Raises OSError.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle
     finally:
         os.close(handle)
 
@@ -81,14 +85,20 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def remove_abandoned(paths: Iterable[Path]) -> None:
-    """Remove folders and files whose maker (`claimed`) is no more."""
+    """Remove folders and files whose maker (`claimed`) is no more.
+
+    A folder is renamed before: its maker, if it lives all the same on another machine, cannot give it a name any more.
+    """
     for path in paths:
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # NFS locks only what is open for writing, which a folder cannot be.
+            access = os.O_RDONLY if path.is_dir() else os.O_RDWR
+            handle = os.open(path, access | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
+                    gone = path if path.name.endswith(GONE) else path.rename(path.with_name(path.name + GONE))
+                    shutil.rmtree(gone, ignore_errors=True)
                 else:
                     path.unlink()
             finally:
@@ -123,6 +133,12 @@ def remove(*paths: Path) -> None:
     """Remove files that may be gone already; raises OSError for any other reason."""
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file; raises OSError, also for what might never end."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read()
 
 
 def read_text(path: Path) -> str | None:

@@ -1,8 +1,9 @@
 """SHA-256 of files, computed beside other work; it imports next to nothing, so that it can begin before all else."""
 # pathlib alone costs more to import than all of this.
-# ruff: noqa: PTH110, PTH116, PTH123, PTH208
+# ruff: noqa: PTH110, PTH116, PTH208
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
@@ -33,16 +34,29 @@ Name = str | os.PathLike[str]
 
 
 def sha256(path: Name) -> str:
-    """The SHA-256 of a file, in hexadecimal; raises OSError.
+    """The SHA-256 of a regular file, in hexadecimal; raises OSError, also for what might never end.
 
     In large pieces: between two of them the interpreter's lock is asked for, which other threads may hold for long.
     The buffer is a mapping of its own, since the heap of a thread keeps what was freed.
     """
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file, mmap.mmap(-1, PIECE) as area, memoryview(area) as buffer:
+    with (
+        open(path, "rb", buffering=0, opener=open_regular) as file,
+        mmap.mmap(-1, PIECE) as area,
+        memoryview(area) as buffer,
+    ):
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
     return digest.hexdigest()
+
+
+def open_regular(path: Name, flags: int) -> int:
+    """Without waiting for who writes to a FIFO; raises OSError for all but regular files."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
+    return descriptor
 
 
 class Task:

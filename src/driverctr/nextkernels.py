@@ -14,7 +14,7 @@ from driverctr.modules import Wish, key
 from driverctr.modules.entry import Entry
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import OnDisk
-from driverctr.modules.store import LOCKS, Store, locate
+from driverctr.modules.store import GOES, LOCKS, Store, locate, outlives_container
 from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.userspace import image
@@ -73,7 +73,8 @@ def find(paths: Paths, config: Config, coming: Coming, log: Log) -> str:
         store = Store.open(locate(paths, config), log)
         if pidlock.is_held(store.folder / LOCKS / coming.key.digest, paths.proc / "locks"):
             raise DriverError(Code.NO_MODULES, BUILDING)
-        return f"store: {look_up(store, coming.key)}"
+        goes = "" if outlives_container(paths, config, store.folder) else f", {GOES}"
+        return f"store: {look_up(store, coming.key)}{goes}"
     except DriverError as error:
         try:
             return f"on disk: {OnDisk(config.modules_dir).find(coming.wish).folder}"

@@ -8,7 +8,7 @@ import contextlib
 import json
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
 from driverctr.modules import pins
-from driverctr.modules.store import Store, locate
+from driverctr.modules.store import ENTRIES, GOES, Store, locate, outlives_container
 from driverctr.paths import Paths
 from driverctr.run import Background, Runner
 from driverctr.signals import Signals
@@ -100,8 +100,9 @@ class Prebuild:
         self.tries = {
             each.release.text: self.tries[each.release.text] for each in found if each.release.text in self.tries
         }
+        lost = lost_releases(self.store)
         for each in found:
-            if self._is_due(each):
+            if self._is_due(each, lost):
                 with self.signals.held():
                     self._start(each)
                 return
@@ -116,12 +117,12 @@ class Prebuild:
         except DriverError as error:
             self.log.debug(f"what is pinned for kernels that were removed stays: {error}")
 
-    def _is_due(self, kernel: Installed) -> bool:
-        """A kernel not seen before, one whose files or headers were changed, or one whose pause is over."""
+    def _is_due(self, kernel: Installed, lost: Collection[str]) -> bool:
+        """A kernel not seen before, one whose files or headers were changed, whose pause is over, or modules lost."""
         last = self.tries.get(kernel.release.text)
         if last is None or last.mark != kernel.mark:
             return True
-        return bool(last.reason) and time.monotonic() >= last.due
+        return time.monotonic() >= last.due if last.reason else kernel.release.text in lost
 
     def _start(self, kernel: Installed) -> None:
         release = kernel.release.text
@@ -178,6 +179,8 @@ class Prebuild:
 
     def _conclude(self, reason: str) -> None:
         last = self.tries[self.building]
+        if not reason and self.store is not None and self.building in lost_releases(self.store):
+            reason = "it ended well, and what it made is not in the store"
         last.reason = reason
         if reason:
             last.due = time.monotonic() + last.pause
@@ -211,6 +214,13 @@ class Prebuild:
             self._output.close()
 
 
+def lost_releases(store: Path) -> set[str]:
+    """Kernels whose modules were made and went since: set aside, or deleted; none where that is not known."""
+    with contextlib.suppress(OSError, DriverError):
+        return {release for release, digest in pins.read(store).next.items() if not (store / ENTRIES / digest).is_dir()}
+    return set()
+
+
 def forget_removed(store: Path, there: frozenset[str], log: Log) -> None:
     """Modules for a kernel that is on the host no more need not be kept; where the host is not seen they are.
 
@@ -235,9 +245,15 @@ def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
 
 
 def find_store(tools: Tools) -> Path | None:
-    """The store's folder, where what is built now will be there after a boot; why it will not is said."""
+    """The store's folder; why there is none, or why what is built now may not be there after a boot, is said."""
     try:
-        return Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
+        folder = Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
     except DriverError as error:
         tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
         return None
+    if not outlives_container(tools.paths, tools.config, folder):
+        tools.runner.log.warning(
+            f"nothing is mounted at the store {folder}, {GOES}, as do modules built there for kernels that come next: "
+            f"mount a folder of the host at {tools.config.store_dir.parent}, and they stay"
+        )
+    return folder

@@ -50,7 +50,11 @@ def add_to(parser: argparse.ArgumentParser) -> None:
     why = add(
         "why", explain, "print whether the modules wanted here are in the store, or what keeps the nearest from it"
     )
-    prune = add("prune", prune_to, "give up what was used least recently; what runs, ran last or is to run stays")
+    prune = add(
+        "prune",
+        prune_to,
+        "give up damaged entries set aside, and what was used least recently; what runs, ran last or is to run stays",
+    )
     prune.add_argument("--max-size", metavar="SIZE", help="such as 2G; default: STORE_MAX_SIZE")
     export = add("export", export_to, "write entries to one file, for nodes that reach neither packages nor a server")
     export.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
@@ -110,6 +114,7 @@ def describe(store: Store, running: KernelFacts) -> dict[str, Any]:
             }
             for found in entries
         ],
+        "aside_size": store.aside_size,
         **describe_userspaces(Userspaces(store), pinned.versions()),
         "refused": [
             {"folder": str(seen.folder), "reason": seen.reason, "newer": seen.newer}
@@ -170,7 +175,13 @@ def format_list(found: dict[str, Any]) -> str:
         f"userspace of {one['driver_version']}: {one['size'] / 1e6:.0f} MB, {one['alone'] / 1e6:.0f} MB of it its own"
         for one in found["userspaces"]
     ]
-    size = found["size"] + found["userspace_size"]
+    if found["userspaces"]:
+        lines.append("STORE_MAX_SIZE does not count userspaces: one stays while a driver of its version is pinned")
+    if found["aside_size"]:
+        lines.append(
+            f"set aside as damaged: {found['aside_size'] / 1e6:.0f} MB, which `driverctr store prune` gives up"
+        )
+    size = found["size"] + found["userspace_size"] + found["aside_size"]
     lines.append(f"{len(found['entries'])} entries, {size / 1e6:.0f} MB in {found['folder']}")
     return "\n".join(lines) + "\n"
 
@@ -216,6 +227,8 @@ def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:
     most = parse_size("--max-size", words) if words else tools.config.store_max_size
     store = open_store(tools)
     tools.signals.install()
+    if freed := store.clear_aside():
+        sys.stdout.write(f"given up: what was set aside as damaged, {freed / 1e6:.0f} MB\n")
     for gone in store.prune(most):
         sys.stdout.write(f"given up: {gone}, {gone.size / 1e6:.0f} MB\n")
     for version in Userspaces(store).prune(pins.read(store.folder).versions()):

@@ -111,6 +111,12 @@ class FakeBuilder:
         yield Draft(found, {"compiler": "gcc-12"}, folder / "build.log")
 
 
+def mount_store(paths: Paths) -> None:
+    """A folder of the host where the store lies."""
+    line = f"2 1 0:2 / {paths.root}/var/lib/driverctr rw - ext4 /dev/sda rw\n"
+    make_tree(paths.root, {"proc/self/mountinfo": f"1 0 0:1 / / rw - overlay overlay rw\n{line}"})
+
+
 @pytest.fixture
 def node(paths: Paths, runner: Runner, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     make_tree(
@@ -125,6 +131,7 @@ def node(paths: Paths, runner: Runner, fake_bin: FakeBin, monkeypatch: pytest.Mo
     )
     found = host(paths.root, RUNNING, NEXT)
     place_image(found, NEXT, LATER)
+    mount_store(paths)
     fake_bin.add("ionice")
     config = settings.load({"MODULES_DIR": str(paths.root / "modules")})
     signals = Signals()
@@ -331,6 +338,19 @@ def test_the_lookout_serves_where_it_is_wanted_and_what_it_makes_lasts(node: Nod
     (node.paths.root / "var/lib/driverctr").rmdir()
     assert store(node.tools) is None
     assert "no modules are built for kernels that come next: there is no store" in node.log
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_of_a_store_in_the_containers_own_layer_no_more_is_promised_than_it_holds(node: Node, on_host: bool) -> None:
+    make_tree(node.paths.root, {"proc/self/mountinfo": "1 0 0:1 / / rw - overlay overlay rw\n"})
+    node.tools = replace(node.tools, config=replace(node.tools.config, store_on_host=on_host))
+    node.update()
+    with prebuild.serving(node.tools, lambda **changes: None) as made:
+        assert made.store is not None
+    goes = "which goes with this container"
+    row = nextkernels.format_row(node.rows()[NEXT])
+    assert row.endswith(f", {goes}") is not on_host and "ready for its next boot, store: " in row
+    assert (f"{goes}\n" in node.log, f"{goes}, as do modules built there" in node.log) == (not on_host, not on_host)
 
 
 def test_the_settings_given_are_handed_on_whole_and_the_others_are_not() -> None:

@@ -1,6 +1,8 @@
 """The driver root: published once, whatever was there; withdrawn only if ours; after death at any call, put right."""
 
 import errno
+import subprocess
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from driverctr.log import Log
 from driverctr.mounts import propagation
 from driverctr.mounts.driverroot import DriverRoot
 from driverctr.paths import Paths
+from tests.unit.conftest import make_tree
 from tests.unit.fake_mounts import FakeKernel, Killed
 
 OURS, THEIRS, RUN = 41, 42, 50
@@ -218,3 +221,36 @@ def test_propagation_without_privilege_is_said(paths: Paths) -> None:
     kernel.refuse["mount"] = errno.EPERM
     with pytest.raises(DriverError, match="privileged"):
         propagation.settle(paths, kernel)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.allow_process("flock")
+def test_who_keeps_the_folder_locked_is_named_and_not_waited_for_long(paths: Paths) -> None:
+    kernel = container(paths)
+    root = replace(root_of(paths, kernel), patience=0.2)
+    command = ["flock", str(paths.run), "sh", "-c", "echo locked; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as locker:
+        assert locker.stdout and locker.stdout.readline() == "locked\n"
+        (paths.proc / "locks").write_text(Path("/proc/locks").read_text())
+        state = f"{locker.pid} (flock) S 1 " + "0 " * 40
+        make_tree(paths.proc / str(locker.pid), {"stat": state, "cmdline": "flock\0x"})
+        for act in (root.export, root.withdraw, root.clear):
+            with pytest.raises(DriverError, match=rf"locked for 0 s by pid {locker.pid} \(flock x\)") as error:
+                act()
+            assert error.value.code is Code.MOUNT_FAILED and "end that process" in error.value.remedy
+        (paths.proc / "locks").write_text("")
+        with pytest.raises(DriverError, match="by a process that is not visible from here"):
+            root.export()
+        assert kernel.calls == []
+        locker.communicate("\n")
+    assert root.export().settled
+
+
+@pytest.mark.allow_process("flock")
+def test_a_folder_that_another_locks_for_a_moment_is_waited_for(paths: Paths) -> None:
+    kernel = container(paths)
+    command = ["flock", str(paths.run), "sh", "-c", "echo locked; sleep 0.3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as locker:
+        assert locker.stdout and locker.stdout.readline() == "locked\n"
+        assert root_of(paths, kernel).export().settled
+        assert locker.wait() == 0

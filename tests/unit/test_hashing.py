@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from driverctr import hashing
+from driverctr.errors import DriverError
 from driverctr.hashing import Hashes, Task, begin_early
+from driverctr.modules import elf, read_manifest
 from tests.unit.conftest import make_tree
 
 RELEASE = os.uname().release
@@ -127,3 +130,30 @@ def test_a_version_that_is_no_text_fits_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
     assert begun(begin_early({"MODULES_DIR": str(tmp_path / "none")}, str(tmp_path))) == {}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_what_might_never_end_is_not_hashed_and_keeps_nobody_waiting(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / SET
+    make_tree(folder, {"nvidia-uvm.ko": "x"})
+    make: dict[str, Callable[[Path], object]] = {
+        "fifo": os.mkfifo,
+        "folder": os.mkdir,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+    }
+    make[kind](folder / "nvidia.ko")
+    environment = {"MODULES_DIR": str(tmp_path / "modules"), "STORE_DIR": str(tmp_path / "store")}
+    assert begun(begin_early(environment, str(tmp_path)))["nvidia.ko"] is None
+    with pytest.raises(OSError, match=r"regular file|directory"):
+        Hashes().of(folder / "nvidia.ko")
+
+
+@pytest.mark.timeout(20)
+def test_nor_is_its_description_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(DriverError, match=r"manifest\.json: is not a regular file"):
+        read_manifest(tmp_path)
+    os.mkfifo(tmp_path / "nvidia.ko")
+    with pytest.raises(OSError, match="regular file"):
+        elf.read(tmp_path / "nvidia.ko")

@@ -15,7 +15,7 @@ import pytest
 
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.log import Log
-from driverctr.modules import pins
+from driverctr.modules import locks, pins
 from driverctr.modules.entry import Entry
 from driverctr.modules.pins import Good
 from driverctr.modules.store import Store, check
@@ -206,6 +206,25 @@ def test_a_builder_that_is_killed_keeps_nobody_waiting(store: Store) -> None:
     with store.building(KEY, fail):
         publish(store)
     assert not list((store.folder / "stage").iterdir())
+
+
+@pytest.mark.timeout(20)
+def test_who_keeps_what_is_held_for_moments_is_named_and_not_waited_for_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    monkeypatch.setattr(locks, "MOMENTS", 0.2)
+    acts: dict[str, Callable[[], object]] = {
+        "change": lambda: publish(store, other(kernel_version="#2")),
+        "pins": lambda: pins.pin_next(store.folder, KEY),
+    }
+    for name, act in acts.items():
+        holder = rf"{store.folder}/locks/{name} has been held for 0.2 s by pid {os.getpid()} of "
+        with locks.held(store.folder / "locks" / name, time.sleep, print):
+            with pytest.raises(DriverError, match=holder) as refused:
+                act()
+            assert refused.value.code is Code.STORE_UNUSABLE and refused.value.remedy
+        act()
 
 
 def test_two_keys_are_built_at_once(store: Store) -> None:

@@ -199,6 +199,36 @@ def test_what_nothing_pins_is_given_up_but_not_what_it_shares(kept: Userspaces, 
     assert kept.prune({NEW}) == ()
 
 
+@pytest.mark.parametrize("text", ["", '{"schema": 2}'])
+def test_where_a_listing_cannot_be_read_no_content_goes(kept: Userspaces, tmp_path: Path, text: str) -> None:
+    keep(kept, tmp_path / "one", NEW)
+    keep(kept, tmp_path / "two", OLD)
+    contents = sorted((kept.folder / "files").iterdir())
+    place = kept.folder / f"{NEW}_{PLATFORM}.json"
+    whole = place.read_text()
+    place.write_text(text)
+    assert kept.prune({NEW}) == (OLD,) and sorted((kept.folder / "files").iterdir()) == contents
+    place.write_text(whole)
+    assert kept.prune({NEW}) == () and kept.find(NEW, PLATFORM).document == whole
+    assert len(list((kept.folder / "files").iterdir())) == 4
+
+
+def test_a_lost_content_is_no_reason_to_give_up_the_others(kept: Userspaces, tmp_path: Path) -> None:
+    found = keep(kept, tmp_path / "one", NEW)
+    kept.file(found.items[0]).unlink()
+    assert kept.prune({NEW}) == () and len(list((kept.folder / "files").iterdir())) == 3
+
+
+def test_what_a_newer_driverctr_listed_is_left_alone(kept: Userspaces, tmp_path: Path) -> None:
+    found = keep(kept, tmp_path / "root", NEW)
+    place = kept.folder / f"{NEW}_{PLATFORM}.json"
+    place.write_text('{"schema": 2}')
+    with pytest.raises(DriverError, match="written by a newer driverctr; left alone") as refused:
+        kept.keep(found, tmp_path / "root", lambda: None)
+    assert refused.value.code is Code.STORE_UNUSABLE
+    assert kept.prune(()) == () and place.read_text() == '{"schema": 2}'
+
+
 def test_every_file_is_hashed_by_verify(kept: Userspaces, tmp_path: Path) -> None:
     found = keep(kept, tmp_path / "root", NEW)
     assert kept.verify(*kept.all()) == ()

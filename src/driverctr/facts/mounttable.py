@@ -96,6 +96,15 @@ def visible(mounts: Sequence[Mount], path: Path) -> Mount | None:
         current = min(below, key=lambda mount: len(mount.target))
 
 
+def is_mounted(root: Path, folder: Path) -> bool:
+    """Whether a folder is another filesystem's than the container's own root, and so outlives it."""
+    try:
+        place = visible(read(root), folder.resolve())
+    except OSError:
+        return False
+    return place is not None and place.target != "/"
+
+
 def layers(mounts: Sequence[Mount], target: Path) -> tuple[Mount, ...]:
     """The mounts stacked on a folder, the lowest first; empty where it is no mount point."""
     by_id = {mount.id: mount for mount in mounts}

@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> ModuleSet:
     """
     path = folder / MANIFEST
     with reading(path):
-        return parse_manifest(parse_document(path.read_bytes()), folder)
+        return parse_manifest(parse_document(files.read_regular(path)), folder)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ and the modules. What comes from outside is read by its headers alone, each size
 is published before all of it was compared with its manifest, and more than the store may hold is not unpacked.
 """
 
+import fcntl
 import glob
 import gzip
 import hashlib
@@ -46,7 +47,7 @@ def write(entries: Sequence[Entry], file: Path) -> None:
     for found in entries:
         check(found.folder)
     try:
-        # Who writes to the same file meanwhile has claimed what he writes.
+        # Who writes to the same file meanwhile has locked what he writes.
         files.remove_abandoned(file.parent.glob(f".{glob.escape(file.name)}.*{files.PARTIAL}"))
         files.replace(file, 0o644, lambda output: _write(entries, output))
     except OSError as error:
@@ -55,10 +56,8 @@ def write(entries: Sequence[Entry], file: Path) -> None:
 
 
 def _write(entries: Sequence[Entry], output: IO[bytes]) -> None:
-    with (
-        files.claimed(Path(f"/proc/self/fd/{output.fileno()}").readlink()),
-        tarfile.open("", "w:gz", output, format=tarfile.USTAR_FORMAT, compresslevel=6) as archive,
-    ):
+    fcntl.flock(output.fileno(), fcntl.LOCK_EX)
+    with tarfile.open("", "w:gz", output, format=tarfile.USTAR_FORMAT, compresslevel=6) as archive:
         about = json.dumps({"schema": SCHEMA, "entries": [found.key.digest for found in entries]})
         _add(archive, FORMAT, len(about), io.BytesIO(about.encode()))
         for found in entries:

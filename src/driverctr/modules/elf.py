@@ -9,6 +9,7 @@ from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import build_id_of_notes
+from driverctr.hashing import open_regular
 from driverctr.records import frozen
 
 MAGIC_64_LITTLE = b"\x7fELF\x02\x01"
@@ -52,7 +53,7 @@ def read(path: Path) -> ModuleInfo:
 
     Raises DriverError (no-modules) where the file is no 64-bit ELF object or is cut short; OSError where unreadable.
     """
-    with path.open("rb", buffering=0) as file:
+    with FileIO(path, opener=open_regular) as file:
         try:
             machine, sections = _read_sections(file)
         except (ValueError, struct.error) as error:

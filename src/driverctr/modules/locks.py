@@ -17,6 +17,9 @@ Wait = Callable[[float], None]
 PAUSE = 0.5
 """Seconds between two tries."""
 
+MOMENTS = 20.0
+"""Seconds that are waited for what is held for moments only: the longest is a hash of one entry."""
+
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """How a filesystem says that it has no flock(2)."""
 
@@ -39,6 +42,40 @@ def held(file: Path, wait: Wait, tell: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if files.is_at(descriptor, file):
                 file.unlink()
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held_soon(file: Path) -> Iterator[None]:
+    """As `held`, for a lock that all hold for moments only: who does not is not waited for longer, and named.
+
+    Raises OSError, DriverError (store-unusable).
+    """
+    deadline = time.monotonic() + MOMENTS
+    holders: list[str] = []
+
+    def wait(seconds: float) -> None:
+        if time.monotonic() >= deadline:
+            raise DriverError(
+                Code.STORE_UNUSABLE,
+                f"{file} has been held for {MOMENTS:g} s by {holders[0]}",
+                "It is held for moments only: see what that process hangs on, and end it",
+            )
+        time.sleep(seconds / 10)
+
+    with held(file, wait, holders.append):
+        yield
+
+
+def is_held(file: Path) -> bool:
+    """Whether a lock is held at this moment; raises OSError, DriverError (store-unusable)."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(descriptor, file)
+    finally:
         os.close(descriptor)
 
 

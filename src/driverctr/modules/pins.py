@@ -1,7 +1,6 @@
 """What the store never gives up: the entries that serve, that served last, and those of kernels to come."""
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
@@ -120,7 +119,7 @@ def _change(store: Path, change: Callable[[Pins], Pins]) -> None:
     """Read, change, write, under a lock; what is damaged is replaced, what a newer driverctr wrote is left alone."""
     try:
         (store / LOCK).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with locks.held(store / LOCK, time.sleep, lambda holder: None):
+        with locks.held_soon(store / LOCK):
             files.remove(*store.glob(f".{FILE}.*{files.PARTIAL}"))
             try:
                 pins = _read(store)

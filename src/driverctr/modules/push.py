@@ -142,26 +142,31 @@ class Folder:
     def put(self, entry: str, folder: Path, names: Sequence[str]) -> None:
         """Bring an entry to its place whole: staged beside it, synced, exchanged with what is there or renamed.
 
-        Raises DriverError (no-space, node-file).
+        Raises DriverError: no-space, node-file, also where another machine takes the stage for abandoned.
         """
         with told_if_full(self._folder), ExitStack() as stack:
-            stage = self._stage(entry, stack)
+            stage, claim = self._stage(entry, stack)
             for name in names:
                 files.copy_atomic(folder / name, stage / name)
+            if not files.is_at(claim, stage):
+                raise DriverError(
+                    Code.NODE_FILE,
+                    f"{stage} was taken away by another who pushes to {self.shown} at the same time",
+                    "Let one machine push to a folder, then push again",
+                )
             stage.chmod(0o755)  # who offers the folder to others is another user, most likely
             files.sync(stage)
             self._place(stage, self._folder / entry)
             files.sync(self._folder)
 
-    def _stage(self, entry: str, stack: ExitStack) -> Path:
-        """A new folder, claimed before another who pushes can look for abandoned ones; removed at the end."""
+    def _stage(self, entry: str, stack: ExitStack) -> tuple[Path, int]:
+        """A new folder and its descriptor, claimed before another can look for abandoned ones; removed at the end."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with files.claimed(self._folder):
             files.remove_abandoned(self._folder.glob(".*.stage-*"))
             stage = Path(tempfile.mkdtemp(prefix=f".{entry}.stage-", dir=self._folder))
             stack.callback(shutil.rmtree, stage, ignore_errors=True)
-            stack.enter_context(files.claimed(stage))
-        return stage
+            return stage, stack.enter_context(files.claimed(stage))
 
     def _place(self, stage: Path, place: Path) -> None:
         """Give the stage its name; where something has that, it gets the stage's, to be removed with it.

@@ -3,7 +3,7 @@
 - entries/<digest of the key>/: modules, key.json, manifest.json, provenance.json, build.log
 - stage/: entries in the making, and such as are being given up
 - locks/: a file for each key that is being built
-- aside/<digest>-<number>/: damaged entries, the last few
+- aside/<digest>-<number>/: damaged entries, the last few (aside.py)
 - pins.json: what is never given up (pins.py)
 - userspace/: the userspace of versions that served, where that is asked for (userspaces.py)
 """
@@ -20,7 +20,7 @@ from driverctr import files
 from driverctr.config import Config
 from driverctr.deferred import shutil, tempfile
 from driverctr.errors import Code, DriverError
-from driverctr.facts import hostroot
+from driverctr.facts import hostroot, mounttable
 from driverctr.hashing import Hashes
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, entry, locks, pins, trust
@@ -38,11 +38,9 @@ USERSPACE = "userspace"
 """The folder of what is kept beside the modules (userspaces.py); it is there where something is."""
 AHEAD = "ahead"
 """The lock of who builds for a kernel that does not run yet: one at a time."""
-REASON = "reason"
-"""The file in a folder set aside that says why."""
 
-KEPT_ASIDE = 3
-"""Damaged entries kept for who looks into what damaged them."""
+GOES = "which goes with this container"
+"""For messages about a store, or modules, that nothing is mounted under."""
 
 SECOND = 10**9
 """Nanoseconds."""
@@ -75,6 +73,11 @@ def locate(paths: Paths, config: Config) -> Path:
             f"Mount a folder of the host at {config.store_dir.parent}, and no restart builds again",
         )
     return Path(os.path.realpath(folder))
+
+
+def outlives_container(paths: Paths, config: Config, folder: Path) -> bool:
+    """Whether another container will find the store that lies there."""
+    return config.store_on_host or mounttable.is_mounted(paths.root, folder)
 
 
 def _resolve_as_far(root: Path, inside: Path) -> Path:
@@ -264,15 +267,10 @@ class Store:
         return tuple(wrong)
 
     def _move_aside(self, folder: Path, reason: str) -> None:
-        former = sorted(files.entries(self.folder / ASIDE), key=_number)
-        target = self.folder / ASIDE / f"{folder.name}-{_number(former[-1]) + 1 if former else 1}"
-        folder.rename(target)
+        from driverctr.modules import aside
+
+        target = aside.move(folder, self.folder / ASIDE, reason)
         self.log.warning(f"store: {folder.name[:12]} is set aside in {target}: {reason}")
-        if not target.is_symlink():
-            with suppress(OSError):
-                (target / REASON).write_text(f"{reason}\n")
-        for path in former[: 1 - KEPT_ASIDE]:
-            _remove(path)
 
     def touch(self, key: Key) -> None:
         """An entry is used now: later than every other, whatever the clock says; a store that is read-only forgets."""
@@ -285,31 +283,59 @@ class Store:
             os.utime(folder, ns=(used, used))
 
     def prune(self, max_bytes: int, spared: Collection[str] = ()) -> tuple[Entry, ...]:
-        """Give up what was used least recently until no more than `max_bytes` are left; returns what went.
+        """Give up what is aside, then what was used least recently, until no more than `max_bytes` are left.
 
-        What is pinned stays, and the digests in `spared`. Raises DriverError (store-unusable).
+        What is pinned stays, what somebody builds or takes just now, and the digests in `spared`. Returns the entries
+        that went. Raises DriverError (store-unusable).
         """
         entries = self.entries()
         size = sum(found.size for found in entries)
-        if size <= max_bytes:
-            return ()
-        kept = {*pins.read(self.folder).reasons(), *spared}
         gone: list[Entry] = []
         with self.told("pruned"):
+            if size + self.aside_size > max_bytes:
+                self.clear_aside()
             for found in reversed(entries):
-                if size > max_bytes and found.key.digest not in kept:
-                    self._evict(found)
+                if size > max_bytes and found.key.digest not in spared and self._evict(found):
                     size -= found.size
                     gone.append(found)
         return tuple(gone)
 
-    def _evict(self, found: Entry) -> None:
-        """At once for who looks for it; who reads its files can read on. Raises OSError."""
+    def clear_aside(self) -> int:
+        """Give up what was set aside; returns its bytes. Raises DriverError (store-unusable)."""
+        from driverctr.modules import aside
+
+        if size := self.aside_size:
+            with self.told("pruned"), self.alone():
+                aside.clear(self.folder / ASIDE)
+        return size
+
+    @property
+    def aside_size(self) -> int:
+        """Bytes of what was set aside; raises DriverError (store-unusable)."""
+        from driverctr.modules import aside
+
+        with self.told("read"):
+            return aside.size(self.folder / ASIDE)
+
+    def _evict(self, found: Entry) -> bool:
+        """At once for who looks for it; who reads its files can read on. Raises OSError, DriverError (store-unusable).
+
+        False where it stays: pinned, perhaps just now, or its key's lock is held.
+        """
+        digest = found.key.digest
         with self.alone():
-            away = self.folder / STAGE / f"{found.key.digest}-{time.time_ns()}"
+            if digest in pins.read(self.folder).reasons() or locks.is_held(self.folder / LOCKS / digest):
+                return False
+            away = self.folder / STAGE / f"{digest}-{time.time_ns()}"
             with suppress(FileNotFoundError):
                 found.folder.rename(away)
             shutil.rmtree(away, ignore_errors=True)
+        return True
+
+    def has(self, key: Key) -> bool:
+        """Whether an entry is there: one pinned before we ask stays. Raises DriverError (store-unusable)."""
+        with self.told("read"), self.alone():
+            return self._place(key).is_dir()
 
     def make_room(self, published: Collection[str]) -> None:
         """Give up what was used least recently beyond `max_bytes`, not what was just published; trouble is logged."""
@@ -328,7 +354,7 @@ class Store:
     def alone(self) -> Iterator[None]:
         """While nobody else adds an entry, takes one away, or sets up a stage; raises OSError, DriverError."""
         self._make()
-        with locks.held(self.folder / LOCKS / ALONE, lambda seconds: time.sleep(seconds / 10), lambda holder: None):
+        with locks.held_soon(self.folder / LOCKS / ALONE):
             yield
 
     def _make(self) -> None:
@@ -369,16 +395,3 @@ def check(folder: Path) -> Entry:
     for module in found.module_set.modules.values():
         check_digest(module, hashes)
     return found
-
-
-def _number(aside: Path) -> int:
-    """The number at the end of the name of what was set aside; the greatest is the newest."""
-    number = aside.name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

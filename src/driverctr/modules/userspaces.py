@@ -51,7 +51,7 @@ class Userspaces:
         nothing = f"no userspace of {version or 'a driver of no version'}"
         path = self._place(version, platform)
         try:
-            found = listing.parse(parse_document(trust.read(path)))
+            found = self._read(path)
             if (found.driver_version, found.platform) != (version, platform):
                 raise ValueError(f"it describes {found.driver_version} for {found.platform}")
             for item in found.files.values():
@@ -65,6 +65,18 @@ class Userspaces:
             raise DriverError(Code.NO_MODULES, f"{nothing}: {path}: {error}") from error
         return found
 
+    def _read(self, path: Path) -> Listing:
+        """A listing, whatever became of its contents; raises OSError, ValueError, RecursionError, DriverError."""
+        return listing.parse(parse_document(trust.read(path)))
+
+    def _is_newer(self, path: Path) -> bool:
+        """Whether a newer driverctr wrote a listing: it is another's to read, and to give up."""
+        try:
+            schema = parse_document(trust.read(path)).get("schema")
+        except (OSError, ValueError, RecursionError, DriverError):
+            return False
+        return type(schema) is int and schema > listing.SCHEMA
+
     def _place(self, version: str, platform: str) -> Path:
         return self.folder / f"{version.replace('/', '-')}_{platform}.json"
 
@@ -77,6 +89,9 @@ class Userspaces:
         with suppress(DriverError):
             if self.find(wanted.driver_version, wanted.platform) == wanted:
                 return False
+        place = self._place(wanted.driver_version, wanted.platform)
+        if self._is_newer(place):
+            raise DriverError(Code.STORE_UNUSABLE, f"{place} was written by a newer driverctr; left alone")
         missing = {digest: item for digest, item in wanted.files.items() if not self._is_there(item)}
         with self.store.stage() as stage:
             self._check_room(sum(item.size for item in missing.values()))
@@ -89,7 +104,7 @@ class Userspaces:
                 for digest in missing:
                     (stage / digest).rename(self.folder / FILES / digest)
                 files.sync(self.folder / FILES)
-                files.write_atomic(self._place(wanted.driver_version, wanted.platform), wanted.document)
+                files.write_atomic(place, wanted.document)
                 files.sync(self.folder)
         self.find(wanted.driver_version, wanted.platform)
         return True
@@ -149,19 +164,29 @@ class Userspaces:
     def prune(self, versions: Collection[str]) -> tuple[str, ...]:
         """Give up all but these versions, and contents that nothing left names; returns the versions that went.
 
-        Raises DriverError (store-unusable).
+        Where what is left cannot all be read, no content goes: it may be named there. Raises DriverError
+        (store-unusable).
         """
         if not self.folder.is_dir():
             return ()
         gone = []
         with self.store.told("pruned"), self.store.alone():
             for path in self._listings():
-                if (version := path.stem.partition("_")[0]) not in versions:
+                version = path.stem.partition("_")[0]
+                if version not in versions and not self._is_newer(path):
                     files.remove(path)
                     gone.append(version)
-            named = {digest for each in self.all() for digest in each.files}
-            files.remove(*(path for path in files.entries(self.folder / FILES) if path.name not in named))
+            named = self._named()
+            if named is not None:
+                files.remove(*(path for path in files.entries(self.folder / FILES) if path.name not in named))
         return tuple(gone)
+
+    def _named(self) -> set[str] | None:
+        """The contents that any listing names; None where one of them cannot be read."""
+        try:
+            return {digest for path in self._listings() for digest in self._read(path).files}
+        except (OSError, ValueError, RecursionError, DriverError):
+            return None
 
     def verify(self, *listings: Listing) -> tuple[str, ...]:
         """Hash all of some versions; what is damaged is named, and removed, so that it is kept anew.

@@ -64,11 +64,15 @@ class Web:
         log: Log,
         sleep: Callable[[float], object],
     ) -> None:
-        """`environment` has the proxies and CA bundles; `sleep` is what ends for a signal."""
-        parts = urlsplit(address)
+        """`environment` has the proxies and CA bundles; `sleep` is what ends for a signal.
+
+        Raises DriverError (remote-failed) for an address that is none.
+        """
+        self.shown = without_credentials(address)
+        with told(self.shown):
+            parts = urlsplit(address)
         place = parts.netloc.rpartition("@")[2]
         self.base = parts._replace(netloc=place).geturl().rstrip("/")
-        self.shown = without_credentials(address)
         self._login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
         self._environment = environment
         self.limits = limits
@@ -277,12 +281,11 @@ class Transfer:
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Turn what the libraries raise into Broken or DriverError, in words of ours: theirs may hold a password."""
+    no_address = DriverError(Code.REMOTE_FAILED, f"{what}: the address, or that of its proxy, is not valid", REMEDY)
     try:
         yield
-    except (*NO_ADDRESS, UnicodeError):
-        raise DriverError(
-            Code.REMOTE_FAILED, f"{what}: the address, or that of its proxy, is not valid", REMEDY
-        ) from None
+    except NO_ADDRESS:
+        raise no_address from None
     except (requests.exceptions.RequestException, HTTPError, HTTPException, OSError) as error:
         causes = causes_of(error)
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -290,6 +293,8 @@ def told(what: str) -> Iterator[None]:
             raise DriverError(Code.REMOTE_FAILED, f"{what}: {why}", TLS) from None
         by_proxy = isinstance(error, requests.exceptions.ProxyError)
         raise Broken(f"the proxy is of no use: {words(causes)}" if by_proxy else words(causes)) from None
+    except ValueError:  # urllib.parse's, and the codec's for a host's name; some of the others are one too
+        raise no_address from None
 
 
 def causes_of(error: BaseException) -> list[BaseException]:

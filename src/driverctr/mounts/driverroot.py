@@ -10,8 +10,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from driverctr import pidlock
 from driverctr.errors import Code, DriverError
-from driverctr.facts import mounttable
+from driverctr.facts import mounttable, processes
 from driverctr.facts.mounttable import Mount
 from driverctr.log import Log
 from driverctr.mounts import staging
@@ -32,6 +33,13 @@ SHARE_IT = (
     "Share it with the host: `-v /run/nvidia:/run/nvidia:rshared` for docker and podman, "
     "`mountPropagation: Bidirectional` on the hostPath volume in Kubernetes"
 )
+
+
+PATIENCE = 10.0
+"""Seconds that another container's own export or withdrawal, the work of a moment, is waited for."""
+
+PAUSE = 0.05
+"""Seconds between two looks at whether it has ended."""
 
 
 @frozen
@@ -67,9 +75,9 @@ def export(paths: Paths, *, log: Log, substitutes: Mapping[str, Path] | None = N
     return {"target": str(paths.driver_root)}
 
 
-def withdraw(paths: Paths, data: Mapping[str, Any], *, log: Log) -> None:
+def withdraw(paths: Paths, data: Mapping[str, Any], *, log: Log, patience: float = PATIENCE) -> None:
     """Undo `export`, also one of a process that was killed: what is ours is observed, not remembered."""
-    DriverRoot(paths, log).withdraw()
+    DriverRoot(paths, log, patience=patience).withdraw()
 
 
 def clear(paths: Paths, *, log: Log) -> None:
@@ -79,11 +87,15 @@ def clear(paths: Paths, *, log: Log) -> None:
 
 @frozen
 class DriverRoot:
-    """Publishes and withdraws the driver root; `calls` is where a test puts its own kernel."""
+    """Publishes and withdraws the driver root; `calls` is where a test puts its own kernel.
+
+    `patience` are the seconds to wait for another who does so.
+    """
 
     paths: Paths = field(default_factory=Paths)
     log: Log = field(default_factory=Log)
     calls: Syscalls = field(default_factory=Syscalls)
+    patience: float = PATIENCE
 
     @property
     def target(self) -> Path:
@@ -243,14 +255,31 @@ class DriverRoot:
     def _locked(self) -> Iterator[None]:
         """One container at a time: the old one's stop must not take away what the new one publishes.
 
-        The folder itself is locked: a lock file would be left behind, or be two files under one name.
+        The folder itself is locked: a lock file would be left behind, or be two files under one name. Anybody can lock
+        it, and no signal ends the step that we are in. Raises DriverError (mount-failed), OSError.
         """
         descriptor = os.open(self.paths.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        deadline = time.monotonic() + self.patience
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while not _try_lock(descriptor):
+                if time.monotonic() >= deadline:
+                    raise DriverError(
+                        Code.MOUNT_FAILED,
+                        f"{self.paths.run} was locked for {self.patience:.0f} s by {self._describe_locker()}",
+                        "Driver containers lock it for moments; end that process, or wait for it, then start again",
+                    )
+                time.sleep(PAUSE)
             yield
         finally:
             os.close(descriptor)
+
+    def _describe_locker(self) -> str:
+        """By the kernel's word, where that process is to be seen."""
+        pid = pidlock.holder(self.paths.run, self.paths.proc / "locks")
+        process = processes.read(self.paths, pid) if pid is not None else None
+        if process is None:
+            return "a process that is not visible from here" if pid is None else f"pid {pid}, which has ended"
+        return f"pid {process.pid} ({' '.join(processes.read_words(self.paths, process))})"
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
@@ -262,6 +291,14 @@ class DriverRoot:
                 f"the driver root at {self.target} could not be {what}: {error.strerror}",
                 _remedy(error),
             ) from error
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _same_tree(one: Mount, other: Mount | None) -> bool:

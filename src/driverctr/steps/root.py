@@ -44,4 +44,5 @@ class DriverRoot:
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unmount it if it is ours."""
-        driverroot.withdraw(tools.paths, data, log=tools.runner.log)
+        patience = tools.budget.for_others(driverroot.PATIENCE)
+        driverroot.withdraw(tools.paths, data, log=tools.runner.log, patience=patience)

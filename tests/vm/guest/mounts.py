@@ -76,6 +76,11 @@ class Container:
         answer = self.ask(*words)
         assert answer is None, f"{self.name} {words}: {answer}"
 
+    def kill(self) -> None:
+        """Its process is gone, what the runtime keeps of it stays."""
+        self.connection.close()
+        self.shell(f"container {self.runtime} kill {self.name} >/dev/null")
+
     def remove(self) -> None:
         """By force, as after a crash."""
         self.connection.close()
@@ -194,6 +199,20 @@ def succession(a: Container, b: Container) -> None:
         check_nothing_left(a, b)
 
 
+def killed_and_kept(a: Container, b: Container) -> None:
+    """The other container was killed, and is removed only when its tree has long been replaced."""
+    a.do("export")
+    a.kill()
+    assert host_layers() == 1, leftovers()
+    with watched("replacing the tree of one that was killed"):
+        b.do("export")
+        check_tree(b)
+        a.remove()
+        check_tree(b)
+    b.do("withdraw")
+    check_nothing_left(b)
+
+
 def inheritance(a: Container, b: Container) -> None:
     """Whatever another container left is replaced without a gap, and gone in the end; the last left by dying."""
     for deeds in (["export"], ["nvidia"], ["nvidia", "nvidia"], ["export", "crash"]):
@@ -231,6 +250,7 @@ def main(runtime: str) -> None:
     passed(firmware_below_a_mount, a)
     passed(succession, a, b)
     passed(inheritance, a, b)
+    passed(killed_and_kept, Container(runtime, "killed"), b)
     b.remove()
     passed(refusals, runtime)
 

@@ -39,11 +39,13 @@ nobody_builds() { is "$(compilers)" ""; }
 # same_group PID COMMAND: the process that the command names is in its control groups.
 same_group() { local pid; for _ in $(seq 100); do pid=$("$2") && cat "/proc/$pid/cgroup" >/tmp/group && break; done; diff /tmp/group "/proc/$1/cgroup"; }
 a_compiler() { pgrep -n cc1; }
+last_at_the_disk() { is "$(for pid in $(pgrep '^(make|cc1)$'); do ionice --pid "$pid"; done | sort -u)" idle; }
 all_at_lowest() { is "$(ps -o nice= -C make,cc1 | tr -d ' ' | sort -u)" 19; }
 
 if scenario "a kernel is installed while the driver serves; a stop ends the build for it"; then
     bring_up stopped
-    check "the hook is in its place" test -x $hook
+    # It is placed once the driver is ready, which the marker told us at the same moment.
+    check "the hook is in its place" wait_for 20 test -x $hook
     inside stopped driverctr status >/tmp/status
     check "no kernel is to come" fails holds /tmp/status $next
     install_kernel
@@ -51,6 +53,7 @@ if scenario "a kernel is installed while the driver serves; a stop ends the buil
     check "it is seen without the hook" wait_for 60 said stopped "kernel $next is installed on the host"
     check "its modules are being built" wait_for 240 a_compiler
     check "at the lowest priority" wait_for 60 all_at_lowest
+    check "of the disk too" wait_for 60 last_at_the_disk
     inside stopped driverctr status >/tmp/status
     check "the status says so" holds /tmp/status "$next: not ready, they are being built now"
     check "the driver is ready meanwhile" ready
@@ -66,6 +69,7 @@ fi
 if scenario "the host's hook builds in the container's bounds, and no longer than it lives"; then
     [ -e /lib/modules/$next ] || install_kernel
     bring_up hooked -e PREBUILD=false
+    check "the hook is in its place" wait_for 20 test -x $hook
     holder=$(cat /run/nvidia/nvidia-driver.pid)
     $hook $next /boot/vmlinuz-$next >/tmp/hook 2>&1 &
     check "it builds" wait_for 240 a_compiler

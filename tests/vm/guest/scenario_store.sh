@@ -49,6 +49,25 @@ if scenario "pushed by one node, fetched and believed by a cold one"; then
     nothing_left
 fi
 
+if scenario "exported by one node, imported into a store on the host of another, and taken by its start"; then
+    on_host=(-e STORE_ON_HOST=true -e STORE_DIR=/srv/driverctr/store)
+    imported=/srv/driverctr/store/entries/$(basename "$(entry)")
+    mkdir /tmp/export
+    start exports -v /tmp/export:/export -- driverctr store export /export/modules
+    check "an entry is exported" is "$(exit_of exports)" 0
+    start imports -v /tmp/export:/export "${on_host[@]}" -- driverctr store import /export/modules
+    check "it is imported" is "$(exit_of imports)" 0
+    check "and lies on the host itself, whole" diff -r "$(entry)" "$imported"
+    bring_up takes "${not_on_disk[@]}" "${on_host[@]}" -v /dev/null:/usr/bin/gcc-12:ro
+    check "the start takes it from there" said takes "take the modules from the store"
+    check "and builds nothing" fails said takes "build:"
+    check "what serves is pinned there" grep -q "\"$driver\"" /srv/driverctr/store/pins.json
+    check "a store on the host outlives the container" fails said takes "goes with this container"
+    take_down takes
+    rm -r /srv/driverctr /tmp/export
+    nothing_left
+fi
+
 if scenario "what does not load gives way to what served last, also after a reboot"; then
     echo 'fail_init=19' >/tmp/drivers/nvidia.conf
     bring_up rolled "${not_on_disk[@]}"
