@@ -12,7 +12,7 @@ from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
-from driverctr.modules import Wish
+from driverctr.modules import Source, Wish
 from driverctr.modules.supply import Search, Supply
 from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
@@ -127,7 +127,8 @@ def survey(paths: Paths, config: Config) -> Facts:
     stack = modules.read_stack(paths)
     to_load = modules_to_load(config, mellanox=gpus.have_mellanox(paths))
     supply = Search(paths, config, described, wish, running_kernel, stack, to_load).look()
-    found = next((build.module_set for build in supply.builds.values()), None)
+    sure = [source for source in supply.builds if not (supply.doubt and source is Source.STORE)]
+    found = supply.builds[sure[0]].module_set if sure else None
     return Facts(
         image=described,
         wish=wish,
