@@ -193,13 +193,14 @@ class BringUp:
     def try_other_modules(self, facts: Facts, source: Source, error: DriverError) -> Facts:
         """These modules do not serve; where they were loaded anew, the same from elsewhere will not either.
 
-        A build may where they were made against another kernel, and nothing served before that could return at once.
-        Where something else is left, all is taken back and looked at anew. Raises the first error of that kind where
-        nothing is.
+        A build may where they were made against another kernel, and nothing served before that could return at once; so
+        may the entry in doubt where the build was made with headers of another kernel. Where something else is left,
+        all is taken back and looked at anew. Raises the first error of that kind where nothing is.
         """
         self.failure = self.failure or error
         loaded_anew = source not in (Source.LOADED, Source.LAST_GOOD)
-        unfit = loaded_anew and source is not Source.BUILD and error.code in OF_THE_BUILD
+        others_may = source is not Source.BUILD or facts.supply.doubt is not None
+        unfit = loaded_anew and others_may and error.code in OF_THE_BUILD
         if unfit:
             self.set_aside(facts, error)
         one_of_many = unfit and not (facts.supply.former and facts.supply.former.record)

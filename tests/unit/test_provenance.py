@@ -26,6 +26,8 @@ from tests.unit.conftest import make_tree
 from tests.unit.good_node import GOOD_NODE, facts
 from tests.unit.stored import make_draft, said
 from tests.unit.test_headers import FLAVOUR, split_tree
+from tests.unit.test_lifecycle import Life
+from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_warm_start import NAMES, WISH, insert
 from tests.unit.test_warm_start import made as made
@@ -166,6 +168,15 @@ def test_the_room_for_a_build_is_looked_at_where_the_only_entry_is_in_doubt(
     for found, looked in ((doubted, True), (replace(doubted, doubt=None), False)):
         monkeypatch.setattr(Search, "look", lambda self, found=found: found)
         assert (survey(paths, config).node.room is not None) is looked
+
+
+def test_where_a_build_turns_out_to_be_for_another_kernel_the_entry_in_doubt_is_tried(
+    life: Life, doubted: Supply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driverctr.survey.survey", lambda *_: facts(supply=doubted))
+    life.steps[StepName.LOAD].once = DriverError(Code.UNKNOWN_SYMBOL, "modprobe nvidia failed: module_layout")
+    life.start.way_up.run()
+    assert [told for told in life.told if told.startswith("modules")] == ["modules:build", "modules:store"]
 
 
 def built(paths: Paths, content: str = "new", failure: DriverError | None = None) -> Callable[[], object]:

@@ -30,10 +30,10 @@ if scenario "built into the store by the first start, taken from it by the next"
 fi
 
 if scenario "an entry built against other headers than the host's is left for a build, and taken where none can be"; then
-    sed -i 's/"symvers_sha256": "[0-9a-f]*"/"symvers_sha256": "'"$(printf '%064d' 7)"'"/' "$(entry)/provenance.json"
     rm $store/pins.json
     tries judges "${not_on_disk[@]}" <<'END'
-10|differs in symvers_sha256: wanted |driverctr store why
+0|hit: |driverctr store why
+10|differs in symvers_sha256: wanted |sed -i '/symvers_sha256/s/: ".*"/: "7777"/' /var/lib/driverctr/store/entries/*/provenance.json; driverctr store why
 0|set aside: store, since |nvidia-driver plan
 0|build the modules from the image's source|nvidia-driver plan
 END
