@@ -47,6 +47,9 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", action="append", default=[], metavar="NAME=DIR[:rw]", help="at /mnt/NAME")
     parser.add_argument("--image", action="append", default=[], metavar="NAME=DIR", help="at /images/NAME")
     parser.add_argument("--scratch", action="append", default=[], metavar="DIR", help="on a disk, not in memory")
+    parser.add_argument(
+        "--kept", action="append", default=[], metavar="DIR=FILE", help="on a disk that is this file and is kept"
+    )
     parser.add_argument("--no-headers", action="store_true", help="a host without kernel headers")
     parser.add_argument("--memory", type=int, default=vm.MEMORY_MB, metavar="MB")
     parser.add_argument("--cpus", type=int, default=2)
@@ -68,6 +71,7 @@ def _vm(args: argparse.Namespace) -> int:
         shares={name: _share(value) for name, value in map(_named, args.share)},
         images={name: Path(value) for name, value in map(_named, args.image)},
         scratch=args.scratch,
+        kept=dict(map(_kept, args.kept)),
         append=args.append,
         timeout=args.timeout,
     )
@@ -97,6 +101,13 @@ def _named(text: str) -> tuple[str, str]:
     if not sep or not name.replace("-", "").isalnum() or not Path(value.removesuffix(":rw")).exists():
         raise HarnessError(f"{text!r} is not NAME=PATH with a path that exists")
     return name, value
+
+
+def _kept(text: str) -> tuple[str, Path]:
+    folder, sep, disk = text.partition("=")
+    if not sep or not folder.startswith("/") or not Path(disk).parent.is_dir():
+        raise HarnessError(f"{text!r} is not FOLDER=FILE with a file in a folder that exists")
+    return folder, Path(disk)
 
 
 def _share(value: str) -> Share:

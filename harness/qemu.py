@@ -59,6 +59,11 @@ def scratch(path: Path) -> list[str]:
     return ["-drive", f"file={path},if=virtio,format=raw,snapshot=on,cache=unsafe"]
 
 
+def kept(path: Path) -> list[str]:
+    """Return the arguments for a disk that is this file."""
+    return ["-drive", f"file={path},if=virtio,format=raw,cache=unsafe"]
+
+
 def share(tag: str, path: Path, *, readonly: bool) -> list[str]:
     """Return the arguments for a folder shared by 9p."""
     mode = ",readonly=on" if readonly else ""

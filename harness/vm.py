@@ -53,7 +53,9 @@ class VmSpec:
     `kernel`: a release or the beginning of one. `gpu`: chip of the emulated GPU, None for none. `headers`: whether
     the kernel's headers are installed. `shares`: name to folder, at /mnt/<name>. `images`: name to root folder of
     a container image, packed once, read-only at /images/<name>, or to a file of one, which is /images/<name>.
-    `scratch`: folders that lie on an empty disk instead of in memory. `timeout` in seconds for the whole run.
+    `scratch`: folders that lie on an empty disk instead of in memory. `kept`: folders on a disk that the next machine
+    finds as this one leaves it, and the file which that disk is; it is made if missing. `timeout` in seconds for the
+    whole run.
 
     One processor: several emulated ones take more of the machine's for the same work, and with them the kernel does not
     trust the processor's clock and reads a device's, which leaves the emulation each time.
@@ -67,6 +69,7 @@ class VmSpec:
     shares: Mapping[str, Share | Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
     scratch: Sequence[str] = ()
+    kept: Mapping[str, Path] = field(default_factory=dict)
     append: str = ""
     timeout: float = TIMEOUT
 
@@ -170,6 +173,7 @@ def repeat_command(spec: VmSpec, script: Path) -> str:
     for name, path in spec.images.items():
         words += ["--image", f"{name}={path}"]
     words += [word for folder in spec.scratch for word in ("--scratch", folder)]
+    words += [word for folder, disk in spec.kept.items() for word in ("--kept", f"{folder}={disk}")]
     words += [] if spec.headers else ["--no-headers"]
     words += ["--append", spec.append] if spec.append else []
     words += ["--memory", str(spec.memory_mb), "--cpus", str(spec.cpus), "--timeout", f"{spec.timeout:.0f}"]
@@ -195,7 +199,8 @@ def _command(spec: VmSpec, folder: Path, *, shell: bool) -> list[str]:
     mounts = [f"9p mnt-{name} /mnt/{name} {'rw' if one.writable else 'ro'}" for name, one in shares.items()]
     for i, (name, path) in enumerate(spec.images.items()):
         mounts.append(f"{'file' if path.is_file() else 'erofs'} {_disk(lowers + i)} /images/{name} ro")
-    mounts += [f"ext4 {_disk(len(disks) + i)} {folder} rw" for i, folder in enumerate(spec.scratch)]
+    writable = [*spec.scratch, *spec.kept]
+    mounts += [f"ext4 {_disk(len(disks) + i)} {folder} rw" for i, folder in enumerate(writable)]
     (folder / "job/mounts").write_text("".join(f"{line}\n" for line in mounts))
     argv = qemu.machine(kvm.accelerator(kernel, root), memory_mb=spec.memory_mb, cpus=spec.cpus)
     argv += qemu.boot(kernel.vmlinux, initramfs.host(kernel, root), _command_line(spec, lowers, shell))
@@ -203,6 +208,8 @@ def _command(spec: VmSpec, folder: Path, *, shell: bool) -> list[str]:
     argv += qemu.disks(disks)
     for _ in spec.scratch:
         argv += qemu.scratch(vmhost.empty_disk())
+    for disk in spec.kept.values():
+        argv += qemu.kept(vmhost.kept_disk(disk))
     argv += qemu.share("job", folder / "job", readonly=False)
     for name, one in shares.items():
         argv += qemu.share(f"mnt-{name}", one.path.resolve(), readonly=not one.writable)

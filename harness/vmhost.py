@@ -12,6 +12,7 @@ IMAGES = Path(__file__).resolve().parent.parent / "images"
 VM_HOST = IMAGES / "vm-host"
 # As much as an image takes twice, unpacked and as an archive, and more.
 SCRATCH_MB = 4096
+KEPT_MB = 512
 # Nothing in the guest reads these, and each file costs time when the root is packed.
 LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*")
 
@@ -50,13 +51,20 @@ def folder_disk(tree: Path) -> Path:
 
 def empty_disk() -> Path:
     """Return a file of which most is a hole, formatted as ext4 without a journal: nobody looks at it after a crash."""
-    return cache.entry("vm-scratch", [SCRATCH_MB], _format) / "disk.ext4"
+    name = "disk.ext4"
+    made = cache.entry("vm-scratch", [SCRATCH_MB], lambda to: _format(to / name, SCRATCH_MB, "-O", "^has_journal"))
+    return made / name
 
 
-def _format(to: Path) -> None:
-    disk = to / "disk.ext4"
-    mkfs = proc.need("mkfs.ext4", "e2fsprogs")
-    proc.run([mkfs, "-q", "-m", "0", "-O", "^has_journal", disk, f"{SCRATCH_MB}M"])
+def kept_disk(disk: Path) -> Path:
+    """Return the file itself, formatted as ext4 unless it is there; a machine may lose its power at any moment."""
+    if not disk.exists():
+        _format(disk, KEPT_MB)
+    return disk
+
+
+def _format(disk: Path, megabytes: int, *options: str) -> None:
+    proc.run([proc.need("mkfs.ext4", "e2fsprogs"), "-q", "-m", "0", *options, disk, f"{megabytes}M"])
 
 
 def _make(to: Path, sources: str) -> None:

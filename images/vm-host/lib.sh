@@ -63,7 +63,8 @@ container() {
 }
 
 # run_container RUNTIME NAME IMAGE [ARGUMENT...] [-- COMMAND...]: start a privileged container in the background.
-# IMAGE is an image for docker and a folder for podman; a folder is left as it is, changes go to memory.
+# IMAGE is an image for docker and a folder for podman; a folder is left as it is, changes go to memory. $network is the
+# container's network, the host's if not set.
 run_container() {
     local runtime=$1 name=$2 image=$3 arguments=()
     shift 3
@@ -75,11 +76,11 @@ run_container() {
     if [ "$runtime" = docker ]; then
         start_docker || return
         # The words are the whole command, also of an image that has an entrypoint.
-        container docker run --detach --privileged --network=host --entrypoint= --name "$name" "${arguments[@]}" \
-            "$image" "$@"
+        container docker run --detach --privileged --network="${network:-host}" --entrypoint= --name "$name" \
+            "${arguments[@]}" "$image" "$@"
     else
         _container_storage /var/lib/containers
-        container "$runtime" run --detach --privileged --network=host --log-driver=k8s-file --name "$name" \
-            "${arguments[@]}" --rootfs "$image:O" "$@"
+        container "$runtime" run --detach --privileged --network="${network:-host}" --log-driver=k8s-file \
+            --name "$name" "${arguments[@]}" --rootfs "$image:O" "$@"
     fi
 }

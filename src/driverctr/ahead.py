@@ -12,10 +12,11 @@ from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import installed, kernel, limits, mounttable
 from driverctr.facts.hostroot import host_roots
 from driverctr.files import write_kernel
-from driverctr.modules import ModuleSet, locks, pins
-from driverctr.modules.drafts import Draft, find_whole, publish
+from driverctr.modules import ModuleSet, locks, pins, provenance
+from driverctr.modules.drafts import Draft, find_whole, publish, put
 from driverctr.modules.entry import Entry
 from driverctr.modules.ondisk import OnDisk, set_folder, verify
+from driverctr.modules.provenance import Doubt
 from driverctr.modules.store import GOES, Store, locate, outlives_container
 from driverctr.nextkernels import Coming
 from driverctr.run import become_subreaper
@@ -95,10 +96,12 @@ def in_store(tools: Tools, store: Store, coming: Coming) -> Path:
 
     Who finds them there waits for nobody. Raises DriverError.
     """
-    found = find_whole(store, coming.key, nextkernels.look_up)
-    if found is None:
+    found = look(tools, store, coming)
+    if not isinstance(found, Entry):
         with store.building(coming.key, tools.signals.sleep, ahead=True):
-            found = find_whole(store, coming.key, nextkernels.look_up) or make(tools, store, coming)
+            found = look(tools, store, coming)
+            if not isinstance(found, Entry):
+                found = make(tools, store, coming, found)
     store.touch(found.key)
     if not coming.kernel.running:
         pins.pin_next(store.folder, found.key)
@@ -114,12 +117,20 @@ def in_store(tools: Tools, store: Store, coming: Coming) -> Path:
     return found.folder
 
 
-def make(tools: Tools, store: Store, coming: Coming) -> Entry:
-    """Have the modules made, and publish them; raises DriverError."""
+def look(tools: Tools, store: Store, coming: Coming) -> Entry | Doubt | None:
+    """What the store has for that kernel, if it is whole, or why it is to be made anew all the same."""
+    found = find_whole(store, coming.key, nextkernels.look_up)
+    return found and (provenance.judge(store, found, coming.kernel, tools.paths.root) or found)
+
+
+def make(tools: Tools, store: Store, coming: Coming, doubt: Doubt | None) -> Entry:
+    """Have the modules made, and publish them, in place of an entry in doubt; raises DriverError."""
+    if doubt is not None:
+        tools.runner.log.info(doubt.reason)
     with store.stage() as stage:
         check_place(stage)
     with obtained(tools, coming) as draft:
-        return store.publish(draft.key or coming.key, draft.module_set, draft.log_path, draft.provenance)
+        return put(store, draft.key or coming.key, draft, doubt)
 
 
 def on_disk(tools: Tools, coming: Coming) -> Path:

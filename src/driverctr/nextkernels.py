@@ -10,7 +10,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, installed, kernel
 from driverctr.facts.kernel import KernelFacts
 from driverctr.log import Log
-from driverctr.modules import Wish, key
+from driverctr.modules import Wish, key, provenance
 from driverctr.modules.entry import Entry
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import OnDisk
@@ -73,8 +73,11 @@ def find(paths: Paths, config: Config, coming: Coming, log: Log) -> str:
         store = Store.open(locate(paths, config), log)
         if pidlock.is_held(store.folder / LOCKS / coming.key.digest, paths.proc / "locks"):
             raise DriverError(Code.NO_MODULES, BUILDING)
+        found = look_up(store, coming.key)
+        if doubt := provenance.judge(store, found, coming.kernel, paths.root):
+            raise DriverError(Code.NO_MODULES, doubt.reason)
         goes = "" if outlives_container(paths, config, store.folder) else f", {GOES}"
-        return f"store: {look_up(store, coming.key)}{goes}"
+        return f"store: {found}{goes}"
     except DriverError as error:
         try:
             return f"on disk: {OnDisk(config.modules_dir).find(coming.wish).folder}"

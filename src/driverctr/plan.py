@@ -1,6 +1,6 @@
 """(Config, Facts) → Plan: what will be done, in order, and why not otherwise. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
@@ -156,8 +156,12 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: s
     set_aside = {Source(seen.alternative): seen.error.message for seen in refused}
     set_aside = _leave_aside(config, facts, build_allowed) | set_aside
     set_aside |= {Source.BUILD: hindered} if hindered else {}
-    left = [source for source in Source if source not in set_aside]
+    doubt = facts.supply.doubt
+    left = _in_order((source for source in Source if source not in set_aside), doubted=doubt is not None)
     chosen = left[0] if left else None
+    warnings = (doubt.reason,) if doubt and chosen is Source.STORE else ()
+    if doubt and chosen is not Source.STORE:
+        set_aside.setdefault(Source.STORE, doubt.reason)
     step = PlannedStep(
         StepName.MODULES,
         _describe_source(config, facts, chosen) if chosen else "no way to have the modules is left",
@@ -169,8 +173,14 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: s
     if chosen:
         result = Result.UNKNOWN if step.unknown else Result.OK
         evidence = step.what + (f"; unknown: {step.unknown}" if step.unknown else "")
-        return step, Check("modules", result, evidence, warnings=_lacking_parameters(facts, chosen))
+        return step, Check("modules", result, evidence, warnings=(*warnings, *_lacking_parameters(facts, chosen)))
     return step, _refuse_modules(refused, step.set_aside)
+
+
+def _in_order(sources: Iterable[Source], *, doubted: bool) -> list[Source]:
+    """An entry of the store that is `doubted` comes after all else that would give what is wanted."""
+    last = (Source.STORE, Source.LAST_GOOD) if doubted else (Source.LAST_GOOD,)
+    return sorted(sources, key=lambda source: last.index(source) if source in last else -1)
 
 
 def _lacking_parameters(facts: Facts, source: Source) -> tuple[str, ...]:

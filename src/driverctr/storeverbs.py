@@ -12,7 +12,7 @@ from driverctr import node, survey
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, kernel
 from driverctr.facts.kernel import KernelFacts
-from driverctr.modules import archive, key, pins
+from driverctr.modules import archive, key, pins, provenance
 from driverctr.modules import store as stores
 from driverctr.modules.entry import Entry, Refused
 from driverctr.modules.key import Key
@@ -203,20 +203,30 @@ def verify(tools: Tools, arguments: argparse.Namespace) -> int:
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print the entry that fits; or, with the exit status of no-modules, what differs in the nearest."""
     store = open_store(tools)
-    wanted = wanted_key(tools, arguments.kernel)
+    facts = kernel_of(tools, arguments.kernel)
     try:
-        found = store.find(wanted)
+        found = store.find(wanted_key(tools, facts))
     except DriverError as error:
         sys.stdout.write(f"miss: {error.message}\n")
         return error.code.exit_status
-    sys.stdout.write(f"hit: {found} in {found.folder}\n")
-    return 0
+    doubt = provenance.judge(store, found, facts, tools.paths.root)
+    if doubt is None:
+        sys.stdout.write(f"hit: {found} in {found.folder}\n")
+    else:
+        sys.stdout.write(f"miss: {doubt.reason}; it is taken if nothing else can be had\n")
+    if difference := provenance.describe_compiler(found, facts):
+        sys.stdout.write(f"warning: {difference}\n")
+    return 0 if doubt is None else Code.NO_MODULES.exit_status
 
 
-def wanted_key(tools: Tools, release: str | None) -> Key:
-    """The key of what a start would want on the kernel that runs, or on another one of this node."""
+def kernel_of(tools: Tools, release: str | None) -> KernelFacts:
+    """The kernel that runs, or another one of this node."""
+    return kernel.read(tools.paths.root, KernelRelease(release).text if release else None)
+
+
+def wanted_key(tools: Tools, facts: KernelFacts) -> Key:
+    """The key of what a start on that kernel would want."""
     described = image.read(tools.paths.root)
-    facts = kernel.read(tools.paths.root, KernelRelease(release).text if release else None)
     support = node.read_support(tools.paths, gpus.read(tools.paths))
     return key.make(survey.make_wish(tools.config, described, facts.release, support), described, facts)
 

@@ -12,7 +12,7 @@ from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
-from driverctr.modules import PEERMEM, ModuleSet, Wish, needed_of_host
+from driverctr.modules import PEERMEM, ModuleSet, Source, Wish, needed_of_host
 from driverctr.modules.supply import Search, Supply
 from driverctr.mounts import driverroot
 from driverctr.mounts.driverroot import RootState
@@ -148,7 +148,8 @@ def survey(paths: Paths, config: Config) -> Facts:
     wish = make_wish(config, described, running_kernel.release, support)
     stack: Mapping[str, LoadedModule] = modules.read_stack(paths)
     supply = Search(paths, config, described, wish, running_kernel, stack, TO_LOAD).look()
-    found = next((build.module_set for build in supply.builds.values()), None)
+    sure = [source for source in supply.builds if not (supply.doubt and source is Source.STORE)]
+    found = supply.builds[sure[0]].module_set if sure else None
     host_modules = moduletree.host_place(paths, wish.kernel_release) is not None
     running = daemons.find_all(paths)
     if supply.kept:  # it stays, whoever uses it

@@ -1,5 +1,6 @@
 """A store with entries in it, for tests."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ def make_draft(folder: Path, key: Key = KEY, content: str = "") -> ModuleSet:
     return ModuleSet(folder, key.kernel_release, key.kernel_version, key.driver_version, key.module_type, files)
 
 
-def publish(store: Store, key: Key = KEY, content: str = "") -> Entry:
+def publish(store: Store, key: Key = KEY, content: str = "", provenance: Mapping[str, str] = PROVENANCE) -> Entry:
     """Build and publish."""
     folder = store.folder.parent / f"draft-{key.digest}"
-    return store.publish(key, make_draft(folder, key, content), folder / "log", PROVENANCE)
+    return store.publish(key, make_draft(folder, key, content), folder / "log", provenance)
 
 
 def said(log: Log) -> str:

@@ -15,7 +15,7 @@ from driverctr import config as settings
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernel
 from driverctr.kmod import Kmod
-from driverctr.modules import ModuleSet, Wish, describe, pins
+from driverctr.modules import ModuleSet, Wish, describe, pins, provenance
 from driverctr.modules import key as keys
 from driverctr.modules.drafts import Draft
 from driverctr.modules.entry import Entry
@@ -51,6 +51,7 @@ class Node:
     tools: Tools
     host: Path
     asked: list[tuple[Wish, int | None]] = field(default_factory=list)
+    headers: Path | None = None
     headers_version: str = LATER
     expected: list[str] = field(default_factory=list)
     meanwhile: Callable[[], object] = lambda: None
@@ -108,7 +109,8 @@ class FakeBuilder:
             {"nvidia": describe(file)},
             compiler="gcc-12",
         )
-        yield Draft(found, {"compiler": "gcc-12"}, folder / "build.log")
+        against = provenance.of_headers(self.node.headers) if self.node.headers else {}
+        yield Draft(found, {"compiler": "gcc-12", **against}, folder / "build.log")
 
 
 def mount_store(paths: Paths) -> None:
@@ -174,6 +176,19 @@ def test_damaged_modules_are_not_ready_ones(node: Node) -> None:
     node.update()
     assert len(node.asked) == 2 and "set aside" in node.log
     node.entry()
+
+
+def test_modules_built_against_headers_that_were_replaced_are_built_anew(node: Node) -> None:
+    make_tree(node.host, {**headers_files(NEXT, LATER), f"usr/src/linux-headers-{NEXT}/Module.symvers": "0x1 a\n"})
+    symbols = node.host / f"usr/src/linux-headers-{NEXT}/Module.symvers"
+    node.headers = node.host / f"usr/src/linux-headers-{NEXT}"
+    node.update()
+    assert node.rows()[NEXT]["ready"] and node.update() and len(node.asked) == 1
+    symbols.write_text("0x2 a\n")
+    row = node.rows()[NEXT]
+    assert not row["ready"] and "differs in symvers_sha256" in row["reason"]
+    node.update()
+    assert len(node.asked) == 2 and node.rows()[NEXT]["ready"] and "differs in symvers_sha256" in node.log
 
 
 def test_the_newest_kernel_that_has_not_run_is_the_latest(node: Node) -> None:

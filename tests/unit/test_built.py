@@ -5,16 +5,17 @@ import fcntl
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from driverctr import distros
 from driverctr.errors import Code, DriverError
-from driverctr.facts.kernel import version_of_tree
+from driverctr.facts.kernel import KernelFacts, version_of_tree
 from driverctr.hashing import sha256
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, Wish
+from driverctr.modules import ModuleSet, Wish, provenance
 from driverctr.modules.built import Built
 from driverctr.modules.drafts import keep
 from driverctr.modules.key import Key
@@ -93,6 +94,15 @@ def test_a_build_goes_into_the_store_with_what_it_was_made_with(built: Built, st
     }
     assert {name: entry.provenance[name] for name in expected} == expected
     assert not list(built.scratch.iterdir()) and not built.folder.exists()
+
+
+def test_the_headers_a_build_was_made_with_put_it_in_no_doubt_and_others_do(built: Built, store: Store) -> None:
+    build_once(built, store)
+    running = KernelFacts(RELEASE, KEY.kernel_version, "x86_64", "", "", frozenset(), running=True)
+    judge = partial(provenance.judge, store, store.find(KEY), running, built.root)
+    assert judge() is None
+    (built.root / FLAVOUR / "Module.symvers").write_text("0x1 a\n")
+    assert judge()
 
 
 def test_headers_of_another_build_of_the_kernel_are_refused_before_anything_is_made(

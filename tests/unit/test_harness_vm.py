@@ -178,6 +178,7 @@ def test_repeat_command_is_understood_by_the_command_line(tmp_path: Path, monkey
         shares={"out": Share(tmp_path, writable=True), "in": tmp_path},
         images={"driver": tmp_path},
         scratch=["/var/lib/docker"],
+        kept={"/var/lib/driverctr": tmp_path / "a disk"},
         append="a=1 b",
         timeout=90,
     )

@@ -1,9 +1,11 @@
 """What the store never gives up, and what is remembered of it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.modules import pins
 from driverctr.modules.pins import KEPT_RELEASES, Good, Pins
@@ -25,6 +27,14 @@ def test_what_became_ready_is_remembered_with_its_parameters_the_newest_first(st
     pins.record_good(store.folder, good(1))
     pins.record_good(store.folder, Good(KEY, PARAMETERS))
     assert pins.read(store.folder).good == (Good(KEY, PARAMETERS), good(1))
+
+
+def test_what_is_pinned_is_on_the_disk_when_the_power_is_cut(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, Pins]] = []
+    monkeypatch.setattr(files, "sync", lambda *paths: synced.extend((path, pins.read(path)) for path in paths))
+    pins.record_good(store.folder, Good(KEY))
+    pins.record_good(store.folder, Good(KEY))
+    assert synced == [(store.folder, Pins((Good(KEY),)))]
 
 
 def test_two_are_remembered_for_each_kernel_and_not_for_every_kernel_that_ever_ran(store: Store) -> None:

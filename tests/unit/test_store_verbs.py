@@ -10,6 +10,7 @@ import pytest
 from driverctr import config as settings
 from driverctr import storeverbs
 from driverctr.errors import Code, DriverError
+from driverctr.hashing import sha256
 from driverctr.log import Log
 from driverctr.modules import pins
 from driverctr.modules.key import Key
@@ -21,6 +22,7 @@ from driverctr.steps import Tools
 from driverctr.verbs import make_parser, make_tools
 from tests.unit.conftest import make_tree
 from tests.unit.stored import publish, said
+from tests.unit.test_installed_kernels import headers_files
 
 RUNNING = "6.1.0-56-amd64"
 VERSION = "#1 SMP Debian 6.1.192-2"
@@ -68,7 +70,7 @@ def node(paths: Paths, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 @pytest.fixture
 def wanted(node: Node) -> Key:
     """What a start would want here."""
-    return storeverbs.wanted_key(node.tools, None)
+    return storeverbs.wanted_key(node.tools, storeverbs.kernel_of(node.tools, None))
 
 
 def test_list_shows_what_fits_what_is_pinned_and_what_is_damaged(node: Node, wanted: Key) -> None:
@@ -119,6 +121,23 @@ def test_why_tells_the_entry_that_fits_or_what_differs(node: Node, wanted: Key) 
     assert status == Code.NO_MODULES.exit_status and "kernel_release: wanted 6.12.0-1-amd64, there 6.1.0" in text
     with pytest.raises(DriverError):
         node.call("why", "--kernel", "../etc")
+
+
+def test_why_tells_that_the_entry_was_built_against_other_headers_and_with_another_compiler(
+    node: Node, wanted: Key, paths: Paths
+) -> None:
+    found = publish(node.store, wanted, provenance={"symvers_sha256": "22" * 32, "compiler": "gcc-11 (Debian) 11"})
+    make_tree(paths.root, {"proc/version": "Linux version 6.1 (a@b) (gcc-12 (Debian) 12, GNU ld 2.40) #1\n"})
+    warning = "warning: built with gcc-11 (Debian) 11, the kernel with gcc-12 (Debian) 12\n"
+    assert node.call("why") == (0, f"hit: {found} in {found.folder}\n{warning}")
+    symbols = f"usr/src/linux-headers-{RUNNING}/Module.symvers"
+    make_tree(paths.root, {**headers_files(RUNNING, VERSION), symbols: "0x1 a\n"})
+    status, text = node.call("why")
+    assert status == Code.NO_MODULES.exit_status and text.startswith(f"miss: {found} was built against other headers")
+    assert f"differs in symvers_sha256: wanted {sha256(paths.root / symbols)[:12]}..., there 222222222222..." in text
+    assert text.endswith(warning)
+    pins.record_good(node.store.folder, Good(wanted))
+    assert node.call("why")[0] == 0
 
 
 def test_verify_sets_damaged_entries_aside_and_says_so_by_its_exit_status(node: Node, wanted: Key) -> None:

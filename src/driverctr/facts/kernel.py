@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,16 +107,18 @@ def version_of_image(image: Path, release: str) -> str:
 
 def version_of_headers(release: str, places: tuple[HostRoot, ...]) -> str:
     """`uname -v` from the headers of a kernel on the host; empty where there are none, or another release's."""
+    return next(filter(None, map(version_of_tree, header_trees(release, places))), "")
+
+
+def header_trees(release: str, places: tuple[HostRoot, ...]) -> Iterator[Path]:
+    """The headers of a kernel wherever the host shows them, the surest first; another release's are none."""
     for place in places:
         try:
             build = place.resolve(Path("/lib/modules") / release / "build")
         except DriverError:
             continue
-        if f'"{release}"' in (read_text(build / "include/generated/utsrelease.h") or "") and (
-            text := version_of_tree(build)
-        ):
-            return text
-    return ""
+        if f'"{release}"' in (read_text(build / "include/generated/utsrelease.h") or ""):
+            yield build
 
 
 def version_of_tree(build_dir: Path) -> str:

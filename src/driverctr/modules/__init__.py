@@ -114,7 +114,7 @@ def needed_of_host(found: ModuleSet, names: Iterable[str], *, softly: bool = Fal
     """
     ours = {_plain(name) for name in found.modules}
     needed: list[str] = []
-    for name in names:
+    for name in filter(found.modules.__contains__, names):
         with reading(found.modules[name].file):
             info = elf.read(found.modules[name].file)
         needed += [*info.needed, *(info.wanted_before if softly else ())]

@@ -11,18 +11,14 @@ from driverctr.distros import Distro
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernel, limits
 from driverctr.facts.compiler import choose
-from driverctr.hashing import sha256
 from driverctr.headers import Headers, HeaderSearch, PackageSource
 from driverctr.log import Log, utc
-from driverctr.modules import ModuleFile, ModuleSet, Wish, describe
+from driverctr.modules import ModuleFile, ModuleSet, Wish, describe, provenance
 from driverctr.modules.drafts import DEFAULT_SCRATCH, Draft, publish, scratch_folder, told_if_full
 from driverctr.modules.ondisk import DEFAULT_FOLDER, set_folder
 from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.image import DESCRIPTION, Image, Source
-
-AUTO_CONF = "include/config/auto.conf"
-"""The kernel's configuration, as Kbuild includes it; headers of some distributions have no .config."""
 
 
 @frozen
@@ -106,20 +102,12 @@ class Built:
         return {
             "compiler": said[0] if said else compiler,
             "kernel_compiler": headers.cc_version_text,
-            "config_sha256": _digest(headers.build_dir / ".config") or _digest(headers.build_dir / AUTO_CONF),
-            "symvers_sha256": _digest(headers.build_dir / "Module.symvers"),
+            **provenance.of_headers(headers.build_dir),
             "headers": headers.place,
-            "image_sha256": _digest(self.root / DESCRIPTION),
+            "image_sha256": provenance.digest(self.root / DESCRIPTION),
             "patches": ", ".join(patch.file for patch in request.patches),
             "built": utc(time.time()),
         }
-
-
-def _digest(file: Path) -> str:
-    try:
-        return sha256(file)
-    except OSError:
-        return ""
 
 
 def check_version(headers: Headers, wanted: str) -> None:

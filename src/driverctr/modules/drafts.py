@@ -17,6 +17,7 @@ from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
 from driverctr.modules.locks import Wait
 from driverctr.modules.ondisk import check_complete, set_folder
+from driverctr.modules.provenance import Doubt
 from driverctr.modules.store import Store, check
 from driverctr.records import frozen
 
@@ -46,10 +47,11 @@ def keep(
     wait: Wait,
     log: Log,
     names: Sequence[str] = (),
+    doubt: Doubt | None = None,
 ) -> Build:
     """Make a set once for its key: in the store, unless another process does or has done so, which is waited for.
 
-    `names` are the modules it must have.
+    `names` are the modules it must have. An entry that was found in `doubt` gives way to what is made now.
 
     Without a store, or where it cannot be used, which is told in the log, the set is kept below `folder`. `wait` lets
     seconds pass and may raise. Raises DriverError as `make` does, and no-space or build-failed where nothing can be
@@ -62,18 +64,26 @@ def keep(
             except DriverError as error:
                 log.warning(f"store: {error}")
                 store = None
-        if store is not None and (found := find_whole(store, key, names=names)):
+        found = find_whole(store, key, names=names) if store is not None else None
+        if found is not None and not (doubt and found.module_set == doubt.entry.module_set):
             return Build(found.module_set, found.key)
         draft = stack.enter_context(make())
         check_complete(draft.module_set, names)
         wanted = draft.key or key
         if store is not None:
             try:
-                placed = store.publish(wanted, draft.module_set, draft.log_path, draft.provenance)
+                placed = put(store, wanted, draft, doubt)
                 return Build(placed.module_set, placed.key)
             except DriverError as error:
                 log.warning(f"store: the new modules are not kept in it: {error}")
         return Build(publish(draft, set_folder(folder, key.wish)), wanted)
+
+
+def put(store: Store, key: Key, draft: Draft, doubt: Doubt | None) -> Entry:
+    """Publish a draft under a key; an entry that lies there in doubt gives way. Raises DriverError as publish does."""
+    if doubt is not None and doubt.entry.key == key:
+        store.reject(key, doubt.reason)
+    return store.publish(key, draft.module_set, draft.log_path, draft.provenance)
 
 
 def find_whole(

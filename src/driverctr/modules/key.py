@@ -60,10 +60,15 @@ class Key:
         """Each field that keeps an entry under `other` from fitting, as "field: wanted X, there Y"."""
         pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
         return [
-            f"{name}: wanted {_short(wanted)}, there {_short(there)}"
+            describe_difference(name, wanted, there)
             for name, wanted, there in pairs
             if wanted != there and not (name == "kernel_build_id" and not there)
         ]
+
+
+def describe_difference(name: str, wanted: object, there: object) -> str:
+    """For a sentence about what keeps an entry from fitting."""
+    return f"{name}: wanted {_short(wanted)}, there {_short(there)}"
 
 
 def _short(value: object) -> str:

@@ -128,6 +128,7 @@ def _change(store: Path, change: Callable[[Pins], Pins]) -> None:
             changed = change(pins or Pins())
             if changed != pins:
                 files.write_atomic(store / FILE, json.dumps(_document(changed), indent=2) + "\n")
+                files.sync(store)
     except OSError as error:
         raise DriverError(
             Code.STORE_UNUSABLE,

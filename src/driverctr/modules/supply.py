@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
+from typing import TYPE_CHECKING
 
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
@@ -10,6 +11,7 @@ from driverctr.facts.kernel import KernelFacts
 from driverctr.facts.modules import LoadedModule
 from driverctr.log import Log
 from driverctr.modules import Source, Wish, failures, key, loaded
+from driverctr.modules.entry import Entry
 from driverctr.modules.former import Former, Past
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build, Loaded, Record
@@ -19,6 +21,9 @@ from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.userspace.image import Image
 
+if TYPE_CHECKING:
+    from driverctr.modules.provenance import Doubt
+
 
 @frozen
 class Supply:
@@ -27,7 +32,7 @@ class Supply:
     `refusals` tells of every place why it has nothing; a place that only a try can tell about is in neither. `former`
     is what is loaded, or served last, though it is not what is wanted: another version or build, or other parameters.
     `failed` says why what is wanted did not serve earlier in this boot, "" where it was not tried. `store` is None
-    where none is usable.
+    where none is usable, and `doubt` is about its entry among the builds.
     """
 
     key: Key | None = None
@@ -37,6 +42,7 @@ class Supply:
     former: Former | None = None
     failed: str = ""
     store: Store | None = None
+    doubt: "Doubt | None" = None
 
     @property
     def good(self) -> Record | None:
@@ -78,7 +84,7 @@ class Search:
             wanted = key.make(self.wish, self.image, self.kernel)
         except DriverError as error:
             refusals[Source.REMOTE] = refusals[Source.BUILD] = error
-        store = None
+        store, found = None, None
         with noted(refusals, Source.STORE):
             store = Store.open(locate(self.paths, self.config), self.log, self.config.store_max_size)
             if wanted is not None:
@@ -94,6 +100,7 @@ class Search:
         fitting = [build for build in candidates if build.fits(self.wish, wanted)]
         with noted(refusals, Source.LOADED):
             kept[Source.LOADED] = loaded.judge(self.paths, self.stack, fitting, self.names, self.wish)
+        doubt = self._judge(store, found) if Source.STORE in builds and Source.LOADED not in kept else None
         past = Past(self.paths, self.image, self.wish, wanted, self.kernel, self.names, store)
         former = self._find_former(past, record, kept.get(Source.LOADED))
         if former is not None and former.record is not None and former.is_loaded:
@@ -104,7 +111,15 @@ class Search:
             except DriverError as error:
                 former = replace(former, record=None, lacks=error.message)
         failed = failures.recall(self.paths, failures.attempt(self.paths, self.wish, wanted, self.names))
-        return Supply(wanted, builds, kept, refusals, former, failed, store)
+        return Supply(wanted, builds, kept, refusals, former, failed, store, doubt)
+
+    def _judge(self, store: Store | None, found: Entry | None) -> "Doubt | None":
+        """Only what is about to be loaded is compared with the host's headers: of what is loaded, the kernel tells."""
+        if store is None or found is None:
+            return None
+        from driverctr.modules import provenance
+
+        return provenance.judge(store, found, self.kernel, self.paths.root)
 
     def _find_former(self, past: Past, record: Record | None, wanted: Loaded | None) -> Former | None:
         """What is loaded, or what served last, the one that can return before the one that cannot."""

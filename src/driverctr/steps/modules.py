@@ -128,6 +128,7 @@ class Modules:
             tools.signals.sleep,
             tools.runner.log,
             facts.to_load,
+            supply.doubt,
         )
 
     def _verify(self, tools: Tools, supply: Supply, build: Build) -> None:

@@ -29,6 +29,76 @@ if scenario "built into the store by the first start, taken from it by the next"
     nothing_left
 fi
 
+if scenario "an entry built against other headers than the host's is left for a build, and taken where none can be"; then
+    rm $store/pins.json
+    tries judges "${not_on_disk[@]}" <<'END'
+0|hit: |driverctr store why
+10|differs in symvers_sha256: wanted |sed -i '/symvers_sha256/s/: ".*"/: "7777"/' /var/lib/driverctr/store/entries/*/provenance.json; driverctr store why
+0|set aside: store, since |nvidia-driver plan
+0|build the modules from the image's source|nvidia-driver plan
+END
+    bring_up last "${not_on_disk[@]}" --tmpfs /var/tmp:size=1m
+    check "it is taken with a warning" said last "WARNING $(basename "$(entry)" | head -c 12) "
+    check "there was no room for a build" said last "take the modules from the store"
+    check "the kernel's word counts from now on" inside last driverctr store why
+    take_down last
+    nothing_left
+fi
+
+# a_disk NAME OPTION...: a filesystem of its own with a copy of the store on it.
+a_disk() {
+    mkdir -p "/tmp/disks/$1" && mount "${@:2}" "/tmp/disks/$1" && cp -r $store "/tmp/disks/$1"
+}
+
+if scenario "disks that are full, read-only, foreign, or lack what a store needs"; then
+    a_disk read-only -t tmpfs disk
+    mount -o remount,ro /tmp/disks/read-only
+    a_disk full -t tmpfs -o size=512k disk
+    rm /tmp/disks/full/store/pins.json
+    head -c 1M /dev/zero >/tmp/disks/full/filler 2>/dev/null
+    truncate -s 64M /tmp/fat
+    busybox mkdosfs /tmp/fat
+    modprobe -a loop vfat
+    a_disk fat -o loop /tmp/fat
+    mkdir /run/vm-host/job/disk
+    a_disk nine --bind /run/vm-host/job/disk
+    # What lies in its lower layer cannot be renamed.
+    mkdir -p /tmp/lower /tmp/upper /tmp/work
+    cp -r $store /tmp/lower
+    printf x | dd of="$(echo /tmp/lower/store/entries/*/nvidia.ko)" bs=1 seek=1000 conv=notrunc status=none
+    mkdir -p /tmp/disks/layers
+    mount -t overlay -o lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work overlay /tmp/disks/layers
+    a_disk owned -t tmpfs disk
+    chown 1000 /tmp/disks/owned/store
+    a_disk shared -t tmpfs disk
+    chmod g+w /tmp/disks/shared/store/entries
+    tries disks -v /tmp/disks:/disks "${not_on_disk[@]}" <<'END'
+0|exported: |driverctr store export /exported
+15|No space left on device|STORE_DIR=/disks/full/store driverctr store import /exported
+43|Read-only file system|STORE_DIR=/disks/read-only/store driverctr store import /exported
+0|1 entries are whole|STORE_DIR=/disks/read-only/store driverctr store verify
+0|imported: |rm -r /disks/fat/store; STORE_DIR=/disks/fat/store driverctr store import /exported
+0|1 entries are whole|STORE_DIR=/disks/fat/store driverctr store verify
+0|imported: |rm -r /disks/nine/store; STORE_DIR=/disks/nine/store driverctr store import /exported
+0|1 entries are whole|STORE_DIR=/disks/nine/store driverctr store verify
+43|Permission denied|mkdir /sys/fs/cgroup/disk; STORE_DIR=/sys/fs/cgroup/disk/store driverctr store import /exported
+43|Invalid cross-device link|STORE_DIR=/disks/layers/store driverctr store import /exported
+43|/disks/owned/store belongs to user 1000, not to user 0|STORE_DIR=/disks/owned/store driverctr store list
+0|set aside: store, since /disks/owned/store belongs to user 1000|STORE_DIR=/disks/owned/store nvidia-driver plan
+43|/disks/shared/store/entries can be written by others than its owner (mode 0775)|STORE_DIR=/disks/shared/store driverctr store verify
+0|set aside: store, since /disks/shared/store/entries can be written by others|STORE_DIR=/disks/shared/store nvidia-driver plan
+END
+    for name in full:"No space left on device" read-only:"Read-only file system"; do
+        bring_up "${name%%:*}" -v "/tmp/disks/${name%%:*}:/disk" -e STORE_DIR=/disk/store "${not_on_disk[@]}"
+        check "what is there is taken" said "${name%%:*}" "take the modules from the store"
+        check "what cannot be written is said" said "${name%%:*}" "what serves is not pinned: /disk/store/pins.json cannot be written: ${name#*:}"
+        take_down "${name%%:*}"
+    done
+    find /sys/fs/cgroup/disk -depth -type d -exec rmdir {} +
+    umount /tmp/disks/*
+    nothing_left
+fi
+
 if scenario "pushed by one node, fetched and believed by a cold one"; then
     mkdir -p /tmp/keys /tmp/remote
     start makes -v /tmp/keys:/keys -- driverctr store keygen /keys
