@@ -1,6 +1,7 @@
 """In a container of the driver: starts that SIGKILL ends at each step's boundary, and the starts after them.
 
 kill_at.py boundaries: before and after each step of the real plan, one killed start, then one that must end ready.
+kill_at.py boundaries loaded: the same from unload to load, on a driver that was loaded with other parameters.
 kill_at.py cycles COUNT: so many starts and clean stops, and what they leave of fds, mounts, memory and modules.
 kill_at.py before|after STEP [kill|oom]: one start that ends there, by SIGKILL or by the control group's memory limit.
 
@@ -172,6 +173,12 @@ def remains() -> list[str]:
     return [*loaded(), *host_mounts(), *files, *ours(), *half_written(), *([path] if path else [])]
 
 
+def load_as_nobody_asked() -> None:
+    """Have the driver loaded, without the parameters in /drivers."""
+    for name in ("nvidia", "nvidia-uvm", "nvidia-modeset"):
+        sh.Command("insmod")(*Path("/opt/driverctr/modules").glob(f"*/*/{name}.ko"))
+
+
 def one(when: str, step: str) -> list[str]:
     log = Path(f"/tmp/{when}-{step}")
     killed = wait(fork(log, when, step))
@@ -190,15 +197,19 @@ def one(when: str, step: str) -> list[str]:
     return [*problems, second.read_text()] if problems else []
 
 
-def boundaries() -> int:
+def boundaries(*, of_a_reload: bool = False) -> int:
     settings = config.load(os.environ)
     steps = [planned.name.value for planned in plan.make(settings, survey.survey(Paths(), settings)).steps]
     # A userspace is put in place of ours only on the way back to another version.
     expected = [name.value for name in StepName if name is not StepName.USERSPACE]
     failures = 0 if steps == expected else 1
     print(f"steps of the plan: {', '.join(steps)}", flush=True)
+    if of_a_reload:
+        steps = steps[steps.index(StepName.UNLOAD) : steps.index(StepName.LOAD) + 1]
     for step in steps:
         for when in ("before", "after"):
+            if of_a_reload:
+                load_as_nobody_asked()
             began = time.monotonic()
             problems = one(when, step)
             failures += bool(problems)
@@ -247,11 +258,10 @@ def cycles(count: int) -> int:
 
 
 def main(words: list[str]) -> int:
-    assert sh
     if words[0] == "cycles":
         return cycles(int(words[1]))
-    if words == ["boundaries"]:
-        return boundaries()
+    if words[0] == "boundaries":
+        return boundaries(of_a_reload=words[1:] == ["loaded"])
     return start(words[0], words[1], by_memory if words[2:] == ["oom"] else by_kill)
 
 

@@ -24,6 +24,14 @@ if scenario "SIGKILL before and after each step"; then
     logs boundaries
 fi
 
+if scenario "SIGKILL around the steps of a reload"; then
+    echo NVreg_EnableStreamMemOPs=1 >/tmp/asked
+    start reloads -v /tmp/asked:/drivers/nvidia.conf:ro -- python3 /test/kill_at.py boundaries loaded
+    check "each next start loaded the driver anew, and left nothing at its stop" is "$(exit_of reloads)" 0
+    logs reloads
+    check "eight were killed" is "$(logs reloads | grep -c '^ok: killed')" 8
+fi
+
 if scenario "start and stop, again and again"; then
     start cycles -- python3 /test/kill_at.py cycles "${CYCLES:=8}"
     wait_for $((CYCLES * 15)) ended cycles
