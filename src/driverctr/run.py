@@ -252,8 +252,11 @@ class Background:
 
     def __init__(self, child: "subprocess.Popen[bytes]") -> None:
         """Take over a child that was just started."""
+        import psutil  # now: at the end there is no time for it
+
         assert child.stdout is not None
         self._child, self._output, self._rest = child, child.stdout, b""
+        self._process = psutil.Process(child.pid)
         self.at_end = False
         os.set_blocking(self._output.fileno(), False)
 
@@ -287,7 +290,7 @@ class Background:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(grace)
         if self._child.returncode is None:
-            for group in groups_below(self.pid):
+            for group in self.groups():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -295,23 +298,17 @@ class Background:
         self._output.close()
         return -signal.SIGKILL if self._child.returncode is None else self._child.returncode
 
+    def groups(self) -> set[int]:
+        """The process groups of it and of all that descend from it."""
+        found: set[int] = set()
+        for member in (self._process, *self._process.children(recursive=True)):
+            with contextlib.suppress(ProcessLookupError):
+                found.add(os.getpgid(member.pid))
+        return found
+
     def ask_to_end(self) -> None:
         """Send SIGTERM."""
         self._child.send_signal(signal.SIGTERM)
-
-
-def groups_below(pid: int, proc: Path = Path("/proc")) -> set[int]:
-    """The process groups of a process and of all that descend from it (proc_pid_stat(5): fields 4 and 5)."""
-    known: dict[int, tuple[int, int]] = {}
-    for folder in proc.iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            known[int(folder.name)] = int(fields[1]), int(fields[2])
-    below, size = {pid}, 0
-    while len(below) > size:
-        size = len(below)
-        below |= {other for other, (parent, _) in known.items() if parent in below}
-    return {known[member][1] for member in below if member in known}
 
 
 class _PidFd:

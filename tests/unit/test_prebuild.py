@@ -16,10 +16,11 @@ import pytest
 from driverctr import config as settings
 from driverctr import prebuild
 from driverctr.errors import DriverError, Stopped
+from driverctr.facts import processes
 from driverctr.modules import pins
 from driverctr.paths import Paths
 from driverctr.prebuild import FIRST_PAUSE, Prebuild
-from driverctr.run import Background, Runner, groups_below
+from driverctr.run import Background, Runner
 from driverctr.signals import Signals
 from driverctr.supervise import Supervisor
 from driverctr.syslog import Syslog
@@ -308,11 +309,19 @@ def test_lines_of_a_program_beside_us_come_whole_or_in_pieces(runner: Runner, fa
         runner.start(["none"])
 
 
-def test_only_descendants_are_taken_for_a_programs_own(tmp_path: Path) -> None:
-    stats = {10: (1, 10), 11: (10, 10), 12: (11, 12), 13: (12, 12), 20: (1, 20), 21: (20, 11)}
-    make_tree(tmp_path, {f"{pid}/stat": f"{pid} (a) b) S {up} {group} 0 0" for pid, (up, group) in stats.items()})
-    make_tree(tmp_path, {"self/stat": "x", "30/stat": "30 (gone", "meminfo": ""})
-    assert groups_below(10, tmp_path) == {10, 12} and groups_below(99, tmp_path) == set()
+def test_only_descendants_are_taken_for_a_programs_own(runner: Runner, fake_bin: FakeBin) -> None:
+    fake_bin.add("apart", "exec /bin/sleep 60")
+    fake_bin.add("parent", "/usr/bin/setsid /bin/sleep 60 & /bin/sleep 60 & wait")
+    stranger, child = runner.start(["apart"]), runner.start(["parent"])
+    deadline = time.monotonic() + 20
+    while len(found := child.groups()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(found) == 2 and child.pid in found and stranger.pid not in found
+    (of_its_own,) = found - {child.pid}
+    for one in (child, stranger):
+        assert one.end(0) == -signal.SIGKILL
+    left = processes.read(Paths(), of_its_own)
+    assert left is None or left.state in "ZX"
 
 
 def test_a_program_that_hangs_in_the_kernel_is_left(
