@@ -27,16 +27,16 @@ static dev_t caps;
 static struct file_operations modeset_fops, uvm_fops, *registered;
 static int uvm_major;
 
-/* So that no signal ends it: the process shows state D. */
-void stand_in_sleep(unsigned int seconds)
+/* So that no signal ends it: the process shows state D. A test ends it by writing 0 to the parameter. */
+void stand_in_sleep(const unsigned int *seconds)
 {
-	unsigned long left = (unsigned long)seconds * HZ;
+	unsigned long began = jiffies;
 
-	while (left)
-		left = schedule_timeout_uninterruptible(left);
+	while (time_before(jiffies, began + (unsigned long)READ_ONCE(*seconds) * HZ))
+		schedule_timeout_uninterruptible(HZ / 10);
 }
 
-int stand_in_begin(unsigned int hang, int failure)
+int stand_in_begin(const unsigned int *hang, int failure)
 {
 	stand_in_sleep(hang);
 	if (failure < 0 || failure > MAX_ERRNO)
@@ -202,7 +202,7 @@ static bool any_gpu(void)
 
 static int __init nvidia_init(void)
 {
-	int err = stand_in_begin(hang_init, fail_init);
+	int err = stand_in_begin(&hang_init, fail_init);
 
 	if (err)
 		return err;
@@ -239,7 +239,7 @@ no_caps:
 
 static void __exit nvidia_exit(void)
 {
-	stand_in_sleep(hang_exit);
+	stand_in_sleep(&hang_exit);
 	pci_unregister_driver(&driver);
 	stand_in_proc_remove();
 	unregister_chrdev_region(caps, CAPS_MINORS);

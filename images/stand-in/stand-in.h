@@ -27,8 +27,8 @@ void nvUvmInterfaceSessionDestroy(void);
 int nvidia_p2p_get_pages(void);
 
 /* What each init begins with, and each exit. */
-int stand_in_begin(unsigned int hang, int failure);
-void stand_in_sleep(unsigned int seconds);
+int stand_in_begin(const unsigned int *hang, int failure);
+void stand_in_sleep(const unsigned int *seconds);
 
 /* What a module says of itself, and how it is made to fail. */
 #define STAND_IN_MODULE(name)									\
@@ -36,11 +36,11 @@ void stand_in_sleep(unsigned int seconds);
 	module_param(fail_init, int, 0444);							\
 	MODULE_PARM_DESC(fail_init, "init fails with this errno");				\
 	static uint hang_init;									\
-	module_param(hang_init, uint, 0444);							\
-	MODULE_PARM_DESC(hang_init, "init sleeps uninterruptibly for so many seconds");		\
+	module_param(hang_init, uint, 0644);							\
+	MODULE_PARM_DESC(hang_init, "init sleeps uninterruptibly for so many seconds, or until this is 0");		\
 	static uint hang_exit;									\
 	module_param(hang_exit, uint, 0644);							\
-	MODULE_PARM_DESC(hang_exit, "exit sleeps uninterruptibly for so many seconds");		\
+	MODULE_PARM_DESC(hang_exit, "exit sleeps uninterruptibly for so many seconds, or until this is 0");		\
 	__MODULE_INFO(version, version, STAND_IN_VERSION);					\
 	__MODULE_INFO(license, license, STAND_IN_LICENSE);					\
 	__MODULE_INFO(description, description, "Stand-in for NVIDIA's " name " module, for tests")
@@ -50,7 +50,7 @@ void stand_in_sleep(unsigned int seconds);
 	int init_module(void);									\
 	int __init init_module(void)								\
 	{											\
-		int err = stand_in_begin(hang_init, fail_init);					\
+		int err = stand_in_begin(&hang_init, fail_init);					\
 												\
 		return err ? err : create;							\
 	}											\
@@ -58,7 +58,7 @@ void stand_in_sleep(unsigned int seconds);
 	void cleanup_module(void);								\
 	void __exit cleanup_module(void)							\
 	{											\
-		stand_in_sleep(hang_exit);							\
+		stand_in_sleep(&hang_exit);							\
 		destroy;									\
 	}											\
 	___ADDRESSABLE(cleanup_module, __exitdata)

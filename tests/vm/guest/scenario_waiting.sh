@@ -147,12 +147,13 @@ if scenario "an administrator's rmmod under way is left alone; one that hangs en
     check "nothing failed on the way" fails said slow "not mended"
     wait_for 60 grep -x Ready $validations/.driver-daemons-status
     kill -KILL "$(persistenced)" && sleep 0.5
-    echo 60 >/sys/module/nvidia/parameters/hang_exit
+    echo 600 >/sys/module/nvidia/parameters/hang_exit
     rmmod nvidia_uvm nvidia_modeset nvidia &
     refused slow 35 "the unload of nvidia has not ended" "nvidia_exit"
     check "the status has it" status_has 'd["phase"] == "stuck" and "nvidia_exit" in d["failure"]["message"]'
     check "not ready" not_ready
     check "it did not wait for the kernel" test -e /sys/module/nvidia/initstate
+    echo 0 >/sys/module/nvidia/parameters/hang_exit
     check "rmmod's own end is a good one" wait $!
     start cleaner -- driverctr unload
     check "unload takes the rest" is "$(exit_of cleaner)" 0

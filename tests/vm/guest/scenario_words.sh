@@ -5,6 +5,8 @@ mkdir -p /tmp/drivers
 common+=(-v /tmp/drivers:/drivers:ro)
 orders_to() { echo "$2" >"/tmp/drivers/$1.conf"; }
 no_orders() { rm -f /tmp/drivers/*; }
+# let_go PARAMETER: the stand-in's hang is over.
+let_go() { echo 0 >"/sys/module/nvidia/parameters/$1"; }
 phase_is() { grep -q "\"phase\": \"$1\"" /run/nvidia/driverctr/status.json; }
 state_is() { [ "$(cat "/sys/module/$1/initstate" 2>/dev/null)" = "$2" ]; }
 
@@ -62,7 +64,7 @@ if scenario "a module for another processor"; then
 fi
 
 if scenario "a load that hangs in the kernel"; then
-    orders_to nvidia "hang_init=150"
+    orders_to nvidia "hang_init=600"
     start hanging -e LOAD_TIMEOUT=5 -- nvidia-driver init
     refused hanging 35 "no signal ends it" "state D" "nvidia_init"
     check "it did not wait for the kernel" state_is nvidia coming
@@ -73,14 +75,15 @@ if scenario "a load that hangs in the kernel"; then
     start next -e LOAD_TIMEOUT=6 -- nvidia-driver init
     refused next 35 "the load of nvidia has not ended" "modprobe"
     check "nothing more was touched" state_is nvidia coming
-    wait_for 200 state_is nvidia live
+    let_go hang_init
+    wait_for 60 state_is nvidia live
     start cleaner -- driverctr unload
     check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
     nothing_left
 fi
 
 if scenario "a signal in the middle of a long load: out in time, and the next start waits for the load"; then
-    orders_to nvidia "hang_init=90"
+    orders_to nvidia "hang_init=600"
     start stopped -e STOP_TIMEOUT=12 -- nvidia-driver init
     check "modprobe is in the kernel" wait_for 120 state_is nvidia coming
     kill -TERM "$(cat /run/nvidia/nvidia-driver.pid)"
@@ -93,8 +96,10 @@ if scenario "a signal in the middle of a long load: out in time, and the next st
     check "the load has not ended" state_is nvidia coming
     check "no marker stays" is "$(find $validations -type f)" ""
     no_orders
-    bring_up next
-    check "it says what it waits for" said next "the load of nvidia has not ended"
+    start next -- nvidia-driver init
+    check "the next says what it waits for" wait_for 60 said next "the load of nvidia has not ended"
+    let_go hang_init
+    check "it is ready once that has ended" wait_for 120 ready
     take_down next
     nothing_left
 fi
@@ -103,24 +108,26 @@ if scenario "an unload that hangs in the kernel"; then
     # Whatever can hang, hangs: nvidia-smi, the daemon, and rmmod.
     echo deaf >$orders/persistenced
     bring_up leaving -e STOP_TIMEOUT=12
-    echo 120 >/sys/module/nvidia/parameters/hang_exit
+    echo 600 >/sys/module/nvidia/parameters/hang_exit
     echo 'sleep 99' >$orders/smi
     began=$(date +%s)
     # The runtime waits for rmmod too, which no signal ends: what counts is when our program had its last word.
     container "$runtime" stop --time 90 leaving >/dev/null &
+    stopping=$!
     check "it gives up" wait_for 60 phase_is stuck
     took=$(($(date +%s) - began))
     check "the stop takes little more than STOP_TIMEOUT: $took s" test $took -le 24
-    wait $!
     check "and needs some of it" test $took -ge 5
-    refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
     check "it did not wait for the kernel" state_is nvidia going
     check "the status says so" phase_is stuck
     check "the driver root stays" test -n "$(driver_mounts)"
     check "no marker stays" is "$(find $validations -type f)" ""
     start next -- nvidia-driver init
     refused next 35 "the unload of nvidia has not ended" "rmmod"
-    wait_for 200 absent /sys/module/nvidia
+    let_go hang_exit
+    wait_for 60 absent /sys/module/nvidia
+    wait $stopping
+    refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
     start cleaner -- driverctr unload
     check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
     nothing_left
