@@ -31,6 +31,7 @@ fi
 
 if scenario "an entry built against other headers than the host's is left for a build, and taken where none can be"; then
     rm $store/pins.json
+    cp "$(entry)/provenance.json" /tmp/provenance
     tries judges "${not_on_disk[@]}" <<'END'
 0|hit: |driverctr store why
 10|differs in symvers_sha256: wanted |sed -i '/symvers_sha256/s/: ".*"/: "7777"/' /var/lib/driverctr/store/entries/*/provenance.json; driverctr store why
@@ -42,6 +43,7 @@ END
     check "there was no room for a build" said last "take the modules from the store"
     check "the kernel's word counts from now on" inside last driverctr store why
     take_down last
+    cp /tmp/provenance "$(entry)/provenance.json"
     nothing_left
 fi
 
@@ -94,7 +96,6 @@ END
         check "what cannot be written is said" said "${name%%:*}" "what serves is not pinned: /disk/store/pins.json cannot be written: ${name#*:}"
         take_down "${name%%:*}"
     done
-    find /sys/fs/cgroup/disk -depth -type d -exec rmdir {} +
     umount /tmp/disks/*
     nothing_left
 fi
