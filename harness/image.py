@@ -243,10 +243,13 @@ def real_modules(release: str, module_type: str = PROPRIETARY, driver_version: s
     return cache.entry("real-modules", parts, lambda to: build_modules(tag, to, release, module_type))
 
 
-def build_modules(tag: str, to: Path, release: str, module_type: str, mounts: Mapping[Path, str] | None = None) -> None:
-    """Run `nvidia-driver build` in a container, into the folder `to`; `mounts` are further folders, seen read-only.
+def build_modules(
+    tag: str, to: Path, release: str, module_type: str, mounts: Mapping[Path, str] | None = None, version: str = ""
+) -> None:
+    """Run `nvidia-driver build` in a container, into the folder `to`.
 
-    Raises HarnessError with the end of the build's output if it fails.
+    `mounts` are further folders and files, seen read-only; `version` is the driver's, by default the image's. Raises
+    HarnessError with the end of the build's output if it fails.
     """
     others = {str(path): {"bind": place, "mode": "ro"} for path, place in (mounts or {}).items()}
     try:
@@ -254,7 +257,7 @@ def build_modules(tag: str, to: Path, release: str, module_type: str, mounts: Ma
             tag,
             ["build", "--kernel", release, "--output", "/output"],
             entrypoint="nvidia-driver",
-            environment={"KERNEL_MODULE_TYPE": module_type},
+            environment={"KERNEL_MODULE_TYPE": module_type, **({"DRIVER_VERSION": version} if version else {})},
             volumes={str(to): {"bind": "/output", "mode": "rw"}, **others},
             network_mode="host",
             remove=True,

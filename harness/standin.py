@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import compileall
+import json
 import shutil
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -18,7 +21,23 @@ SOURCES = REPOSITORY / "src/driverctr"
 GUEST = REPOSITORY / "tests/vm/guest"
 # Where the image has NVIDIA's own source of the same driver version.
 SOURCE_IN_IMAGE = f"/opt/driverctr/source/nvidia-{image.DEFAULT_DRIVER}/kernel"
+DESCRIPTION_IN_IMAGE = "/usr/share/driverctr/image.json"
 TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class Other:
+    """The stand-in driver in another version, or another build of it: a file, what is in it, and what is instead."""
+
+    version: str
+    change: tuple[str, str, str]
+
+
+OTHERS = {
+    "former": Other("470.223.02", ("Kbuild", image.DEFAULT_DRIVER, "470.223.02")),
+    "broken": Other(image.DEFAULT_DRIVER, ("stand-in.h", "static int fail_init;", "static int fail_init = 19;")),
+}
+"""By the name under which a scenario finds the modules, /mnt/NAME."""
 
 
 def module_set(release: str) -> Path:
@@ -30,6 +49,26 @@ def module_set(release: str) -> Path:
         # Whichever image builds it, the modules are the same: only where there are none, an image is built for them.
         lambda to: image.build_modules(image.build(), to, release, image.PROPRIETARY, {MODULES: SOURCE_IN_IMAGE}),
     )
+
+
+def other_modules(release: str, other: Other) -> Path:
+    """Return a folder with the same of another source: built in a machine it would take minutes each time."""
+    key: list[cache.KeyPart] = [image.MODULES_FORMAT, other.version, *other.change, release, MODULES]
+    return cache.entry("stand-in-modules", key, lambda to: _build_other(to, release, other))
+
+
+def _build_other(to: Path, release: str, other: Other) -> None:
+    file, former, now = other.change
+    tag = image.build()
+    known = json.loads((image.export_rootfs(tag) / DESCRIPTION_IN_IMAGE[1:]).read_text())
+    of_image = {"type": image.PROPRIETARY, "version": other.version, "path": SOURCE_IN_IMAGE, "sha256": "47" * 32}
+    with tempfile.TemporaryDirectory() as folder:
+        source, described = Path(folder, "kernel"), Path(folder, "image.json")
+        shutil.copytree(MODULES, source)
+        (source / file).write_text((source / file).read_text().replace(former, now))
+        described.write_text(json.dumps({**known, "driver_version": other.version, "sources": [of_image]}))
+        mounts = {source: SOURCE_IN_IMAGE, described: DESCRIPTION_IN_IMAGE}
+        image.build_modules(tag, to, release, image.PROPRIETARY, mounts, other.version)
 
 
 def layer(release: str) -> Path:
@@ -78,7 +117,9 @@ def scenario_spec(
 
     `more` are further shares, by name.
     """
-    shares: dict[str, Path | Share] = {"guest": GUEST, "layer": layer(kernels.get(kernel).release), "stand-in": MODULES}
+    release = kernels.get(kernel).release
+    shares: dict[str, Path | Share] = {"guest": GUEST, "layer": layer(release), "stand-in": MODULES}
+    shares |= {name: other_modules(release, other) for name, other in OTHERS.items()}
     if sources:
         shares["sources"] = sources_layer()
     return VmSpec(kernel=kernel, shares={**shares, **more}, images={"driver": rootfs}, timeout=TIMEOUT_S)

@@ -28,10 +28,3 @@ def test_full_cycle_with_real_modules(kernel: str, runtime: str, rootfs: Path) -
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get(kernel).release)}
     spec = VmSpec(kernel=kernel, shares=shares, images={"driver": rootfs}, timeout=TIMEOUT_S)
     vm.run(spec, f"bash /mnt/guest/cycle.sh {runtime}", live=True).check()
-
-
-def test_stand_in_is_built_in_place_in_the_guest(rootfs: Path) -> None:
-    spec = VmSpec(
-        shares={"guest": GUEST, "source": IMAGES / "stand-in"}, images={"driver": rootfs}, cpus=2, timeout=900
-    )
-    vm.run(spec, "bash /mnt/guest/build_in_place.sh", live=True).check()

@@ -159,6 +159,13 @@ for manifest in pathlib.Path(sys.argv[1]).rglob("manifest.json"):
     manifest.write_text(json.dumps(known))
 PYTHON
 }
+# fill_store [ARGUMENT...]: put the modules on disk into the store, in a container of $image.
+fill_store() {
+    start fills -v /mnt/guest/fill_store.py:/fill_store.py:ro "$@" -- python3 /fill_store.py
+    check "the store is filled" is "$(exit_of fills)" 0
+    logs fills
+    remove fills
+}
 # remove NAME: by force, as an eviction without grace does.
 remove() { container "$runtime" rm --force "$1" >/dev/null; }
 

@@ -13,8 +13,11 @@ done
 cp -r /mnt/stand-in /tmp/source
 
 if scenario "built beside the mounted headers"; then
-    bring_up alone -v /lib/modules:/lib/modules:ro -v /usr/src:/usr/src:ro -v "$kbuild:$kbuild:ro" \
+    mkdir -p /tmp/host
+    bring_up alone -v /tmp/host:/var/lib/driverctr -v /lib/modules:/lib/modules:ro -v /usr/src:/usr/src:ro -v "$kbuild:$kbuild:ro" \
         -v "/tmp/source:$stand_in_source:ro"
+    check "the store has what was built" test -f "$(echo /tmp/host/store/entries/*/build.log)"
+    check "and nothing half-made" is "$(ls /tmp/host/store/stage)" ""
     check "with the host's headers" said alone "headers: $release from our own root /usr/src/linux-headers-$release"
     check "they are found still" inside alone python3 -ISc "import sys; sys.path.insert(0, '/opt/driverctr/lib')
 from driverctr import node, paths; print(found := node.headers_place(paths.Paths(), '$release')); sys.exit(not found)"

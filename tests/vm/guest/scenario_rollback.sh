@@ -31,8 +31,6 @@ become() {
     echo "GSP of $2" >"$1/usr/lib/firmware/nvidia/$2/gsp_ga10x.bin"
     # A program tells by its length which version it is of.
     echo "of $2" >>"$1/usr/bin/nvidia-persistenced"
-    cp -r /mnt/stand-in/. "$1/$source"
-    sed -i "s/$new/$2/" "$1/$source/Kbuild"
     python3 - "$1/usr/share/driverctr/image.json" "$2" "/$source" <<'PYTHON'
 import json, pathlib, sys
 file, version, source = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -45,6 +43,7 @@ PYTHON
 version_of /images/old $old
 old_image=$image
 version_of /images/new "$new"
+image=$old_image fill_store -v /mnt/former:/former:ro -e MODULES_DIR=/former
 
 loads() { stat -c '%n %i' /sys/module/nvidia /sys/module/nvidia_uvm /sys/module/nvidia_modeset | tr '\n' ' '; }
 status_says() { python3 -c 'import json,sys; d=json.load(open("/run/nvidia/driverctr/status.json")); assert eval(sys.argv[1]), d' "$1"; }
@@ -150,25 +149,23 @@ loaded_build_id() { tail -c 20 /sys/module/nvidia/notes/.note.gnu.build-id | od 
 
 if scenario "another build of the same version that does not load gives way to the one that served"; then
     rm -rf $store
-    builds=(-e MODULES_DIR=/tmp/none)
-    bring_up served "${builds[@]}" -v /mnt/stand-in:$stand_in_source:ro -e DRIVER_CONFIG_DIGEST=21
+    not_on_disk=(-e MODULES_DIR=/tmp/none)
+    fill_store
+    bring_up served "${not_on_disk[@]}" -e DRIVER_CONFIG_DIGEST=21
     entry=$(echo $store/entries/*)
     served=$(build_id_of "$entry")
     check "it is the build of the store" is "$(loaded_build_id)" "$served"
     check "the operator's digest is said" is "$(cat /run/nvidia/nvidia-driver.state)" 21
     container "$runtime" kill served >/dev/null
     remove served
-    # Another source of that version, whose core module fails by itself.
-    mkdir -p /tmp/rebuilt
-    cp -r /mnt/stand-in/. /tmp/rebuilt
-    sed -i 's/static int fail_init;/static int fail_init = 19;/' /tmp/rebuilt/stand-in.h
+    # Of another source of that version, whose core module fails by itself.
     sed -E 's/("sha256": ")[0-9a-f]{64}/\1'"$(printf '48%.0s' {1..32})/" \
         /images/new/usr/share/driverctr/image.json >/tmp/image.json
-    builds+=(-v /tmp/rebuilt:$stand_in_source:ro -v /tmp/image.json:/usr/share/driverctr/image.json:ro)
-    bring_up rebuilt "${builds[@]}" -e DRIVER_CONFIG_DIGEST=22
+    described=(-v /tmp/image.json:/usr/share/driverctr/image.json:ro)
+    fill_store "${described[@]}" -v /mnt/broken:/broken:ro -e MODULES_DIR=/broken
+    bring_up rebuilt "${not_on_disk[@]}" "${described[@]}" -e DRIVER_CONFIG_DIGEST=22
     other=$(find $store/entries -mindepth 1 -maxdepth 1 ! -path "$entry")
-    check "the other source was built" test -f "$other/nvidia.ko"
-    check "into another build" fails is "$(build_id_of "$other")" "$served"
+    check "there is another build" fails is "$(build_id_of "$other")" "$served"
     check "which did not load" said rebuilt "modprobe nvidia failed"
     check "the one that served is back" is "$(loaded_build_id)" "$served"
     of_version "$new" rebuilt
@@ -178,7 +175,7 @@ if scenario "another build of the same version that does not load gives way to t
     before=$(loads)
     container "$runtime" kill rebuilt >/dev/null
     remove rebuilt
-    bring_up kept-on "${builds[@]}" -e DRIVER_CONFIG_DIGEST=22
+    bring_up kept-on "${not_on_disk[@]}" "${described[@]}" -e DRIVER_CONFIG_DIGEST=22
     check "the next start keeps it" is "$(loads)" "$before"
     check "and builds nothing" fails said kept-on "build:"
     check "nor says the digest" absent /run/nvidia/nvidia-driver.state
