@@ -230,7 +230,7 @@ class BringUp:
             return self.refuse(facts, planned.alternative, error)
         if planned.name is StepName.MODULE_TREE and error.code is Code.NO_MODULES and self.gained.source:
             return self.refuse(facts, self.gained.source, error)
-        if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
+        if planned.name is StepName.UNLOAD and error.code is Code.IN_USE:
             return self.look()
         if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
