@@ -14,6 +14,7 @@ from driverctr import config as settings
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.privilege import Privilege
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
 from driverctr.modules import Source
@@ -25,7 +26,7 @@ from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.survey import Facts, Observation
 from driverctr.syslog import Syslog
-from tests.unit.good_node import facts
+from tests.unit.good_node import facts, node
 
 CONFIG = settings.load({})
 NOWHERE = Observation("modules", "on-disk", DriverError(Code.NO_MODULES, "nothing on disk"))
@@ -239,7 +240,6 @@ def test_a_start_that_is_refused_for_another_reason_waits_for_nobody(
     assert not looks, "one look, and no second"
 
 
-def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_use_that_began_after_the_look_is_waited_for_too(life: Life) -> None:
     life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "nvidia has refcnt 2: pid 42 (nvidia-smi)")
     life.start.way_up.run()
@@ -265,6 +265,7 @@ def test_a_reload_refused_before_its_first_step_takes_back_what_was_done_before_
     assert life.told == [*FORWARD, *(f"undo {name.value}" for name in reversed(ALWAYS))]
 
 
+def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     def busy(tools: Tools) -> None:
         raise DriverError(Code.IN_USE, "nvidia has refcnt 3")
 
