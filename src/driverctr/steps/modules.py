@@ -18,7 +18,8 @@ from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
-from driverctr.survey import Facts
+from driverctr.preflight import SHOW_THE_TREE, describe_lacking
+from driverctr.survey import Facts, find_lacking
 from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:
@@ -174,7 +175,10 @@ class ModuleTree:
         moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
         if gained.kept and not gained.kept.missing:
             return Outcome(None, gained)
-        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, tuple(gained.parameters))))
+        names = tuple(gained.parameters)
+        if not facts.host_modules and (lacking := find_lacking(tools.paths, gained.module_set, names)):
+            raise DriverError(Code.LOAD_FAILED, describe_lacking(lacking), SHOW_THE_TREE)
+        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, names)))
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """The next start finds its copies there, and hashes them."""
