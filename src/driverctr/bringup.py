@@ -1,6 +1,7 @@
 """The way up: carry out the plan; what a step cannot do is learned, and the plan is made again."""
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
@@ -151,6 +152,7 @@ class BringUp:
 
     def wait_for_gpu(self) -> None:
         """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
+        gc.enable()  # cli has switched it off for a start, and this may last for months
         markers.withdraw(self.tools.paths.run, digest=True)
         self.tools.runner.log.info("no NVIDIA GPU on the PCI bus: waiting for one to be plugged in (NO_GPU=wait)")
         self.tell(phase=Phase.WAITING_FOR_GPU)
