@@ -120,12 +120,15 @@ def test_what_was_built_in_place_of_an_entry_replaces_it_once_it_serves(
     stored.start.way_up.run()
     assert stored.told.count("modules:build") == 1 and store.entries(), "until then it stays"
     folder = tmp_path / "built"
-    build = Build(make_draft(folder, replace(KEY, kernel_release=WISH.kernel_release)), WANTED)
+    recorded = {"compiler": "gcc-12", "symvers_sha256": "ee" * 32}
+    draft = Draft(make_draft(folder, replace(KEY, kernel_release=WISH.kernel_release)), recorded)
+    build = drafts.keep(lambda: nullcontext(draft), WANTED, None, tmp_path, lambda seconds: None, store.log)
     stored.start.way_up.gained = replace(stored.start.way_up.gained, build=build)
     stored.start.remember_good()
     (entry,) = store.entries()
     served = stored.start.way_up.gained.build
     assert entry.module_set.modules["nvidia"].sha256 == build.module_set.modules["nvidia"].sha256
+    assert entry.provenance == recorded
     assert served is not None and served.module_set.folder == entry.folder
     assert "module_layout" in said(store.log) and pins.read(store.folder).good[0].key == WANTED
 

@@ -76,7 +76,7 @@ def keep(
                 return Build(placed.module_set, placed.key)
             except DriverError as error:
                 log.warning(f"store: the new modules are not kept in it: {error}")
-        return Build(publish(draft, set_folder(folder, key.wish)), wanted)
+        return Build(publish(draft, set_folder(folder, key.wish)), wanted, draft.provenance)
 
 
 def put(store: Store, key: Key, draft: Draft, doubt: Doubt | None) -> Entry:
