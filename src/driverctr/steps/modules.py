@@ -177,13 +177,16 @@ class Modules:
 
 
 class ModuleTree:
-    """The tree that modprobe reads is our container's own: what is pruned from the store is still in it."""
+    """The tree that modprobe reads is our container's own: what a store elsewhere gives up is still in it."""
 
     name = StepName.MODULE_TREE
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Settle our mount namespace, move what is mounted over our folder off it, and furnish it."""
+        """Settle our mount namespace, move what is mounted over our folder off it, and furnish it.
+
+        What was built or fetched in this start may need modules of the host's that the plan could not know of.
+        """
         propagation.settle(tools.paths)
         moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
         if gained.kept and not gained.kept.missing:
