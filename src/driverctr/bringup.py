@@ -1,6 +1,7 @@
 """The way up: carry out the plan; what a step cannot do is learned, and the plan is made again."""
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
@@ -10,7 +11,7 @@ from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import holders, kernellog
 from driverctr.facts.kernellog import Mark
-from driverctr.modules import Source, failures, pins
+from driverctr.modules import Source, failures
 from driverctr.modules.entry import BUILD_LOG
 from driverctr.modules.former import Former
 from driverctr.modules.loaded import Build
@@ -151,7 +152,9 @@ class BringUp:
 
     def wait_for_gpu(self) -> None:
         """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
+        gc.enable()  # cli has switched it off for a start, and this may last for months
         markers.withdraw(self.tools.paths.run, digest=True)
+        markers.write_daemons_status(self.tools.paths.run, ready=False)
         self.tools.runner.log.info("no NVIDIA GPU on the PCI bus: waiting for one to be plugged in (NO_GPU=wait)")
         self.tell(phase=Phase.WAITING_FOR_GPU)
         gpuwait.wait_for_gpu(self.tools.paths, self.tools.signals)
@@ -230,7 +233,7 @@ class BringUp:
             return self.refuse(facts, planned.alternative, error)
         if planned.name is StepName.MODULE_TREE and error.code is Code.NO_MODULES and self.gained.source:
             return self.refuse(facts, self.gained.source, error)
-        if planned.name is StepName.UNLOAD and error.code is Code.IN_USE and facts.supply.kept:
+        if planned.name is StepName.UNLOAD and error.code is Code.IN_USE:
             return self.look()
         if planned.name in SHOW_THE_MODULES and self.gained.source is not None and error.code not in OF_THE_NODE:
             return self.try_other_modules(facts, self.gained.source, error)
@@ -258,15 +261,15 @@ class BringUp:
         all_new = loaded_anew and not one_of_many
         refused = [other for other in Source if other is not Source.LAST_GOOD] if all_new else [source]
         observations = [Observation(StepName.MODULES, other, error) for other in refused]
-        if all_new and error.code in OF_THE_BUILD:
+        without = replace(facts, observations=(*facts.observations, *observations))
+        others = not make(self.tools.config, without, build_allowed=self.build_allowed).blockers
+        if all_new and (others or error.code in OF_THE_BUILD):
             self.remember(facts, error)
-        self.make_plan(replace(facts, observations=(*facts.observations, *observations)))
+        self.make_plan(without)
         self.tools.runner.log.error(
             f"{error}; {source.value} modules do not serve, trying others", code=error.code.value
         )
         self.learned = (*self.learned, *observations)
-        if all_new:
-            self.remember(facts, error)
         try:
             self.rewind()
         except DriverError as stays:
@@ -280,10 +283,10 @@ class BringUp:
         supply, build = facts.supply, self.gained.build
         if build is None or build.key is None:
             return False
-        served = [supply.good.build.key] if supply.good else []
-        with contextlib.suppress(DriverError):
-            served += [good.key for good in pins.read(supply.store.folder).good] if supply.store else []
-        return build.key in served
+        from driverctr.modules import provenance
+
+        is_former = supply.good is not None and supply.good.build.key == build.key
+        return is_former or (supply.store is not None and provenance.has_served(supply.store, build.key))
 
     def replace_unfit(self) -> None:
         """Others serve where the build of the store did not: it is taken no more, and what was built for it is kept.
@@ -297,7 +300,7 @@ class BringUp:
         store.reject(unfit.key, self.failure.message)
         if build.key is not None and self.gained.source in (Source.BUILD, Source.REMOTE):
             made = build.module_set
-            placed = store.publish(build.key, made, made.folder / BUILD_LOG, {"compiler": made.compiler})
+            placed = store.publish(build.key, made, made.folder / BUILD_LOG, build.provenance)
             if build.is_same(placed.module_set):  # an entry that could not be moved is still the former one
                 self.gained = replace(self.gained, build=Build(placed.module_set, placed.key))
 

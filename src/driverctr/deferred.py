@@ -72,5 +72,15 @@ class _Finder:
 
 
 def defer_of_others() -> None:
-    """Have those loaded at their first use too; only before a second thread runs (importlib.util.LazyLoader)."""
+    """Have those loaded at their first use too; only before a second thread runs (importlib.util.LazyLoader).
+
+    A second `import inspect`, as in `sh` and `cryptography`, is a use, and Python 3.11 drops what is raised in it:
+    signals must be held there, or `load_of_others` called before.
+    """
     sys.meta_path.insert(0, _Finder)
+
+
+def load_of_others() -> None:
+    """Load now what is still deferred of those; signals must be held."""
+    for name in OF_OTHERS:
+        import_module(name)

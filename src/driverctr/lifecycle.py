@@ -119,7 +119,7 @@ class Start:
             self.tools.runner.log.error(f"{error}; nothing more is touched", code=error.code.value)
             abandon(self.tools, self.tell, error)
             return
-        begun = bool(self.told.steps)
+        begun = bool(self.told.steps or self.done)
         self.tools.runner.log.error(f"{error}; {'undoing what was done' if begun else 'nothing was touched'}")
         try:
             if begun:

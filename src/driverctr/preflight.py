@@ -1,6 +1,6 @@
 """The checks that init, plan and doctor share: Facts → ok, refused or unknown, with evidence and remedy. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from driverctr.config import Config, NoGpu
@@ -239,11 +239,18 @@ def check_host_modules(facts: Facts, *, loading: bool) -> Check:
         return _refused(
             name,
             Code.LOAD_FAILED,
-            f"our modules need {', '.join(facts.host_lacks)} of the host's kernel, which is not loaded, and the host's "
-            "module tree is not visible",
+            describe_lacking(facts.host_lacks),
             SHOW_THE_TREE,
         )
     return _unknown(name, "the host's module tree cannot be seen: what ours need of it must be loaded already")
+
+
+def describe_lacking(names: Sequence[str]) -> str:
+    """Which of the host's modules ours need, and why they cannot be had."""
+    return (
+        f"our modules need {', '.join(names)} of the host's kernel, which is not loaded, and the host's module tree is "
+        "not visible"
+    )
 
 
 def check_in_use(facts: Facts, *, unloading: bool) -> Check:

@@ -47,6 +47,7 @@ def complete(tools: Tools, gained: Gained) -> None:
     if gained.kept is None or not all(module.file.is_file() for module in gained.module_set.modules.values()):
         return
     try:
-        furnish(tools, gained.module_set, tuple(gained.parameters))
+        with tools.signals.held():  # one in the import of `sh` might be lost (deferred.defer_of_others)
+            furnish(tools, gained.module_set, tuple(gained.parameters))
     except DriverError as error:
         tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")

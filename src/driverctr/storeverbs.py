@@ -299,8 +299,8 @@ def push(tools: Tools, arguments: argparse.Namespace) -> int:
     if not where:
         raise DriverError(Code.BAD_USAGE, "there is nowhere to push to", "Give --to FOLDER or URL, or set REMOTE_URL")
     store = open_store(tools)
-    tools.signals.install()
     private = signing.read_private(arguments.private_key)
+    tools.signals.install()
     target = pushing.target_of(where, tools.config.child_environment, store.log, tools.signals.sleep)
     for found in choose(store.entries(), arguments.digests, arguments.kernel):
         sent = pushing.push(found.key, found.module_set, target, private, store.log)

@@ -152,10 +152,7 @@ def survey(paths: Paths, config: Config) -> Facts:
     found = supply.builds[sure[0]].module_set if sure else None
     host_modules = moduletree.host_place(paths, wish.kernel_release) is not None
     running = daemons.find_all(paths)
-    if supply.kept:  # it stays, whoever uses it
-        users = holders.read(paths, stack)
-    else:
-        stack, users = holders.settled(paths, [daemon.identity for daemon in running], stack)
+    stack, users = holders.settled(paths, [daemon.identity for daemon in running], stack)
     return Facts(
         image=described,
         wish=wish,

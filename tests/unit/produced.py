@@ -11,11 +11,15 @@ from driverctr.errors import Code, DriverError
 
 EVERY_FILE = frozenset(file.name for file in Path(__file__).parent.glob("test_*.py"))
 
+RETELL = ("explain", "first_cause")
+"""What gives an error that it was handed more words, while none is handled."""
+
 
 class Produced:
     """The codes of all errors that the program makes, and what was run meanwhile.
 
-    An error that a test makes in its place proves nothing, and a session of some tests only cannot tell.
+    An error that a test makes in its place proves nothing, told again by the program as little, and a session of some
+    tests only cannot tell.
     """
 
     def __init__(self) -> None:
@@ -27,7 +31,9 @@ class Produced:
         package, init = str(Path(errors.__file__).parent), DriverError.__init__
 
         def noted(error: DriverError, code: Code, message: str, remedy: str = "") -> None:
-            if sys._getframe(1).f_code.co_filename.startswith(package):
+            maker, handled = sys._getframe(1).f_code, sys.exc_info()[1]
+            told_again = maker.co_name in RETELL or (isinstance(handled, DriverError) and handled.code is code)
+            if maker.co_filename.startswith(package) and not told_again:
                 self.codes.add(code.value)
             init(error, code, message, remedy)
 

@@ -332,12 +332,12 @@ def test_one_that_ended_between_two_readings_is_looked_for_again(node: Paths, mo
     assert [use.unseen for use in holders.look(node, (), busy)] == [3]
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_start_takes_one_reading_for_the_truth_only_where_the_driver_stays(
-    node: Paths, kept: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", [None, Source.LOADED, Source.LAST_GOOD])
+def test_a_start_takes_no_one_reading_of_one_that_has_ended_for_the_truth(
+    node: Paths, kept: Source | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings = [stack(nvidia=3), stack(nvidia=0)]
-    supply = Supply(kept={Source.LOADED: Loaded(GOOD.supply.builds[Source.ON_DISK])} if kept else {})
+    supply = Supply(kept={kept: Loaded(GOOD.supply.builds[Source.ON_DISK])} if kept else {})
     monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: readings.pop(0))
     monkeypatch.setattr("driverctr.facts.kernel.read", lambda root: KERNEL)
     monkeypatch.setattr("driverctr.userspace.image.read", lambda root: GOOD.image)
@@ -345,7 +345,7 @@ def test_a_start_takes_one_reading_for_the_truth_only_where_the_driver_stays(
     monkeypatch.setattr(Search, "look", lambda self: supply)
     make_tree(node.root, {"proc/self/mountinfo": ""})
     seen = survey.survey(node, settings.load({}))
-    assert (seen.stack["nvidia"].refcnt, len(seen.in_use)) == ((3, 1) if kept else (0, 0))
+    assert (seen.stack["nvidia"].refcnt, len(seen.in_use)) == (0, 0)
 
 
 def test_the_status_takes_a_reference_of_one_that_has_ended_for_no_use(

@@ -14,6 +14,7 @@ from driverctr import config as settings
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.privilege import Privilege
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
 from driverctr.modules import Source
@@ -25,7 +26,7 @@ from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.survey import Facts, Observation
 from driverctr.syslog import Syslog
-from tests.unit.good_node import facts
+from tests.unit.good_node import facts, node
 
 CONFIG = settings.load({})
 NOWHERE = Observation("modules", "on-disk", DriverError(Code.NO_MODULES, "nothing on disk"))
@@ -237,6 +238,31 @@ def test_a_start_that_is_refused_for_another_reason_waits_for_nobody(
     with pytest.raises(DriverError):
         life.start.way_up.run()
     assert not looks, "one look, and no second"
+
+
+def test_a_use_that_began_after_the_look_is_waited_for_too(life: Life) -> None:
+    life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "nvidia has refcnt 2: pid 42 (nvidia-smi)")
+    life.start.way_up.run()
+    assert life.told == [*FORWARD[:4], *FORWARD[1:]] and life.start.way_up.looks == 2
+
+
+def test_who_always_uses_the_driver_when_it_is_to_go_ends_the_start(life: Life) -> None:
+    life.steps[StepName.UNLOAD].failures[""] = DriverError(Code.IN_USE, "nvidia has refcnt 2: pid 42 (nvidia-smi)")
+    with pytest.raises(DriverError) as refused:
+        life.start.run()
+    assert refused.value.code is Code.IN_USE and life.told.count("unload") == bringup.MOST_LOOKS
+
+
+def test_a_reload_refused_before_its_first_step_takes_back_what_was_done_before_it(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [facts(), node(privilege=Privilege(("SYS_MODULE",), False))]
+    monkeypatch.setattr(survey, "survey", lambda *_: looks.pop(0))
+    monkeypatch.setattr(Start, "wait", lambda self: None)
+    with pytest.raises(DriverError) as refused:
+        life.start.run()
+    assert refused.value.code is Code.NO_PRIVILEGE and "nothing was touched" not in life.log
+    assert life.told == [*FORWARD, *(f"undo {name.value}" for name in reversed(ALWAYS))]
 
 
 def test_in_use_at_the_stop_keeps_what_running_processes_need(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,12 @@ from driverctr.kmod import Kmod
 from driverctr.modules import PEERMEM, ModuleSet, Source, describe, needed_of_host
 from driverctr.modules.loaded import Build, Loaded
 from driverctr.modules.supply import Supply
+from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.steps import Gained, Tools
 from driverctr.steps.load import Load
-from driverctr.steps.modules import Modules, furnish
+from driverctr.steps.modules import Modules, ModuleTree, furnish
 from driverctr.survey import find_lacking, modules_beside
 from driverctr.verify import check_beside, recall
 from tests.unit.conftest import FakeBin, make_tree
@@ -153,6 +154,25 @@ def test_the_host_lacks_what_is_neither_loaded_nor_in_our_own_tree(paths: Paths,
         paths.root, {"sys/module/video/refcnt": "0", f"lib/modules/{RELEASE}/kernel/crypto/ecc.ko.xz": "of the image"}
     )
     assert find_lacking(paths, found, NAMES) == ("drm",)
+
+
+def test_what_was_built_in_this_start_and_lacks_a_module_of_the_host_is_refused_before_the_unload(
+    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(propagation, "settle", lambda paths: None)
+    built = Build(module_set(tmp_path / "set", nvidia={"depends": "drm"}))
+    gained = Gained(build=built, source=Source.BUILD, parameters=dict.fromkeys(NAMES, ()))
+
+    def place(*, visible: bool) -> None:
+        known = facts(host_modules=visible, to_load=NAMES)
+        ModuleTree().apply(tools, PlannedStep(StepName.MODULE_TREE, ""), known, gained)
+
+    with pytest.raises(DriverError, match="need drm of the host's kernel") as refused:
+        place(visible=False)
+    assert refused.value.code is Code.LOAD_FAILED and "--pid=host" in refused.value.remedy
+    place(visible=True)
+    make_tree(tools.paths.root, {"sys/module/drm/refcnt": "0"})
+    place(visible=False)
 
 
 RDMA = settings.load({"GPU_DIRECT_RDMA_ENABLED": "true"})

@@ -12,7 +12,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
 from driverctr.hashing import sha256
 from driverctr.log import Log
-from driverctr.modules import ModuleSet, Source, key, pins, provenance
+from driverctr.modules import ModuleSet, Source, aside, key, pins, provenance
 from driverctr.modules.drafts import Draft, keep
 from driverctr.modules.entry import Entry
 from driverctr.modules.pins import Good
@@ -195,6 +195,19 @@ def test_what_is_built_takes_the_place_of_the_entry_in_doubt_and_is_in_none(
     assert found == store.find(WANTED).module_set != doubted.doubt.entry.module_set
     assert doubted.doubt.reason in said(store.log) and len(list((store.folder / "aside").iterdir())) == 1
     assert search(paths, config).doubt is None
+
+
+def test_what_is_built_is_taken_though_the_entry_in_doubt_cannot_be_moved(
+    paths: Paths, store: Store, doubted: Supply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(aside, "move", refuse)
+    found = keep_built(paths, store, doubted.doubt, built(paths))
+    assert doubted.doubt and store.find(WANTED).module_set == doubted.doubt.entry.module_set
+    assert found.folder.is_relative_to(paths.root / "none") and found.modules["nvidia"].file.is_file()
+    assert "could not be moved" in said(store.log)
 
 
 def test_a_build_that_fails_leaves_the_entry_in_doubt_where_it_is(paths: Paths, store: Store, doubted: Supply) -> None:

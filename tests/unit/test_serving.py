@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from driverctr import hints, keeper, markers, prebuild, serving
 from driverctr.errors import Stopped
 from driverctr.modules import ModuleSet
-from driverctr.modules.loaded import Build
+from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
 from driverctr.pending import ReloadDue
 from driverctr.steps import Gained
@@ -20,6 +21,21 @@ from tests.unit.test_lifecycle import Life
 from tests.unit.test_lifecycle import life as life
 
 SERVES = Gained(build=Build(ModuleSet(Path("/set"), "6.1.0", "", "535.309.01", "open", {})))
+
+
+def test_a_signal_while_the_module_tree_is_completed_waits_for_its_end(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, told = life.start.tools, []
+
+    def furnish(*_: object) -> None:
+        tools.signals._on_stop(signal.SIGTERM, None)
+        told.append("whole")
+
+    monkeypatch.setattr(serving, "furnish", furnish)
+    with pytest.raises(Stopped):
+        serving.complete(tools, replace(SERVES, kept=Loaded(Build(SERVES.module_set))))
+    assert told == ["whole"]
 
 
 @pytest.mark.parametrize(

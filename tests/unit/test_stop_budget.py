@@ -53,10 +53,12 @@ def test_an_act_that_the_signal_meets_leaves_half_of_the_stop_for_the_undo(signa
 def test_a_signal_cuts_the_wait_for_an_act_that_had_more_time(signals: Signals, seconds: float, most: float) -> None:
     reader, writer = os.pipe()
     budget = Budget(signals, seconds)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
     began = time.monotonic()
     with pytest.raises(Stopped), signals.held():
         assert not budget.wait(reader, most)
+        timer.join()
     assert min(1.2, most) <= time.monotonic() - began < 5
     os.write(writer, b"x")
     assert budget.wait(reader, 60)

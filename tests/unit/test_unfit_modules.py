@@ -1,6 +1,7 @@
 """Modules that do not fit, are not whole, or cannot be asked for: each costs a build at most, never the start."""
 
 import os
+import signal
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from driverctr import bringup, files, survey
 from driverctr import config as settings
 from driverctr.config import Config
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.hashing import begin_early
+from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, Source, drafts, failures, pins
 from driverctr.modules.drafts import Draft
@@ -24,7 +26,7 @@ from driverctr.node import Room
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.steps import Gained, Outcome, Tools
-from driverctr.steps.modules import Modules
+from driverctr.steps.modules import Modules, fetched
 from driverctr.survey import Facts, Observation
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import GOOD_NODE, facts
@@ -120,10 +122,13 @@ def test_what_was_built_in_place_of_an_entry_replaces_it_once_it_serves(
     stored.start.way_up.run()
     assert stored.told.count("modules:build") == 1 and store.entries(), "until then it stays"
     folder = tmp_path / "built"
-    build = Build(make_draft(folder, replace(KEY, kernel_release=WISH.kernel_release)), WANTED)
+    recorded = {"compiler": "gcc-12", "symvers_sha256": "ee" * 32}
+    draft = Draft(make_draft(folder, replace(KEY, kernel_release=WISH.kernel_release)), recorded)
+    build = drafts.keep(lambda: nullcontext(draft), WANTED, None, tmp_path, lambda seconds: None, store.log)
     stored.start.way_up.gained = replace(stored.start.way_up.gained, build=build)
     stored.start.remember_good()
     (entry,) = store.entries()
+    assert entry.provenance == recorded
     served = stored.start.way_up.gained.build
     assert entry.module_set.modules["nvidia"].sha256 == build.module_set.modules["nvidia"].sha256
     assert served is not None and served.module_set.folder == entry.folder
@@ -244,6 +249,36 @@ def test_a_file_of_the_store_that_is_none_keeps_no_start_waiting(tmp_path: Path)
     (tmp_path / "store/entries/aa").mkdir(parents=True)
     os.mkfifo(tmp_path / "store/entries/aa/key.json")
     begin_early({"STORE_DIR": str(tmp_path / "store"), "MODULES_DIR": str(tmp_path)}, str(tmp_path))
+
+
+def test_a_signal_in_the_import_beside_the_hashing_waits_for_its_end(
+    life: Life, made: ModuleSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, imported = life.start.tools, []
+
+    def prepare(kmod: Kmod) -> None:
+        tools.signals._on_stop(signal.SIGTERM, None)
+        imported.append("sh")
+
+    monkeypatch.setattr(Kmod, "prepare", prepare)
+    known = facts(supply=Supply(builds={Source.ON_DISK: Build(made)}), to_load=NAMES)
+    with pytest.raises(Stopped):
+        Modules().apply(tools, PlannedStep(StepName.MODULES, "", Source.ON_DISK), known, Gained())
+    assert imported == ["sh"]
+
+
+def test_a_signal_in_the_import_before_a_fetch_waits_for_its_end(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"REMOTE_URL": "http://127.0.0.1:9", "REMOTE_PUBLIC_KEY": "/keys/public.pem"}
+    tools, imported = replace(life.start.tools, config=settings.load(environment)), []
+
+    def load_of_others() -> None:
+        tools.signals._on_stop(signal.SIGTERM, None)
+        imported.append("inspect")
+
+    monkeypatch.setattr("driverctr.steps.modules.load_of_others", load_of_others)
+    with pytest.raises(Stopped):
+        fetched(tools, WANTED)
+    assert imported == ["inspect"]
 
 
 def test_a_module_that_is_loaded_beside_a_driver_is_hashed_too(life: Life, made: ModuleSet) -> None:

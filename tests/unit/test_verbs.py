@@ -75,6 +75,17 @@ def test_a_start_imports_nothing_that_most_starts_do_not_need() -> None:
 
 
 @pytest.mark.allow_process(PYTHON)
+def test_what_is_deferred_of_others_is_there_before_a_signal_could_be_lost_in_it() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import driverctr.deferred as d; d.defer_of_others(); "
+        "import driverctr.verbs, driverctr.lifecycle; lazy = lambda: type(sys.modules['inspect']).__name__; "
+        "before = lazy(); d.load_of_others(); print(before, lazy())"
+    )
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["_LazyModule", "module"]
+
+
+@pytest.mark.allow_process(PYTHON)
 def test_the_probe_imports_almost_nothing() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r}); before = set(sys.modules); from driverctr.cli import main; "

@@ -1,5 +1,6 @@
 """NO_GPU=wait: asleep until the kernel tells of a GPU, then everything is looked at anew."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from driverctr import bringup, gpuwait, status, survey, verbs
+from driverctr import bringup, gpuwait, markers, status, survey, verbs
 from driverctr import config as settings
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import events, kernel
@@ -97,15 +98,20 @@ def test_a_gpu_that_comes_is_planned_for_anew(start: Start, monkeypatch: pytest.
     come = facts(wish=Wish("6.1.0-56-amd64", "535.309.01", "open"))
     looks = Looks([facts(gpus=()), come])
     marker = start.tools.paths.run / "validations/.driver-ctr-ready"
+    daemons = start.tools.paths.run / markers.DAEMONS
+    gc.disable()
     make_tree(start.tools.paths.root, {str(marker.relative_to(start.tools.paths.root)): "stale"})
 
     def wait(paths: Paths, signals: Signals) -> None:
         looks.phases.append(start.told.phase)
-        assert not marker.exists()
+        assert not marker.exists() and daemons.read_text() == "NotReady\n" and gc.isenabled()
 
     monkeypatch.setattr(survey, "survey", looks.survey)
     monkeypatch.setattr(gpuwait, "wait_for_gpu", wait)
-    start.way_up.run()
+    try:
+        start.way_up.run()
+    finally:
+        gc.enable()
     assert looks.phases == [status.Phase.WAITING_FOR_GPU] and not looks.found
     assert start.told.module_type == "open" and start.told.phase is status.Phase.STARTING
 

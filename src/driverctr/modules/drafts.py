@@ -76,14 +76,25 @@ def keep(
                 return Build(placed.module_set, placed.key)
             except DriverError as error:
                 log.warning(f"store: the new modules are not kept in it: {error}")
-        return Build(publish(draft, set_folder(folder, key.wish)), wanted)
+        return Build(publish(draft, set_folder(folder, key.wish)), wanted, draft.provenance)
 
 
 def put(store: Store, key: Key, draft: Draft, doubt: Doubt | None) -> Entry:
-    """Publish a draft under a key; an entry that lies there in doubt gives way. Raises DriverError as publish does."""
-    if doubt is not None and doubt.entry.key == key:
+    """Publish a draft under a key; an entry that lies there in doubt gives way.
+
+    Raises DriverError as Store.publish does, and store-unusable where that entry does not go.
+    """
+    gives_way = doubt is not None and doubt.entry.key == key
+    if doubt and gives_way:
         store.reject(key, doubt.reason)
-    return store.publish(key, draft.module_set, draft.log_path, draft.provenance)
+    placed = store.publish(key, draft.module_set, draft.log_path, draft.provenance)
+    if gives_way and not Build(draft.module_set).is_same(placed.module_set):
+        raise DriverError(
+            Code.STORE_UNUSABLE,
+            f"{placed} could not be moved, and what was made in its place is not published",
+            f"Give {store.folder} a filesystem with renames, or remove {placed.folder}",
+        )
+    return placed
 
 
 def find_whole(

@@ -25,10 +25,14 @@ SCHEMA = 1
 
 @frozen
 class Build:
-    """A set of ours and the key it was had under, None where it has none (modules that a user brought)."""
+    """A set of ours and the key it was had under, None where it has none (modules that a user brought).
+
+    `provenance` is known of what was made or fetched in this start.
+    """
 
     module_set: ModuleSet
     key: Key | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     def describe(self) -> str:
         """What it is, for a sentence."""

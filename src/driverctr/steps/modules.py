@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from driverctr import moduletree, parameters
 from driverctr.config import Unknown
+from driverctr.deferred import load_of_others
 from driverctr.errors import Code, DriverError
 from driverctr.modules import PEERMEM, ModuleSet, Source, elf, needed_of_host
 from driverctr.modules.key import Key
@@ -17,8 +18,9 @@ from driverctr.modules.supply import Supply
 from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import PlannedStep, StepName
+from driverctr.preflight import SHOW_THE_TREE, describe_lacking
 from driverctr.steps import Gained, Outcome, Tools, Undo
-from driverctr.survey import Facts
+from driverctr.survey import Facts, find_lacking
 from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:
@@ -64,7 +66,10 @@ def fetched(tools: Tools, wanted: Key) -> AbstractContextManager["Draft"]:
     from driverctr.modules.drafts import DEFAULT_SCRATCH
 
     scratch = tools.paths.root / DEFAULT_SCRATCH.relative_to("/")
-    return remote.configured(tools.config, tools.runner.log, tools.signals.sleep).draft(wanted, scratch)
+    folder = remote.configured(tools.config, tools.runner.log, tools.signals.sleep)
+    with tools.signals.held():  # `cryptography` comes in there
+        load_of_others()
+    return folder.draft(wanted, scratch)
 
 
 def check_parameters(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> None:
@@ -136,14 +141,23 @@ class Modules:
         store, key = supply.store, build.key
         found = self._as_loaded(tools, build.module_set)
         if store is None or key is None or not build.module_set.folder.is_relative_to(store.folder):
-            verify(found, tools.kmod.prepare, tools.hashes)
+            self._compare(tools, found)
             return
         try:
-            verify(found, tools.kmod.prepare, tools.hashes)
+            self._compare(tools, found)
         except DriverError as error:
             store.set_aside(key, error.message)
             raise
         store.touch(key)
+
+    def _compare(self, tools: Tools, found: ModuleSet) -> None:
+        """Hash the files, and import `sh` beside it: a signal in there might be lost (deferred.defer_of_others)."""
+
+        def prepare() -> None:
+            with tools.signals.held():
+                tools.kmod.prepare()
+
+        verify(found, prepare, tools.hashes)
 
     def _as_loaded(self, tools: Tools, found: ModuleSet) -> ModuleSet:
         """The set with the files that will be loaded: a copy in our tree that is still what it was made as."""
@@ -163,18 +177,24 @@ class Modules:
 
 
 class ModuleTree:
-    """The tree that modprobe reads is our container's own: what is pruned from the store is still in it."""
+    """The tree that modprobe reads is our container's own: what a store elsewhere gives up is still in it."""
 
     name = StepName.MODULE_TREE
     interruptible = False
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
-        """Settle our mount namespace, move what is mounted over our folder off it, and furnish it."""
+        """Settle our mount namespace, move what is mounted over our folder off it, and furnish it.
+
+        What was built or fetched in this start may need modules of the host's that the plan could not know of.
+        """
         propagation.settle(tools.paths)
         moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
         if gained.kept and not gained.kept.missing:
             return Outcome(None, gained)
-        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, tuple(gained.parameters))))
+        names = tuple(gained.parameters)
+        if not facts.host_modules and (lacking := find_lacking(tools.paths, gained.module_set, names)):
+            raise DriverError(Code.LOAD_FAILED, describe_lacking(lacking), SHOW_THE_TREE)
+        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, names)))
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """The next start finds its copies there, and hashes them."""
