@@ -25,10 +25,10 @@ POLL_S = 0.2
 
 
 def output(tag: str, argv: Sequence[str], limit: float, **options: Any) -> str:
-    """Return the standard output of a command in a container without a network.
+    """Return the standard output of a command in a container.
 
-    `options` are those of the Docker SDK. Raises HarnessError with the end of what it said if it fails or has not
-    ended within `limit` seconds.
+    `options` are those of the Docker SDK; there is no network unless they say so. Raises HarnessError with the end of
+    what it said if it fails or has not ended within `limit` seconds.
     """
     with started(tag, argv, **options) as container:
         return finish(container, limit)
@@ -46,7 +46,7 @@ def started(tag: str, argv: Sequence[str], **options: Any) -> Iterator[Container
     with _told(" ".join(argv)):
         try:
             container = client.containers.create(
-                tag, list(argv[1:]), entrypoint=argv[0], name=name, network_mode="none", **options
+                tag, list(argv[1:]), entrypoint=argv[0], name=name, **{"network_mode": "none", **options}
             )
             container.start()
             yield container
@@ -59,9 +59,9 @@ def finish(container: Container, limit: float) -> str:
     try:
         status = container.wait(timeout=limit)["StatusCode"]
     except (ReadTimeout, ConnectionFailed) as error:  # the SDK raises the one or the other when time is over
-        raise HarnessError(f"the container did not end within {limit:.0f} s\n{_tail(container)}") from error
+        raise HarnessError(f"{_command(container)}: no end after {limit:.0f} s\n{_tail(container)}") from error
     if status != 0:
-        raise HarnessError(f"exit {status} of the container\n{_tail(container)}")
+        raise HarnessError(f"{_command(container)}: exit {status}\n{_tail(container)}")
     return container.logs(stdout=True, stderr=False).decode(errors="replace")
 
 
@@ -71,7 +71,7 @@ def wait_for(container: Container, word: str, limit: float) -> None:
     while word not in container.logs().decode(errors="replace"):
         container.reload()
         if container.status != "running" or time.monotonic() > deadline:
-            raise HarnessError(f"the container never said {word!r}\n{_tail(container)}")
+            raise HarnessError(f"{_command(container)}: never said {word!r}\n{_tail(container)}")
         time.sleep(POLL_S)
 
 
@@ -81,6 +81,10 @@ def _remove(client: docker.DockerClient, name: str) -> None:
         container = client.containers.get(name)
         container.stop(timeout=GRACE_S)
         container.remove(force=True)
+
+
+def _command(container: Container) -> str:
+    return " ".join((container.attrs["Path"], *container.attrs["Args"]))
 
 
 def _tail(container: Container) -> str:
@@ -93,4 +97,4 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (DockerException, RequestException) as error:
-        raise HarnessError(f"docker, for `{what}`: {error}") from error
+        raise HarnessError(f"{what}: docker: {error}") from error

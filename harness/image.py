@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from docker.errors import ContainerError, ImageNotFound
+from docker.errors import ImageNotFound
 
-from harness import apt, cache, dockerd, foreign, kernels, proc, wheels
+from harness import apt, cache, containers, dockerd, foreign, kernels, proc, wheels
 from harness.errors import HarnessError
 from harness.wheels import REPOSITORY
 
@@ -33,6 +33,9 @@ MODULES_FORMAT = 1
 ROOTS_KEPT = 4
 SAVED_KEPT = 2
 ROOT_MIN_AGE_S = 3600
+# Seconds for a container that looks, and for one that builds modules on a machine that does much else.
+LOOK_LIMIT_S = 300
+BUILD_LIMIT_S = 3600
 
 
 @dataclass(frozen=True)
@@ -222,9 +225,7 @@ def _prune(in_use: Path) -> None:
 
 def description(tag: str) -> dict[str, Any]:
     """Return what the image says about itself in /usr/share/driverctr/image.json."""
-    shown = dockerd.client().containers.run(
-        tag, ["/usr/share/driverctr/image.json"], entrypoint="cat", network_mode="host", remove=True
-    )
+    shown = containers.output(tag, ["cat", "/usr/share/driverctr/image.json"], LOOK_LIMIT_S)
     record: dict[str, Any] = json.loads(shown)
     return record
 
@@ -252,17 +253,11 @@ def build_modules(
     HarnessError with the end of the build's output if it fails.
     """
     others = {str(path): {"bind": place, "mode": "ro"} for path, place in (mounts or {}).items()}
-    try:
-        dockerd.client().containers.run(
-            tag,
-            ["build", "--kernel", release, "--output", "/output"],
-            entrypoint="nvidia-driver",
-            environment={"KERNEL_MODULE_TYPE": module_type, **({"DRIVER_VERSION": version} if version else {})},
-            volumes={str(to): {"bind": "/output", "mode": "rw"}, **others},
-            network_mode="host",
-            remove=True,
-            stderr=True,
-        )
-    except ContainerError as error:
-        said = error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else str(error.stderr or "")
-        raise HarnessError(f"nvidia-driver build: exit {error.exit_status}\n{proc.tail(said)}") from error
+    containers.output(
+        tag,
+        ["nvidia-driver", "build", "--kernel", release, "--output", "/output"],
+        BUILD_LIMIT_S,
+        environment={"KERNEL_MODULE_TYPE": module_type, **({"DRIVER_VERSION": version} if version else {})},
+        volumes={str(to): {"bind": "/output", "mode": "rw"}, **others},
+        network_mode="host",
+    )

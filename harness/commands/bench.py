@@ -21,9 +21,6 @@ from harness.vm import VmSpec
 
 GUEST = Path(__file__).resolve().parents[1] / "guest"
 TIMEOUT_S = 1200
-# Seconds for a container: a look or a hash takes some, two builds five minutes on two cores that do nothing else.
-LIMIT_S = 300
-BUILD_LIMIT_S = 3600
 CYCLES = 200
 EVENTS = 1000
 # Seconds after the last event in which the wait is to have judged them all.
@@ -133,7 +130,7 @@ def build_natively(tag: str, script: str, *words: str) -> Any:
     kernel = kernels.get(kernels.DEFAULT)
     parts = [path for name in ("src", "lib") for path in (kernel.headers / "usr" / name).iterdir()]
     mounts = {path: f"/{path.relative_to(kernel.headers)}" for path in parts}
-    return run_guest(tag, script, kernel.release, *words, mounts=mounts, limit=BUILD_LIMIT_S)
+    return run_guest(tag, script, kernel.release, *words, mounts=mounts, limit=image.BUILD_LIMIT_S)
 
 
 def run_guest(
@@ -141,7 +138,7 @@ def run_guest(
     script: str,
     *words: str,
     mounts: Mapping[Path, str] | None = None,
-    limit: float = LIMIT_S,
+    limit: float = image.LOOK_LIMIT_S,
     **options: Any,
 ) -> Any:
     """What a script of harness/guest tells in a container; `mounts` are further folders, seen read-only."""
@@ -159,11 +156,11 @@ def measure_storm(tag: str) -> list[Row]:
     """CPU seconds that a storm of others' device events takes of the wait, natively: half of them PCI functions'."""
     words = ["python3", "-u", "/bench/bench_storm.py"]
     with containers.started(tag, words, volumes=read_only({GUEST: "/bench"})) as container:
-        containers.wait_for(container, "listening", LIMIT_S)
+        containers.wait_for(container, "listening", image.LOOK_LIMIT_S)
         make_events()
         time.sleep(SETTLE_S)
         container.kill("SIGTERM")
-        said = containers.finish(container, LIMIT_S)
+        said = containers.finish(container, image.LOOK_LIMIT_S)
     told = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     if not told or not told[0]["judged"]:
         raise HarnessError(f"the wait did not hear the storm:\n{said}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness import dockerd, image
+from harness import containers, dockerd, image
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,15 @@ def rootfs(tag: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(client: docker.DockerClient, tag: str) -> Run:
+def run(tag: str) -> Run:
     """Return a function that runs a command in a container with no privilege at all."""
 
     def in_container(*argv: str, user: str = "", environment: Sequence[str] = ()) -> Ran:
-        container = client.containers.create(
-            tag,
-            list(argv[1:]),
-            entrypoint=argv[0],
-            network_mode="none",
-            cap_drop=["ALL"],
-            user=user,
-            environment=list(environment),
-        )
-        try:
-            container.start()
+        options = {"cap_drop": ["ALL"], "user": user, "environment": list(environment)}
+        with containers.started(tag, argv, **options) as container:
             status = container.wait(timeout=120)["StatusCode"]
             stdout = container.logs(stdout=True, stderr=False).decode(errors="replace")
             stderr = container.logs(stdout=False, stderr=True).decode(errors="replace")
             return Ran(status, stdout, stderr)
-        finally:
-            container.remove(force=True)
 
     return in_container
