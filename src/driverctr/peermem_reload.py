@@ -1,9 +1,12 @@
 """The sidecar `nvidia-driver reload_nvidia_peermem`: wait for both drivers, load the module, stay."""
 
+import time
+
 from driverctr import parameters
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
-from driverctr.facts import modules
+from driverctr.explain import EXPLANATIONS
+from driverctr.facts import modules, tasks
 from driverctr.kmod import Kmod
 from driverctr.paths import Paths
 from driverctr.signals import Signals
@@ -18,7 +21,10 @@ def run(paths: Paths, config: Config, kmod: Kmod, signals: Signals) -> None:
     signals.install()
     while reason := waiting_for(paths, config.host_mofed):
         kmod.log.info(f"waiting for {reason}")
+        deadline = time.monotonic() + config.load_timeout
         while waiting_for(paths, config.host_mofed) == reason:
+            if time.monotonic() >= deadline:
+                _refuse_unsettled(paths)
             signals.sleep(LOOK_EVERY)
     if modules.read(paths, NAME) is None:
         with signals.held():
@@ -40,6 +46,14 @@ def waiting_for(paths: Paths, host_mofed: bool) -> str:
     if module is not None and modules.unsettled({NAME: module}):
         return f"the end of a load or unload of nvidia-peermem that somebody else began (initstate {module.state})"
     return ""
+
+
+def _refuse_unsettled(paths: Paths) -> None:
+    """Raise DriverError (stuck) if it is the module itself that neither comes nor goes; the drivers may take longer."""
+    module = modules.read(paths, NAME)
+    if module is not None and (unsettled := modules.unsettled({NAME: module})):
+        told = tasks.describe_stuck(unsettled, tasks.hanging_module_tools(paths))
+        raise DriverError(Code.STUCK, told, EXPLANATIONS[Code.STUCK].remedy)
 
 
 def _load(paths: Paths, kmod: Kmod, limit: float) -> None:

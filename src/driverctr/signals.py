@@ -172,8 +172,18 @@ class Budget:
     def wait(self, descriptor: int, seconds: float) -> bool:
         """Wait for the end of an act, until its descriptor is readable; False when `seconds` have passed.
 
-        A signal that comes meanwhile leaves it what an act has then.
+        A signal that comes meanwhile leaves it what an act has then, and a second one changes nothing: what is cut off
+        in the kernel is taken for stuck.
         """
+        return self._signals.wait_while(descriptor, self._left_of(seconds))
+
+    def wait_unless_hurried(self, descriptor: int, seconds: float) -> bool:
+        """As `wait`, for an act that a second signal may end at once."""
+        left = self._left_of(seconds)
+        return self._signals.wait_while(descriptor, lambda: 0.0 if self._signals.hurried else left())
+
+    def _left_of(self, seconds: float) -> Callable[[], float]:
+        """What is left of the seconds an act has from now on."""
         until = time.monotonic() + seconds
 
         def left() -> float:
@@ -181,7 +191,7 @@ class Budget:
             until = min(until, time.monotonic() + self.for_an_act())
             return until - time.monotonic()
 
-        return self._signals.wait_while(descriptor, left)
+        return left
 
     def _left(self) -> float:
         arrived_at = self._signals.arrived_at

@@ -10,7 +10,7 @@ from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
 from driverctr.records import mutable
 from driverctr.status import Phase
-from driverctr.steps import Step, Tools, Undo
+from driverctr.steps import Step, Tools, Undo, unload
 from driverctr.steps.unload import check_free
 
 STAYS_WHILE_IN_USE = (
@@ -22,11 +22,11 @@ STAYS_WHILE_IN_USE = (
 )
 """Every new open reads firmware through the driver root: while modules stay, these stay."""
 
-BUSY_WAIT = 3.0
-"""Seconds a stop waits for who uses the driver: a probe that runs nvidia-smi just now is soon gone, a job is not."""
+BUSY_WAIT, BUSY_PAUSE = unload.BUSY_WAIT, unload.BUSY_PAUSE
+"""A stop waits for who uses the driver as long as a start does."""
 
-BUSY_PAUSE = 0.3
-"""Seconds between two looks at who uses it."""
+UNDO_TIME = 12.0
+"""Seconds of a stop that a load or unload of somebody else leaves: nvidia-smi, a daemon and rmmod may all hang."""
 
 
 def begin(tools: Tools) -> None:
@@ -111,17 +111,26 @@ class Stopping:
         """
         if not any(step.name in STAYS_WHILE_IN_USE for step, _ in self.done):
             return []
-        deadline = time.monotonic() + self.tools.budget.for_others(BUSY_WAIT)
+        deadlines: dict[Code, float] = {}
         while True:
+            began = time.monotonic()
             try:
                 check_free(self.tools)
             except DriverError as error:
+                deadline = deadlines.setdefault(error.code, began + self.patience_with(error))
                 if time.monotonic() >= deadline or self.tools.signals.hurried:
                     self.tools.runner.log.warning(f"the driver stays: {error}")
                     return [error]
                 self.tools.signals.wait_readable(None, BUSY_PAUSE)
             else:
                 return []
+
+    def patience_with(self, busy: DriverError) -> float:
+        """Seconds to wait: what neither came nor went would end the stop with everything left as it is."""
+        briefly = self.tools.budget.for_others(BUSY_WAIT)
+        if busy.code is not Code.STUCK:
+            return briefly
+        return max(briefly, self.tools.budget.for_others(self.tools.config.load_timeout + UNDO_TIME) - UNDO_TIME)
 
     def read_state(self) -> tuple[str, ...]:
         """What the unload will lose, where nvidia-smi is there to tell and nobody is in a hurry."""

@@ -113,13 +113,26 @@ def test_a_module_of_the_host_that_is_missing_is_not_blamed_on_ours(
 ) -> None:
     found = module_set(tmp_path, nvidia={"depends": "drm"})
     fail(tools, "nvidia")
-    with pytest.raises(DriverError, match="drm of the host's kernel, which our modules need, is not loaded") as failed:
+    with pytest.raises(DriverError, match="drm of the host's kernel, which our nvidia needs, is not loaded") as failed:
         load(tools, found, host_modules=visible)
     assert failed.value.code is Code.LOAD_FAILED and remedy in failed.value.remedy
     make_tree(tools.paths.root, {"sys/module/drm/refcnt": "0"})
     with pytest.raises(DriverError) as failed:
         load(tools, found, host_modules=visible)
     assert failed.value.code is Code.UNKNOWN_SYMBOL
+
+
+def test_what_another_of_our_modules_needs_of_the_host_is_no_excuse_for_one_that_is_wrong(
+    tools: Tools, tmp_path: Path
+) -> None:
+    found = module_set(tmp_path, nvidia_uvm={"depends": "nvidia,video"})
+    fail(tools, "nvidia")
+    with pytest.raises(DriverError) as failed:
+        load(tools, found)
+    assert failed.value.code is Code.UNKNOWN_SYMBOL
+    fail(tools, "nvidia-uvm")
+    with pytest.raises(DriverError, match="video of the host's kernel, which our nvidia-uvm needs"):
+        load(tools, found)
 
 
 def test_a_module_of_the_host_that_does_not_load_is_told_and_ours_are_tried(

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,32 @@ def test_what_is_loaded_is_not_loaded_again(sidecar: Callable[[], None], paths: 
     with pytest.raises(Stopped):
         sidecar()
     assert fake_bin.calls == []
+
+
+@pytest.mark.parametrize("state", ["coming", "going"])
+def test_a_load_or_unload_of_somebody_else_that_does_not_end_is_stuck(
+    paths: Paths, fake_bin: FakeBin, signals: Signals, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(peermem_reload, "LOOK_EVERY", 0.05)
+    here = "sys/module/nvidia_peermem"
+    make_tree(paths.root, {MOFED: "", OURS: "", f"{here}/refcnt": "0\n", f"{here}/initstate": f"{state}\n"})
+    make_tree(paths.root, {"proc": None})
+    rescue = threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM))
+    rescue.start()
+    began = time.monotonic()
+    with pytest.raises(DriverError, match="of nvidia_peermem has not ended") as failed:
+        peermem_reload.run(paths, replace(CONFIG, load_timeout=0.5), Kmod(fake_bin.environment), signals)
+    rescue.cancel()
+    assert failed.value.code is Code.STUCK and 0.5 <= time.monotonic() - began < 5
+
+
+def test_a_driver_that_is_long_in_coming_is_waited_for(
+    paths: Paths, fake_bin: FakeBin, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peermem_reload, "LOOK_EVERY", 0.05)
+    send_after(1, signal.SIGTERM)
+    with pytest.raises(Stopped):
+        peermem_reload.run(paths, replace(CONFIG, load_timeout=0.1), Kmod(fake_bin.environment), signals)
 
 
 @pytest.mark.parametrize(

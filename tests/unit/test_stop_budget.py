@@ -1,24 +1,25 @@
 """How long a stop may take: one budget from its first signal on, whatever hangs."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from driverctr import config as settings
 from driverctr import daemons, run, smi, stopping
-from driverctr.errors import DriverError, Stopped
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.kmod import Kmod
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from tests.unit.conftest import FakeBin
 from tests.unit.test_lifecycle import Life, life
-from tests.unit.test_processes import DAEMON, real_proc, signals
+from tests.unit.test_processes import DAEMON, gone, real_proc, signals
 from tests.unit.test_stopping import END_GRACE, seconds_left
 
 __all__ = ["life", "real_proc", "signals"]
@@ -85,6 +86,66 @@ def test_what_hangs_when_the_signal_comes_ends_in_the_time_of_the_stop(
     assert 1 < time.monotonic() - began < 6
 
 
+def nvidias_way(fake_bin: FakeBin, paths: Paths) -> None:
+    """As nvidia-persistenced starts: a child in a session of its own has a pid file, and hangs where GPUs are opened.
+
+    The parent waits for its child's word (NVIDIA's nvidia-persistenced.c, daemonize). No other starts beside it.
+    """
+    pid_file = paths.root / DAEMON.pid_file
+    pid_file.parent.mkdir(parents=True, exist_ok=True)
+    body = fake_bin.folder / "body"
+    body.write_text(f"#!/bin/bash\necho $$ >{pid_file}\nexec -a {DAEMON.name} /bin/sleep 60\n")
+    body.chmod(0o755)
+    words = f"[ ! -e {pid_file} ] || exit 1\n/usr/bin/setsid {body} >/dev/null 2>&1 &\nwait"
+    fake_bin.add(DAEMON.name, words)
+
+
+@pytest.fixture
+def found(real_proc: Paths, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The daemons that lived; none outlives its test."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def signals_once_it_lives(paths: Paths, pids: list[int], *delays: float) -> None:
+    def watch() -> None:
+        deadline = time.monotonic() + 10
+        while (living := daemons.find(paths, DAEMON)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if living is not None:
+            pids.append(living.pid)
+        for delay in delays:
+            time.sleep(delay)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch).start()
+
+
+@pytest.mark.parametrize("way", ["late", "torn", "let end", "hurried"])
+def test_a_daemon_whose_start_is_cut_off_does_not_live_on(
+    life: Life, real_proc: Paths, fake_bin: FakeBin, signals: Signals, found: list[int], way: str
+) -> None:
+    nvidias_way(fake_bin, real_proc)
+    tools = replace(life.start.tools, signals=signals, budget=Budget(signals, 60 if way == "hurried" else 3))
+    tools = replace(tools, config=replace(tools.config, load_timeout=1 if way == "late" else 60))
+    delays = {"late": (), "torn": (0.1,), "let end": (0.1,), "hurried": (0.1, 0.5)}[way]
+    signals_once_it_lives(real_proc, found, *delays)
+    began = time.monotonic()
+    with pytest.raises(Stopped if way == "torn" else DriverError):
+        if way == "late" or way == "torn":
+            tools.start_daemon(DAEMON)
+        else:
+            with signals.held():
+                tools.start_daemon(DAEMON)
+    assert time.monotonic() - began < 8
+    assert len(found) == 1 and gone(found[0], 0.5) and daemons.find(real_proc, DAEMON) is None
+    assert not (real_proc.root / DAEMON.pid_file).exists(), "the next start would fail beside it"
+    assert f"{DAEMON.name} (pid {found[0]}), which was not up yet: stopped" in life.log
+
+
 @pytest.mark.parametrize(("left", "limit", "kill_limit"), [(20, 10, 5), (14.5, 7.25, 4.25), (2, 1, 1)])
 def test_a_daemon_leaves_time_for_the_modules(
     life: Life, monkeypatch: pytest.MonkeyPatch, left: float, limit: float, kill_limit: float
@@ -108,9 +169,10 @@ class Clock:
         return self.now
 
 
+@pytest.mark.parametrize("busy", [Code.IN_USE, Code.STUCK])
 @pytest.mark.parametrize("seconds", [15.0, 25.0, 120.0])
 def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
-    life: Life, monkeypatch: pytest.MonkeyPatch, seconds: float
+    life: Life, monkeypatch: pytest.MonkeyPatch, seconds: float, busy: Code
 ) -> None:
     """Somebody uses the driver at first; nvidia-smi, a daemon and rmmod use up what they are given, and are killed."""
     clock, tools = Clock(), life.start.tools
@@ -130,7 +192,7 @@ def test_a_stop_in_which_all_hang_one_after_the_other_ends_in_its_time(
     monkeypatch.setattr(smi, "read_state", read_state)
     stopping_now = stopping.Stopping(life.start.tools, [], life.start.tell)
     budget.begin()
-    clock.now += budget.for_others(stopping.BUSY_WAIT)
+    clock.now += stopping_now.patience_with(DriverError(busy, ""))
     stopping_now.read_state()
     life.start.tools.stop_daemon(daemons.Running(DAEMON, 7, 1))
     clock.now += budget.for_an_act() + run.KILL_LIMIT

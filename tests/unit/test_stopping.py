@@ -115,7 +115,7 @@ def test_looks_count_as_waiting_and_none_is_the_only_one(
         raise DriverError(code, "not free")
 
     monkeypatch.setattr(stopping, "check_free", slow_look)
-    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.5)
+    monkeypatch.setattr(stopping.Stopping, "patience_with", lambda self, error: 0.5)
     monkeypatch.setattr(stopping, "BUSY_PAUSE", 0.02)
     with pytest.raises(DriverError, match="not free"):
         life.start.run()

@@ -1,5 +1,6 @@
 """Where the kernel hangs: nothing more is touched, it is told, and the next start does not pile on."""
 
+import shutil
 import signal
 import threading
 import time
@@ -61,10 +62,41 @@ def test_a_hang_found_at_the_stop_keeps_even_the_daemons(
 
     monkeypatch.setattr(stopping, "check_free", hang)
     monkeypatch.setattr(stopping, "BUSY_WAIT", 0.1)
+    patient(life, 0.1)
     with pytest.raises(DriverError) as failed:
         life.start.run()
     assert failed.value is HANG and life.told[-1] == "undo publish"
     assert said_to_be_stuck(paths)
+
+
+@pytest.mark.parametrize("state", ["coming", "going"])
+def test_what_somebody_else_began_is_given_more_time_at_a_stop_than_who_uses_the_driver(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """It may end well; what is called stuck is left as it is, and waits for a reboot."""
+    initstate = under_way(paths, state)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.1)
+    monkeypatch.setattr(stopping, "BUSY_PAUSE", 0.05)
+    monkeypatch.setattr(stopping, "check_free", check_free)
+    threading.Timer(0.8, shutil.rmtree, (initstate.parent,)).start()
+    stop = stopping.Stopping(life.start.tools, [(life.steps[StepName.LOAD], {"by": "load"})], life.start.tell)
+    stop.take_down()
+    assert life.told == ["undo load"]
+
+
+def test_what_does_not_end_at_a_stop_leaves_the_time_of_the_undo(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way(paths)
+    monkeypatch.setattr(stopping, "BUSY_WAIT", 0.1)
+    monkeypatch.setattr(stopping, "check_free", check_free)
+    tools = life.start.tools
+    stop = stopping.Stopping(tools, [(life.steps[StepName.LOAD], {})], life.start.tell)
+    tools.signals.arrived_at = time.monotonic() - tools.budget.seconds + stopping.UNDO_TIME + 1.5
+    began = time.monotonic()
+    (error,) = stop.find_users()
+    assert error.code is Code.STUCK and 1.4 < time.monotonic() - began < 5
+    assert stop.patience_with(HANG) == stop.patience_with(DriverError(Code.IN_USE, "")) == 0.1
 
 
 def test_a_failed_start_whose_unload_hangs_ends_as_stuck(life: Life, paths: Paths) -> None:

@@ -21,6 +21,7 @@ from driverctr.modules import ModuleSet, describe
 from driverctr.modules import loaded as modules_loaded
 from driverctr.modules.loaded import Build, Record
 from driverctr.paths import Paths
+from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Tools, unload
@@ -282,7 +283,7 @@ def test_a_daemon_has_the_time_of_a_load_to_start(tools: Tools, monkeypatch: pyt
     given: list[object] = []
     monkeypatch.setattr(daemons, "start", lambda *words: given.extend(words))
     tools.start_daemon(DAEMON)
-    assert given[-2:] == [tools.config.load_timeout, tools.budget.wait]
+    assert given[-2:] == [tools.config.load_timeout, tools.budget.wait_unless_hurried]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -299,6 +300,16 @@ def test_a_signal_in_a_load_ends_it_after_the_module_under_way_and_leaves_it_to_
         patched.setattr(Kmod, "load", load)
         Load()._load(tools, facts(), ("nvidia", "nvidia-uvm"), Gained())
     assert fake_bin.calls == ["nvidia"], "no rmmod either: the undo has its own time"
+
+
+def test_a_signal_before_anything_is_loaded_leaves_no_record_of_a_load(tools: Tools, fake_bin: FakeBin) -> None:
+    shutil.rmtree(tools.paths.sys_modules)
+    make_tree(tools.paths.root, {"proc/sys/kernel/random/boot_id": "boot-1"})
+    tools.signals.arrived = signal.SIGTERM
+    module_set = ModuleSet(Path("/set"), "6.1", "", "535.1", "open", {})
+    gained = Gained(build=Build(module_set), parameters={"nvidia": ()})
+    Load().apply(tools, PlannedStep(StepName.LOAD, ""), facts(), gained)
+    assert fake_bin.calls == [] and modules_loaded.read(tools.paths) is None
 
 
 @pytest.fixture

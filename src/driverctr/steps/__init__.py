@@ -39,9 +39,26 @@ class Tools:
     hashes: Hashes = field(default_factory=Hashes)
 
     def start_daemon(self, daemon: Daemon) -> Running:
-        """Start a daemon, within the time a load has, or a stop that was asked for leaves; raises DriverError."""
+        """Start a daemon, within the time a load has, or a stop that was asked for leaves; raises DriverError.
+
+        What is left of a start that failed or was cut off is stopped: a daemon that forks lies in no group of ours.
+        """
         limit = self.config.load_timeout
-        return daemons.start(self.paths, daemon, self.runner, self.syslog, limit, self.budget.wait)
+        try:
+            return daemons.start(self.paths, daemon, self.runner, self.syslog, limit, self.budget.wait_unless_hurried)
+        except BaseException:
+            with self.signals.held():
+                self._stop_half_started(daemon)
+            raise
+
+    def _stop_half_started(self, daemon: Daemon) -> None:
+        """It has its pid file before it opens the GPUs, and would keep the modules and every later start of it away."""
+        if (left := daemons.find(self.paths, daemon)) is None:
+            return
+        self.stop_daemon(left)
+        lives = daemons.find(self.paths, daemon) == left
+        told = "hangs in the kernel and is left" if lives else "stopped"
+        self.runner.log.warning(f"{daemon.name} (pid {left.pid}), which was not up yet: {told}")
 
     def stop_daemon(self, running: Running) -> None:
         """End a daemon, by force when its time is over or haste is asked."""

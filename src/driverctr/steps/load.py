@@ -37,7 +37,8 @@ class Load:
         names = gained.kept.missing if gained.kept else tuple(gained.parameters)
         if names:
             self._load(tools, facts, names, gained)
-        _remember(tools, Record(gained.build, gained.parameters))
+        if modules.read(tools.paths, modules.CORE) is not None:  # a signal may have come before
+            _remember(tools, Record(gained.build, gained.parameters))
         lacks = {name: told for name in facts.beside if (told := self._load_beside(tools, name, gained))}
         return Outcome({}, replace(gained, lacks=lacks))
 
@@ -64,7 +65,7 @@ class Load:
                 return
             if not gained.kept:
                 self._clean_up(tools)
-            _blame_the_host(tools, facts, names, gained, error)
+            _blame_the_host(tools, facts, name, gained, error)
             raise
 
     def _load_beside(self, tools: Tools, name: str, gained: Gained) -> str:
@@ -108,16 +109,16 @@ def _remember(tools: Tools, record: Record) -> None:
         tools.runner.log.warning(f"what was loaded could not be written down: {error}")
 
 
-def _blame_the_host(tools: Tools, facts: Facts, names: Sequence[str], gained: Gained, error: DriverError) -> None:
-    """Raise DriverError (load-failed) where a symbol is missing since a module of the host's is: ours are not wrong."""
+def _blame_the_host(tools: Tools, facts: Facts, name: str, gained: Gained, error: DriverError) -> None:
+    """Raise DriverError (load-failed) where `name` lacks a symbol since the host lacks a module: ours is not wrong."""
     missing: list[str] = []
     if error.code is Code.UNKNOWN_SYMBOL:
         with contextlib.suppress(DriverError):
-            needed = needed_of_host(gained.module_set, names)
-            missing = [name for name in needed if not modules.is_available(tools.paths, name)]
+            needed = needed_of_host(gained.module_set, (name,))
+            missing = [other for other in needed if not modules.is_available(tools.paths, other)]
     if missing:
         raise DriverError(
             Code.LOAD_FAILED,
-            f"{', '.join(missing)} of the host's kernel, which our modules need, is not loaded: {error.message}",
+            f"{', '.join(missing)} of the host's kernel, which our {name} needs, is not loaded: {error.message}",
             FIND_IT if facts.host_modules else SHOW_THE_TREE,
         ) from error

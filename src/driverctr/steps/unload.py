@@ -28,6 +28,16 @@ HANG_SIGN = 5.0
 """Seconds that who unloads sleeps uninterruptibly in one place of the driver, and is taken for hanging."""
 
 
+BUSY_WAIT = 3.0
+"""Seconds who uses the driver is waited for: a probe that runs nvidia-smi just now is soon gone, a job is not."""
+
+BUSY_PAUSE = 0.3
+"""Seconds between two looks at who uses it."""
+
+RELOAD_TIME = 5.0
+"""Seconds of a stop that must be left to load again what went: files are hashed and copied, and depmod runs."""
+
+
 @dataclass
 class Patience:
     """For loads and unloads that somebody else began: udev at boot, the former container's modprobe, an rmmod by hand.
@@ -88,6 +98,23 @@ def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
     return stack
 
 
+def wait_until_free(tools: Tools) -> None:
+    """As check_free, but who uses the driver for a moment only is waited for.
+
+    Raises DriverError (in-use, stuck) and Stopped: signals must not be held.
+    """
+    deadline = time.monotonic() + BUSY_WAIT
+    while True:
+        try:
+            check_free(tools)
+        except DriverError as error:
+            if error.code is not Code.IN_USE or time.monotonic() >= deadline:
+                raise
+            tools.signals.sleep(BUSY_PAUSE)
+        else:
+            return
+
+
 def stop_daemons(tools: Tools) -> tuple[Running, ...]:
     """Stop our own daemons, whoever started them; they hold device nodes open. Returns those that ran."""
     stopped = daemons.find_all(tools.paths)
@@ -116,6 +143,7 @@ def unload_modules(tools: Tools) -> None:
     stack = check_free(tools)
     order = modules.unload_order(stack)
     if not order:
+        loaded.forget(tools.paths)
         return
     try:
         tools.kmod.unload(order, tools.config.load_timeout)
@@ -131,9 +159,12 @@ def unload_modules(tools: Tools) -> None:
 def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
     """Load what is gone of a stack whose core stays, and only the same build; what cannot be is told."""
     left = modules.read_stack(tools.paths)
-    for module in former if left else ():
-        if module.name in left:
-            continue
+    gone = [module for module in former if left and module.name not in left]
+    if gone and tools.budget.for_others(RELOAD_TIME) < RELOAD_TIME:
+        names = ", ".join(module.name for module in gone)
+        tools.runner.log.error(f"{names} is unloaded and not loaded again: the stop leaves no time for it")
+        return
+    for module in gone:
         try:
             _load_same(tools, module)
             tools.runner.log.info(f"{module.name} loaded again, since {', '.join(left)} cannot be unloaded")
@@ -164,7 +195,8 @@ def _restore(tools: Tools, module: LoadedModule) -> None:
         )
     check_file(record.build.module_set.modules[name], tools.hashes)
     furnish(tools, record.build.module_set, (*record.parameters, name))
-    parameters.write(tools.paths, name, record.parameters.get(name, ()))
+    given = record.parameters.get(name)  # none of what is loaded beside
+    parameters.write(tools.paths, name, parameters.user_words(tools.paths, name) if given is None else given)
 
 
 def free(tools: Tools) -> None:
@@ -190,7 +222,7 @@ class Unload:
         if gained.kept:
             return Outcome(None, gained)
         settle(tools)
-        check_free(tools)
+        wait_until_free(tools)
         self.check_way_back(tools, facts)
         lost = self.read_state(tools, facts)
         with tools.signals.held():
