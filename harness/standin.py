@@ -22,7 +22,7 @@ GUEST = REPOSITORY / "tests/vm/guest"
 # Where the image has NVIDIA's own source of the same driver version.
 SOURCE_IN_IMAGE = f"/opt/driverctr/source/nvidia-{image.DEFAULT_DRIVER}/kernel"
 DESCRIPTION_IN_IMAGE = "/usr/share/driverctr/image.json"
-TIMEOUT_S = 900.0
+TIMEOUT_S = 2400.0
 
 
 @dataclass(frozen=True)

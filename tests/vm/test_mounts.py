@@ -46,5 +46,6 @@ def test_driver_root(kernel: str, runtime: str) -> None:
         gpu=None,
         shares={"src": REPOSITORY / "src", "guest": GUEST, "root": made},
         images={"small": made / "root"},
+        cpus=2,  # who looks and who swaps must run at the same time
     )
     vm.run(spec, f"exec python3 -u /mnt/guest/mounts.py {runtime}").check()

@@ -28,6 +28,7 @@ while not os.path.exists(sys.argv[1]):
     tries += 1
     try: os.stat("/run/nvidia/driver/usr/bin/python3")
     except OSError: fails += 1
+    if tries == 1: print("looking", flush=True)
 print(fails, tries)
 """
 
@@ -122,10 +123,12 @@ def watched(what: str) -> Iterator[None]:
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         for command in (words, ["unshare", "-m", "--propagation", "slave", *words])
     ]
-    time.sleep(1)
+    for watcher in watchers:
+        assert watcher.stdout is not None and watcher.stdout.readline() == "looking\n"
     try:
         yield
     finally:
+        time.sleep(0.5)  # they look at what is left, too
         stop.touch()
         counts = [watcher.communicate()[0].split() for watcher in watchers]
     print(f"  {what}: failures/looks {counts}")

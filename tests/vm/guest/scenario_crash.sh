@@ -48,7 +48,7 @@ fi
 
 if scenario "killed in the middle of a build"; then
     start building -v /mnt/stand-in:$stand_in_source:ro -e MODULES_DIR=/tmp/none -- nvidia-driver init
-    check "it compiles" wait_for 120 pgrep cc1
+    check "it compiles" wait_for 300 pgrep cc1
     kill -KILL "$(cat /run/nvidia/nvidia-driver.pid)"
     check "it is dead" is "$(exit_of building)" 137
     check "its compiler with it" wait_for 5 fails pgrep 'cc1|make'
