@@ -142,7 +142,7 @@ if scenario "a capability is missing"; then
     start asked -- setpriv --bounding-set -sys_module driverctr plan
     check "plan needs no privilege" is "$(exit_of asked)" 0
     check "it says what blocks" said asked "Blocked (no-privilege): missing capabilities: SYS_MODULE"
-    check "and prints the plan" said asked "10. publish"
+    check "and prints the plan" said asked "publish the ready markers"
     start doctor -- setpriv --bounding-set -sys_module driverctr doctor
     check "doctor ends with the refusal's status" is "$(exit_of doctor)" 5
     check "and says the rest too" said doctor "ok       gpu "
