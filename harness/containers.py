@@ -6,10 +6,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import docker
-from docker.errors import DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from requests.exceptions import ConnectionError as ConnectionFailed
 from requests.exceptions import ReadTimeout, RequestException
@@ -80,7 +81,11 @@ def _remove(client: docker.DockerClient, name: str) -> None:
     with suppress(NotFound):
         container = client.containers.get(name)
         container.stop(timeout=GRACE_S)
-        container.remove(force=True)
+        try:
+            container.remove(force=True)
+        except APIError as error:
+            if error.status_code != HTTPStatus.CONFLICT:  # else somebody else is removing it just now
+                raise
 
 
 def _command(container: Container) -> str:
