@@ -183,7 +183,7 @@ def built(paths: Paths, content: str = "new", failure: DriverError | None = None
 
 def keep_built(paths: Paths, store: Store, doubt: Doubt | None, draft: Callable[[], object]) -> ModuleSet:
     folder = paths.root / "none"
-    kept = keep(draft, WANTED, store, folder, lambda seconds: None, store.log, doubt=doubt)  # type: ignore[arg-type]
+    kept = keep(draft, WANTED, store, folder, lambda seconds: None, store.log, doubt=doubt)  # type: ignore[arg-type]  # a stand-in
     return kept.module_set
 
 

@@ -119,4 +119,4 @@ def test_a_mutable_one_is_itself_and_may_begin_unset() -> None:
     assert (one.name, one.facts, other.done) == ("A", "seen", [])
     assert one == one and one != other and not hasattr(other, "facts")
     with pytest.raises(TypeError, match="Life lacks name"):
-        Life()  # type: ignore[call-arg]
+        Life()  # type: ignore[call-arg]  # on purpose
