@@ -53,6 +53,7 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-headers", action="store_true", help="a host without kernel headers")
     parser.add_argument("--memory", type=int, default=vm.MEMORY_MB, metavar="MB")
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--parallel", action="store_true", help="emulated processors side by side: faster, less safe")
     parser.add_argument("--append", default="", help="more words for the kernel's command line")
     parser.add_argument("--timeout", type=float, default=vm.TIMEOUT, metavar="SECONDS")
     what = parser.add_mutually_exclusive_group()
@@ -68,6 +69,7 @@ def _vm(args: argparse.Namespace) -> int:
         headers=not args.no_headers,
         memory_mb=args.memory,
         cpus=args.cpus,
+        parallel=args.parallel,
         shares={name: _share(value) for name, value in map(_named, args.share)},
         images={name: Path(value) for name, value in map(_named, args.image)},
         scratch=args.scratch,

@@ -19,8 +19,11 @@ class Accelerator(StrEnum):
     KVM = "kvm"
     TCG = "tcg"
 
-    def arguments(self) -> list[str]:
+    def arguments(self, *, parallel: bool) -> list[str]:
         """Return QEMU's arguments for it, and a processor that goes with it.
+
+        Several processors of TCG take turns unless `parallel`: side by side, one may run a breakpoint that another has
+        already taken out of the kernel's text again (text_poke), and the kernel dies of it ("Oops: int3"; 6.12 often).
 
         TCG carries out AVX one element at a time: libcrypto's SHA-256 with it is slower than without, as on no
         processor. Without xsave no program uses AVX. It carries out `rep movsb` and `rep stosb` one byte at a time:
@@ -28,15 +31,16 @@ class Accelerator(StrEnum):
         """
         if self is Accelerator.KVM:
             return ["-accel", "kvm", "-cpu", "host"]
-        return ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,xsave=off,erms=off"]
+        threads = "multi" if parallel else "single"
+        return ["-accel", f"tcg,thread={threads},tb-size=512", "-cpu", "max,xsave=off,erms=off"]
 
 
-def machine(accelerator: Accelerator, *, memory_mb: int, cpus: int) -> list[str]:
+def machine(accelerator: Accelerator, *, memory_mb: int, cpus: int, parallel: bool = False) -> list[str]:
     """Return the command up to the machine: no default devices, a panic's reboot ends it, dies with its parent."""
     return [
         *_tied_to_parent(),
         str(proc.need(PROGRAM, PACKAGE)),
-        *accelerator.arguments(),
+        *accelerator.arguments(parallel=parallel),
         *("-machine", "pc", "-m", str(memory_mb), "-smp", str(cpus)),
         *("-nodefaults", "-display", "none", "-no-reboot"),
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),

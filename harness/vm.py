@@ -58,7 +58,8 @@ class VmSpec:
     whole run.
 
     One processor: several emulated ones take more of the machine's for the same work, and with them the kernel does not
-    trust the processor's clock and reads a device's, which leaves the emulation each time.
+    trust the processor's clock and reads a device's, which leaves the emulation each time. `parallel` is of
+    Accelerator.arguments.
     """
 
     kernel: str = kernels.DEFAULT
@@ -66,6 +67,7 @@ class VmSpec:
     headers: bool = True
     memory_mb: int = MEMORY_MB
     cpus: int = 1
+    parallel: bool = False
     shares: Mapping[str, Share | Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
     scratch: Sequence[str] = ()
@@ -99,8 +101,9 @@ class VmResult:
     def report(self) -> str:
         """Return the outcome, the ends of output and console, and the command that repeats the run."""
         status = "" if self.exit_status is None else f" with exit status {self.exit_status}"
+        failed = "".join(f"{line}\n" for line in self.output.splitlines() if line.startswith("FAILED"))
         return (
-            f"the virtual machine {self.outcome}{status} after {self.seconds:.1f} s\n"
+            f"the virtual machine {self.outcome}{status} after {self.seconds:.1f} s\n{failed}"
             f"--- end of output ({self.folder / 'output'})\n{proc.tail(self.output)}\n"
             f"--- end of console ({self.folder / 'console'})\n{_telling_part(self.console)}\n"
             f"--- repeat with\n{self.repeat_command}"
@@ -177,6 +180,7 @@ def repeat_command(spec: VmSpec, script: Path) -> str:
     words += [] if spec.headers else ["--no-headers"]
     words += ["--append", spec.append] if spec.append else []
     words += ["--memory", str(spec.memory_mb), "--cpus", str(spec.cpus), "--timeout", f"{spec.timeout:.0f}"]
+    words += ["--parallel"] if spec.parallel else []
     return shlex.join([*words, "--script", str(script)])
 
 
@@ -202,7 +206,7 @@ def _command(spec: VmSpec, folder: Path, *, shell: bool) -> list[str]:
     writable = [*spec.scratch, *spec.kept]
     mounts += [f"ext4 {_disk(len(disks) + i)} {folder} rw" for i, folder in enumerate(writable)]
     (folder / "job/mounts").write_text("".join(f"{line}\n" for line in mounts))
-    argv = qemu.machine(kvm.accelerator(kernel, root), memory_mb=spec.memory_mb, cpus=spec.cpus)
+    argv = qemu.machine(kvm.accelerator(kernel, root), memory_mb=spec.memory_mb, cpus=spec.cpus, parallel=spec.parallel)
     argv += qemu.boot(kernel.vmlinux, initramfs.host(kernel, root), _command_line(spec, lowers, shell))
     argv += qemu.console(folder / "console") + qemu.output(None if shell else folder / "output")
     argv += qemu.disks(disks)

@@ -201,6 +201,7 @@ def measure_life(tag: str) -> list[Row]:
         shares={"guest": GUEST, "modules": image.real_modules(release)},
         images={"driver": image.export_rootfs(tag)},
         cpus=2,
+        parallel=True,
         timeout=TIMEOUT_S,
     )
     result = vm.run(spec, IN_VM).check()

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
         shares={"guest": GUEST, "modules": modules},
         images={"driver": root},
         cpus=2,
+        parallel=True,
         timeout=TIMEOUT_S,
     )
     result = vm.run(spec, "bash /mnt/guest/demo.sh", live=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import apt, foreign, initramfs, kernels, vm
+from harness import apt, foreign, initramfs, kernels, proc, qemu, vm
 from harness.cli import main
 from harness.errors import HarnessError
 from harness.initramfs import Entry
@@ -201,3 +201,18 @@ def test_repeat_command_is_understood_by_the_command_line(tmp_path: Path, monkey
 def test_too_little_memory_is_refused() -> None:
     with pytest.raises(HarnessError, match="at least 2560 MB"):
         VmSpec(memory_mb=1024)
+
+
+def test_a_report_begins_with_the_checks_that_failed(tmp_path: Path) -> None:
+    output = "FAILED: the root stays (is a b)\n" + "ok: more\n" * 200
+    result = vm.VmResult(Outcome.FAILED, 1, output, "", 1.0, tmp_path, "again")
+    assert result.report().splitlines()[1] == "FAILED: the root stays (is a b)"
+
+
+@pytest.mark.parametrize(("parallel", "threads"), [(False, "thread=single"), (True, "thread=multi")])
+def test_emulated_processors_take_turns_unless_asked_otherwise(
+    parallel: bool, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "need", lambda program, package: Path(program))
+    argv = qemu.machine(qemu.Accelerator.TCG, memory_mb=512, cpus=2, parallel=parallel)
+    assert threads in argv[argv.index("-accel") + 1].split(",")

@@ -110,6 +110,8 @@ logs() {
     cat "/tmp/log.$1"
 }
 said() { logs "$1" | grep -F -- "$2"; }
+# The stand-in's sleep looks ten times a second whether it may end: the process is seen running now and then.
+said_state() { logs "$1" | grep -Eq 'state [DR], in the kernel: stand_in_sleep'; }
 exit_of() { wait_for 240 ended "$1" && cat "/tmp/exit.$1"; }
 inside() { container "$runtime" exec "$@"; }
 ready() { test -e $validations/.driver-ctr-ready; }

@@ -66,7 +66,8 @@ fi
 if scenario "a load that hangs in the kernel"; then
     orders_to nvidia "hang_init=600"
     start hanging -e LOAD_TIMEOUT=5 -- nvidia-driver init
-    refused hanging 35 "no signal ends it" "state D" "nvidia_init"
+    refused hanging 35 "no signal ends it" "nvidia_init"
+    check "it says that it sleeps in the kernel" said_state hanging
     check "it did not wait for the kernel" state_is nvidia coming
     check "the status says so" phase_is stuck
     check "nothing is undone: the driver root stays" test -n "$(driver_mounts)"
@@ -92,7 +93,8 @@ if scenario "a signal in the middle of a long load: out in time, and the next st
     took=$(($(date +%s) - began))
     check "within STOP_TIMEOUT, and a little for the emulation: $took s" test $took -le 18
     check "modprobe had some of it" test $took -ge 4
-    refused stopped 35 "no signal ends it" "state D" "nvidia_init"
+    refused stopped 35 "no signal ends it" "nvidia_init"
+    check "it says that it sleeps in the kernel" said_state stopped
     check "the load has not ended" state_is nvidia coming
     check "no marker stays" is "$(find $validations -type f)" ""
     no_orders
@@ -127,7 +129,8 @@ if scenario "an unload that hangs in the kernel"; then
     let_go hang_exit
     wait_for 60 absent /sys/module/nvidia
     wait $stopping
-    refused leaving 35 "no signal ends it" "state D" "nvidia_exit"
+    refused leaving 35 "no signal ends it" "nvidia_exit"
+    check "it says that it sleeps in the kernel" said_state leaving
     start cleaner -- driverctr unload
     check "once the kernel is done, unload cleans up" is "$(exit_of cleaner)" 0
     nothing_left
