@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 
 from driverctr import gpuwait, markers, stopping, survey
-from driverctr.config import NoGpu
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.facts import holders, kernellog
 from driverctr.facts.kernellog import Mark
@@ -17,6 +16,7 @@ from driverctr.modules.former import Former
 from driverctr.modules.loaded import Build
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
 from driverctr.records import mutable
+from driverctr.settings import NoGpu
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
 from driverctr.steps.devices import Daemons, DeviceNodes

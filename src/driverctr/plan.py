@@ -7,7 +7,7 @@ from typing import Any
 
 from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
-from driverctr.config import Config, WhenBusy
+from driverctr.config import Config
 from driverctr.errors import Code
 from driverctr.explain import remedy_for
 from driverctr.facts import holders
@@ -15,6 +15,7 @@ from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
 from driverctr.records import frozen
+from driverctr.settings import WhenBusy
 from driverctr.survey import Facts, Observation
 
 

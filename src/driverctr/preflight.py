@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
-from driverctr.config import Config, NoGpu
+from driverctr.config import Config
 from driverctr.daemons import DAEMONS
 from driverctr.errors import Code
 from driverctr.explain import EXPLANATIONS
@@ -14,6 +14,7 @@ from driverctr.facts.tasks import describe_stuck
 from driverctr.mounts.driverroot import SHARE_IT
 from driverctr.node import Room
 from driverctr.records import frozen
+from driverctr.settings import NoGpu
 from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"

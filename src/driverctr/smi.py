@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from driverctr.config import GpuNeed
 from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
 from driverctr.records import frozen
 from driverctr.run import Result, Runner
+from driverctr.settings import GpuNeed
 
 SMI = Path("nvidia-smi")
 

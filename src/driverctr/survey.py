@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from driverctr import daemons, moduletree, node, parameters
-from driverctr.config import Config, ModuleType
+from driverctr.config import Config
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, holders, kernel, modules, processes, tasks
@@ -19,6 +19,7 @@ from driverctr.mounts.driverroot import RootState
 from driverctr.node import Node
 from driverctr.paths import Paths
 from driverctr.records import frozen
+from driverctr.settings import ModuleType
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
 

@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr import daemons, devices, firmware, parameters
-from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
 from driverctr.records import frozen
+from driverctr.settings import Depth
 
 
 class Part(StrEnum):

@@ -29,7 +29,7 @@ ROOMS = (
         "paths",
         "signals",
     ),
-    ("config",),
+    ("settings", "config"),
     ("facts",),
     ("status",),
     (

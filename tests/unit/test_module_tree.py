@@ -10,7 +10,6 @@ import pytest
 
 from driverctr import config as settings
 from driverctr import hashing, moduletree, survey
-from driverctr.config import GpuNeed
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.modules import LoadedModule
@@ -22,6 +21,7 @@ from driverctr.modules.supply import Supply
 from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
+from driverctr.settings import GpuNeed
 from driverctr.steps import Gained, Tools
 from driverctr.steps.load import Load
 from driverctr.steps.modules import Modules, ModuleTree, furnish

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 import driverctr
-from driverctr import config as settings
 from driverctr import daemons, markers, smi, status, stopping
-from driverctr.config import OnStop
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.modules import LoadedModule
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
+from driverctr.settings import Depth, OnStop
 from driverctr.signals import Signals
 from driverctr.status import Phase
 from driverctr.steps import Gained, Outcome, Tools
@@ -161,7 +160,7 @@ def test_what_an_unload_loses_is_read_before_and_told_after(life: Life, monkeypa
         life.start.run()
     assert life.told.index("read state") < life.told.index("undo daemons")
     assert "lost with the modules: GPU 0000:3b:00.0: 2 MIG devices" in life.log
-    configure(life, verify_depth=settings.Depth.DEVICES)
+    configure(life, verify_depth=Depth.DEVICES)
     life.told.clear()
     with pytest.raises(Stopped):
         life.start.run()

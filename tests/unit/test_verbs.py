@@ -10,11 +10,11 @@ import pytest
 
 import driverctr
 from driverctr import config as settings
-from driverctr.config import SETTINGS
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
 from driverctr.explain_page import markdown
 from driverctr.peermem import probe
+from driverctr.settings import SETTINGS
 from tests.unit.conftest import make_tree
 
 SOURCE = Path(driverctr.__file__).parents[1]

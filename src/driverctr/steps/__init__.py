@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from driverctr import daemons
-from driverctr.config import Config, GpuNeed
+from driverctr.config import Config
 from driverctr.daemons import Daemon, Running
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
@@ -16,6 +16,7 @@ from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.records import frozen
 from driverctr.run import Runner
+from driverctr.settings import GpuNeed
 from driverctr.signals import Budget, Signals
 from driverctr.survey import Facts
 from driverctr.syslog import Syslog

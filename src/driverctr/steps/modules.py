@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driverctr import moduletree, parameters
-from driverctr.config import Unknown
 from driverctr.deferred import load_of_others
 from driverctr.errors import Code, DriverError
 from driverctr.modules import PEERMEM, ModuleSet, Source, elf, needed_of_host
@@ -19,6 +18,7 @@ from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import SHOW_THE_TREE, describe_lacking
+from driverctr.settings import Unknown
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts, find_lacking
 from driverctr.userspace.image import Image

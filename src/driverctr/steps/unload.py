@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from driverctr import daemons, parameters, smi
-from driverctr.config import Depth
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
@@ -17,6 +16,7 @@ from driverctr.modules.elf import read_elf_build_id
 from driverctr.modules.ondisk import check_file
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import STOP_THE_USERS
+from driverctr.settings import Depth
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.survey import Facts
