@@ -46,6 +46,7 @@ ROOMS = (
         "moduletree",
         "kernelhook",
         "instance",
+        "selinux",
     ),
     ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
