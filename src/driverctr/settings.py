@@ -13,10 +13,12 @@ from driverctr.values import (
     parse_member,
     parse_path,
     parse_public_keys,
+    parse_release,
     parse_seconds,
     parse_size,
     parse_text,
     parse_threads,
+    parse_token,
     parse_url,
     parse_version,
     parse_whole,
@@ -235,6 +237,28 @@ SETTINGS = (
         "",
         "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with; "
         "several with commas between.",
+    ),
+    Setting(
+        "DNF_RELEASEVER",
+        "dnf_releasever",
+        parse_release,
+        "",
+        "On RHEL and what is built on it: the one release whose repositories are asked, in place of those that the "
+        "kernel's name tells (9.4 with extended support, 9.4, 9).",
+    ),
+    Setting(
+        "OPENSHIFT_VERSION",
+        "openshift_version",
+        parse_release,
+        "",
+        "On RHEL: version of OpenShift, such as 4.18, whose repository (rhocp) is asked too.",
+    ),
+    Setting(
+        "UBUNTU_PRO_TOKEN",
+        "ubuntu_pro_token",
+        parse_token,
+        "",
+        "Token of Ubuntu Pro, for headers of FIPS and realtime kernels: attached while they are fetched, and detached.",
     ),
     Setting(
         "PARAMETERS_WHEN_BUSY",
