@@ -22,6 +22,7 @@ ROOMS = (
         "values",
         "diagnose",
         "log",
+        "pidfd",
         "run",
         "files",
         "retry",

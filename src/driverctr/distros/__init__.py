@@ -34,7 +34,7 @@ class KernelIdentity:
 
     `flavour` is the distribution's word (generic, cloud-amd64, 64k; "" for RHEL's plain one), `abi` the number by which
     Debian and Ubuntu tell builds apart, `minor` RHEL's X.Y, `package_version` the version of the package the kernel
-    came in, `source` where the rule that told all this is written down.
+    came in, `architecture` as RHEL writes it, `source` where the rule that told all this is written down.
     """
 
     release: str
@@ -42,12 +42,16 @@ class KernelIdentity:
     abi: str = ""
     minor: str = ""
     package_version: str = ""
+    architecture: str = ""
     source: str = ""
 
 
 @frozen
 class Rung:
-    """One attempt at the repositories: the releasever to ask with ("": the tool's own) and those to enable by name."""
+    """One attempt: the releasever to ask with ("": the tool's own), and repositories to enable where there are such.
+
+    Their names may hold a `*`.
+    """
 
     releasever: str
     enable: tuple[str, ...] = ()
@@ -84,11 +88,12 @@ class CertificatePlace:
 class Distro(ABC):
     """What a distribution calls its packages; knows nothing of how they are fetched.
 
-    `kernels` names whose kernels it runs, by ID: a respin that keeps its parent's kernels is served by the parent's
-    packages, a rebuild that compiles its own is not.
+    `name` is its ID, `kernels` that of the distribution whose kernels it runs: a respin that keeps its parent's kernels
+    is served by the parent's packages, a rebuild that compiles its own is not.
     """
 
     registry: ClassVar[dict[str, type["Distro"]]] = {}
+    name: ClassVar[str]
     tool: ClassVar[Tool]
     certificates: ClassVar[CertificatePlace]
     kernels: ClassVar[str]
@@ -96,6 +101,7 @@ class Distro(ABC):
     def __init_subclass__(cls, *, name: str) -> None:
         """Enter the distribution under its ID."""
         super().__init_subclass__()
+        cls.name = name
         cls.registry[name] = cls
 
     def __init__(self, release: OsRelease) -> None:
@@ -115,27 +121,28 @@ class Distro(ABC):
         """The packages with the kernel's own modules, the likeliest first."""
 
     @abstractmethod
-    def compiler_package(self, compiler: str) -> str:
-        """The package that brings a compiler, named as on the command line (gcc-12)."""
+    def compiler_package(self, cc_version_text: str) -> str:
+        """The package that brings the compiler of a kernel's CONFIG_CC_VERSION_TEXT."""
 
     def repositories(self, identity: KernelIdentity, *, releasever: str = "", openshift: str = "") -> Repositories:
         """Where the packages of a kernel may be; `releasever` and `openshift` are the user's own words for RHEL."""
         return Repositories()
 
-    def release_kernels(self, release: OsRelease) -> str:
-        """What of a release decides which kernels it has; two that differ in it have no kernel in common."""
-        return release.version_id
+    @property
+    def line(self) -> str:
+        """What of the release decides which kernels it has: two that differ have none in common; "" is not known."""
+        return self.release.version_id if self.release.id == self.name else ""
 
     def describe_mismatch(self, host: OsRelease | None) -> str:
-        """Why this image's packages cannot have the host's kernel; "" where they can, or the host is not known."""
+        """Why this image's packages cannot have the host's kernel; "" where they may, or the host is not known."""
         if host is None:
             return ""
-        theirs = find(host)
-        if theirs is None or theirs.kernels != self.kernels:
-            return f"the host is {host}, whose kernels are not among the packages of this image's {self.release}"
-        here, there = self.release_kernels(self.release), self.release_kernels(host)
-        if here and there and here != there:
-            return f"the host is {host}, this image's packages are for {self.release}"
+        kind = find(host)
+        if kind is None or kind.kernels != self.kernels:
+            return f"the host is {host}, whose kernels are not among the packages of {self.release}, as this image is"
+        theirs = kind(host).line
+        if self.line and theirs and self.line != theirs:
+            return f"the host is {host}, and the packages of this image are those of {self.release}"
         return ""
 
 

@@ -1,4 +1,4 @@
-"""Debian's package names."""
+"""Debian's kernels and packages; what is built on it, Ubuntu foremost, has these names too where it says no other."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from driverctr.distros import CertificatePlace, Distro, HeaderPackages, KernelIdentity, Tool
 
-RELEASE = re.compile(r"\d+\.\d+\.\d+(-(?P<abi>\d+)|\+\w+)-(?P<flavour>[\w-]+)")
-"""6.1.0-56-amd64; 6.12.9+bpo-cloud-amd64 (Debian kernel handbook, 5.1)."""
+RELEASE = re.compile(r"\d+(\.\d+)+(-(?P<abi>\d+)|\+(?P<origin>[a-z]\w*(\+\d+)?))-(?P<flavour>[a-z][\w-]*)")
+"""6.1.0-56-amd64 by a number, and since 2024 6.12.9+bpo-cloud-amd64 or 6.12.74+deb13+1-amd64 by the upload."""
 
 VERSION = re.compile(r" Debian (?P<version>[\w.+~-]+)")
-"""#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-08-30)."""
+"""#1 SMP PREEMPT_DYNAMIC Debian 6.1.128-1 (2025-02-07)."""
 
 
 class Debian(Distro, name="debian"):
@@ -28,7 +28,7 @@ class Debian(Distro, name="debian"):
         return KernelIdentity(
             release,
             flavour=named["flavour"] if named else "",
-            abi=(named["abi"] or "") if named else "",
+            abi=(named["abi"] or named["origin"]) if named else "",
             package_version=told["version"] if told else "",
             source="Debian kernel handbook, 5.1",
         )
@@ -41,6 +41,6 @@ class Debian(Distro, name="debian"):
         """The image's package holds the modules; the unsigned one has the same where the signed is gone."""
         return (f"linux-image-{release}", f"linux-image-{release}-unsigned")
 
-    def compiler_package(self, compiler: str) -> str:
+    def compiler_package(self, cc_version_text: str) -> str:
         """The package bears the command's own name, less the target triplet (x86_64-linux-gnu-gcc-12)."""
-        return re.sub(r"^[\w]+-linux-gnu-", "", compiler)
+        return re.sub(r"^\w+-linux-gnu-", "", cc_version_text.split(" ")[0])
