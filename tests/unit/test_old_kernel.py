@@ -10,8 +10,10 @@ from typing import NoReturn
 
 import pytest
 
-from driverctr import pidfd
+from driverctr import node, pidfd
+from driverctr.paths import Paths
 from driverctr.run import wait_for_end
+from tests.unit.fake_mounts import FakeKernel
 from tests.unit.test_groups import (
     test_a_daemon_that_ignores_sigterm_is_killed_after_the_limit as test_a_deaf_daemon,
 )
@@ -88,6 +90,14 @@ def test_who_waits_no_longer_leaves_nobody_looking() -> None:
             time.sleep(0.01)
         assert threads() == 0 and child.poll() is None
         child.kill()
+
+
+def test_what_is_worse_is_told_of_the_kernel_and_not_of_another_refusal(paths: Paths) -> None:
+    kernel = FakeKernel(paths.root)
+    for number, gap in ((errno.ENOSYS, True), (errno.EPERM, False)):
+        kernel.refuse["open_tree"] = number
+        told = node.missing_calls(kernel)
+        assert [words.split()[0] for words in told] == (["open_tree"] if gap else []) + ["pidfd_open"]
 
 
 def test_another_refusal_is_no_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
