@@ -150,11 +150,14 @@ class Modules:
 
         if (wanted := supply.key) is None:
             raise supply.refusals[Source.BUILD]
-        built = builder(tools, facts.image, tools.config.modules_dir)
         refused = [seen.error.code for seen in facts.refusals(StepName.MODULES) if seen.alternative == Source.STORE]
         unfit = any(code in OF_THE_BUILD for code in refused)  # what lies in the store stays until others serve
         return keep(
-            lambda: fetched(tools, wanted) if source is Source.REMOTE else built.draft(facts.wish),
+            lambda: (
+                fetched(tools, wanted)
+                if source is Source.REMOTE
+                else builder(tools, facts.image, tools.config.modules_dir).draft(facts.wish)
+            ),
             wanted,
             None if unfit else supply.store,
             tools.config.modules_dir,
