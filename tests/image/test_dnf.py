@@ -177,8 +177,8 @@ def test_what_does_not_answer_is_asked_again(ask: Ask) -> None:
 
 def test_a_package_that_is_gone_is_told_with_the_ladder(ask: Ask) -> None:
     told = ask(package="kernel-devel-5.14.0-1.el9.x86_64")
-    rungs = [f"releasever {version} of test: No package kernel-devel-5.14.0-1.el9.x86_64" for version in ("9.4", "9")]
-    assert told["code"] == "headers-missing" and all(rung in told["message"] for rung in rungs)
+    words = "releasever 9.4 of test, releasever 9 of test: No package kernel-devel-5.14.0-1.el9.x86_64 available"
+    assert (told["code"], told["message"]) == ("headers-missing", words)
     assert "attempt " not in told["log"]
 
 

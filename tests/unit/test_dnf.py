@@ -81,7 +81,7 @@ def dnf(tmp_path: Path, root: Path, runner: Runner, log: Log, pauses: list[float
 
 def replaced(dnf: Dnf, **sources: object) -> Dnf:
     """The same dnf with other sources."""
-    given = {name: getattr(dnf.sources, name) for name in Sources.__dataclass_fields__} | sources  # type: ignore[attr-defined]
+    given = {name: getattr(dnf.sources, name) for name in Sources.__dataclass_fields__} | sources
     return Dnf(dnf.runner, dnf.scratch, dnf.pause, dnf.log, Sources(**given), dnf.repositories)
 
 
@@ -160,8 +160,7 @@ def test_rungs_whose_names_no_file_has_are_asked_once(tmp_path: Path, dnf: Dnf, 
     with pytest.raises(DriverError) as raised:
         dnf.fetch(WANTED, tmp_path / "into")
     assert raised.value.code is Code.HEADERS_MISSING
-    none = f"No package {PACKAGE} available"
-    assert raised.value.message == f"releasever 9.4 of own: {none}; releasever 9 of own: {none}"
+    assert raised.value.message == f"releasever 9.4 of own, releasever 9 of own: No package {PACKAGE} available"
     assert len(asked(fake_bin)) == 2
 
 
@@ -242,7 +241,7 @@ def test_dnfs_words(words: str, code: Code, told: str, remedy: str, passing: boo
     error = refusal(read)
     assert (error.code, may_pass(read)) == (code, passing)
     assert told in error.message and remedy in error.remedy
-    assert "Ignoring" not in error.message and "B/s" not in error.message
+    assert not re.search(r"Ignoring|B/s|No package .* No|metadata.* No package", error.message)
 
 
 def test_proxies_are_handed_on_in_small_letters_too(tmp_path: Path, dnf: Dnf, fake_bin: FakeBin, log: Log) -> None:
@@ -317,7 +316,10 @@ def test_an_archive_is_asked_with_each_releasever(tmp_path: Path, dnf: Dnf, fake
     fake_bin.add("dnf", say(NO_PACKAGE))
     with pytest.raises(DriverError) as raised:
         dnf.from_archive(WANTED, tmp_path / "into")
-    assert "releasever 9.4 of archive-1, archive-2: No package" in raised.value.message
+    assert (
+        "releasever 9.4 of archive-1, archive-2, releasever 9 of archive-1, archive-2: No package"
+        in raised.value.message
+    )
     assert len(asked(fake_bin)) == 2 and f"--setopt=reposdir={dnf.scratch}/archive" in asked(fake_bin)[0]
     assert "baseurl=https://vault.example/$releasever/AppStream" in (dnf.scratch / "archive/archive-2.repo").read_text()
 
