@@ -71,7 +71,10 @@ def main() -> None:
             serve(HTTPS, "/repositories/tls.pem")
     log = Log(stream=StringIO())
     sources = Sources(
-        Rhel.certificates, wish["defaults"], Path("/repositories") / wish["folder"], wish["archive"], Path("/")
+        Rhel.certificates,
+        defaults=wish["defaults"],
+        folder=Path("/repositories") / wish["folder"],
+        archive=wish["archive"],
     )
     ladder = tuple(Rung(releasever, tuple(names)) for releasever, names in wish["ladder"])
     dnf = Dnf(Runner(log=log), SCRATCH, lambda seconds: None, log, sources, Repositories(ladder))

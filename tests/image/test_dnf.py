@@ -247,4 +247,5 @@ def test_the_images_own_repositories_can_be_switched_off(ask: Ask) -> None:
     listed = {"/usr/share/driverctr/default-repositories": "/etc/yum.repos.d/test.repo\n"}
     assert_whole(ask(files=listed))
     told = ask(files=listed, defaults=False)
-    assert (told["code"], told["message"], told["served"]) == ("packages-failed", "no repository is enabled", [])
+    words = "no repository is enabled, and the image's own are left out: DEFAULT_REPOSITORIES=false"
+    assert (told["code"], told["message"], told["served"]) == ("packages-failed", words, [])

@@ -85,9 +85,10 @@ class Dnf:
         """Climb until a rung has the package; all of it again, a few times, while a failure may pass."""
         rungs = distinct(files, ladder)
         if not any(files.used(rung.enable) for rung in rungs):
+            left_out = "" if self.sources.defaults else f", and the image's own are left out: {self.sources.reason}"
             raise DriverError(
                 Code.PACKAGES_FAILED,
-                "no repository is enabled",
+                f"no repository is enabled{left_out}",
                 "Mount repository files into /etc/yum.repos.d, or on RHEL the host's entitlement at /run/secrets "
                 "(etc-pki-entitlement, redhat.repo, rhsm)",
             )
