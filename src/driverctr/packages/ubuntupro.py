@@ -8,7 +8,10 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.deferred import shutil
+from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
+from driverctr.packages import PackageTool
+from driverctr.records import frozen
 from driverctr.run import Result, Runner
 
 ATTACH_LIMIT = 120.0
@@ -56,6 +59,38 @@ def attached(runner: Runner, token: str, service: str, scratch: Path) -> Iterato
 def describe_need(release: str, service: str) -> str:
     """Why the packages of a kernel are not to be had without a token."""
     return f"the packages of kernel {release} are in Ubuntu Pro ({service}): set UBUNTU_PRO_TOKEN"
+
+
+@frozen
+class WithPro:
+    """A package tool whose repositories are to be had with a subscription; the folder and the archive need none."""
+
+    tool: PackageTool
+    runner: Runner
+    scratch: Path
+    release: str
+    service: str
+    token: str
+
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """With the token from the subscription's repositories; without it the others are asked (a mirror has them)."""
+        if self.token:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            with attached(self.runner, self.token, self.service, self.scratch):
+                return self.tool.fetch(wanted, into)
+        try:
+            return self.tool.fetch(wanted, into)
+        except DriverError as error:
+            need = describe_need(self.release, self.service)
+            raise DriverError(error.code, f"{need}; {error.message}", error.remedy) from error
+
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """As the tool itself."""
+        return self.tool.from_folder(wanted, into)
+
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """As the tool itself."""
+        return self.tool.from_archive(wanted, into)
 
 
 def _attach(runner: Runner, token: str, config: Path) -> bool:

@@ -58,14 +58,15 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
 
 def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> "Packages":
     """How the packages with a kernel's headers are asked for, by the settings; nothing is asked yet."""
-    from driverctr import packages
     from driverctr.facts import kernel, osrelease
     from driverctr.headers import Packages
+    from driverctr.packages import Sources
+    from driverctr.packages.tools import tool_for
 
     config, root = tools.config, tools.paths.root
     identity = distro.identify(release, kernel.read(root, release).version)
     mismatch = distro.describe_mismatch(osrelease.of_host(tools.paths))
-    sources = packages.Sources(
+    sources = Sources(
         distro.certificates,
         config.default_repositories and not mismatch,
         config.packages_dir,
@@ -73,15 +74,16 @@ def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> 
         mismatch or "DEFAULT_REPOSITORIES=false",
         root,
     )
-    tool = packages.tool_for(
+    tool = tool_for(
         distro,
         identity,
-        distro.repositories(identity),
+        distro.repositories(identity, releasever=config.dnf_releasever, openshift=config.openshift_version),
         sources,
         runner=tools.runner,
         scratch=scratch,
         pause=tools.signals.sleep,
         log=tools.runner.log,
+        pro_token=config.ubuntu_pro_token,
     )
     return Packages(tool, distro.header_packages(release), sources)
 
