@@ -25,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Fetched:
-    """Bytes: what went over the wire with the heads of HTTP, what had to, packages alone, all indexes that there are."""
+    """Bytes: what went over the wire, heads of HTTP included; what had to; packages alone; all indexes there are."""
 
     fetched: int
     needed: int

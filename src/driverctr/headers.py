@@ -159,6 +159,8 @@ class HeaderSearch:
     def _packaged(self, release: str, source: str, fetch: Callable[[Path], tuple[str, ...]]) -> Headers:
         unpacked = Path(tempfile.mkdtemp(prefix="packages-", dir=self.scratch))
         names = fetch(unpacked)
+        if not (unpacked / "lib").exists():  # newer packages know /usr/lib alone, of which /lib is a link
+            (unpacked / "lib").symlink_to("usr/lib")
         place = HostRoot(unpacked, Reach.MOUNT)
         build = place.resolve(Path("/lib/modules") / release / "build")
         check_release(build, release)

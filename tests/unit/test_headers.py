@@ -189,6 +189,16 @@ def test_a_place_is_asked_only_where_those_before_have_nothing(
     assert found.source_dir.is_relative_to(scratch) and found.source_dir.parts[-3:] == tuple(COMMON.split("/"))
 
 
+def test_packages_that_know_usr_lib_alone_serve_too(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    class Merged(Tool):
+        def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+            names = super().fetch(wanted, into)
+            (into / "lib").unlink()
+            return names
+
+    assert find(node, scratch, runner, log, asking(Merged("fetch"), node)).origin is Origin.PACKAGES
+
+
 def test_the_host_serves_before_any_package_is_thought_of(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
     split_tree(node)
     tool = Tool("fetch")

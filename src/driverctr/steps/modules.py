@@ -81,7 +81,7 @@ def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> 
         sources,
         runner=tools.runner,
         scratch=scratch,
-        pause=tools.signals.sleep,
+        pause=tools.signals.pause,
         log=tools.runner.log,
         pro_token=config.ubuntu_pro_token,
     )
