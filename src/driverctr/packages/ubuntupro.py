@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,16 +73,22 @@ class WithPro:
     token: str
 
     def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
-        """With the token from the subscription's repositories; without it the others are asked (a mirror has them)."""
-        if self.token:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-            with attached(self.runner, self.token, self.service, self.scratch):
+        """With the token from the subscription's repositories; where that fails the others are asked.
+
+        A mirror of the user's may have the packages, or a later Ubuntu has them without a subscription.
+        """
+        lacks = "" if self.token else describe_need(self.release, self.service)
+        with ExitStack() as stack:
+            if self.token:
+                try:
+                    stack.enter_context(attached(self.runner, self.token, self.service, self.scratch))
+                except DriverError as error:
+                    self.runner.log.warning(error.message)
+                    lacks = error.message
+            try:
                 return self.tool.fetch(wanted, into)
-        try:
-            return self.tool.fetch(wanted, into)
-        except DriverError as error:
-            need = describe_need(self.release, self.service)
-            raise DriverError(error.code, f"{need}; {error.message}", error.remedy) from error
+            except DriverError as error:
+                raise DriverError(error.code, "; ".join(filter(None, (lacks, error.message))), error.remedy) from error
 
     def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
         """As the tool itself."""
