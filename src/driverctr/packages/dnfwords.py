@@ -13,6 +13,9 @@ COMPLAINT = re.compile(
 
 COMPLAINTS_MAX = 8
 
+CREDENTIALS = re.compile(r"://[^/\s]+@")
+"""A server's name and password, which dnf repeats from a repository file."""
+
 GONE = re.compile(r"No package \S+ available|No match for argument|Unable to find a match")
 NO_INDEX = re.compile(r"Failed to download metadata|Cannot find a valid baseurl|failed loading")
 UNSIGNED = re.compile(r"GPG signature verification error|GPG verification is enabled, but")
@@ -48,20 +51,22 @@ NOWHERE = "Give the container repositories that have it, or the package itself i
 
 
 def complaints(result: Result) -> str:
-    """dnf's complaints, each once; its last words where it made none."""
-    lines = (line for line in (*result.stdout.splitlines(), *result.stderr.splitlines()) if COMPLAINT.search(line))
+    """dnf's complaints, each once; its last words where it made none.
+
+    That there is no such package is an echo where an index could not be read.
+    """
+    lines = [line for line in (*result.stdout.splitlines(), *result.stderr.splitlines()) if COMPLAINT.search(line)]
+    if any(NO_INDEX.search(line) for line in lines):
+        lines = [line for line in lines if not GONE.search(line)]
     said = dict.fromkeys(line.strip().removeprefix("- ").removeprefix("Error: ").rstrip(".") for line in lines)
-    return "; ".join(list(said)[-COMPLAINTS_MAX:]) or result.words
+    return CREDENTIALS.sub("://...@", "; ".join(list(said)[-COMPLAINTS_MAX:]) or result.words)
 
 
 def refusal(words: str) -> DriverError:
-    """dnf's complaints as an error: no such package, no trust, or a failure.
-
-    That no repository has the package is believed only where the index of each could be read.
-    """
+    """dnf's complaints as an error: no such package, no trust, or a failure."""
     if UNSIGNED.search(words):
         code = Code.PACKAGES_UNTRUSTED
-    elif GONE.search(words) and not NO_INDEX.search(words):
+    elif GONE.search(words):
         return DriverError(Code.HEADERS_MISSING, words, NOWHERE)
     else:
         code = Code.PACKAGES_FAILED
