@@ -42,8 +42,8 @@ class Source:
 class Image:
     """The image we run from.
 
-    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` is that of the
-    modules baked into a precompiled image. The last three are absent from older images.
+    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` is that of
+    the modules baked into a precompiled image. The last three are absent from older images.
     """
 
     driver_version: DriverVersion
