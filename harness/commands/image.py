@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import image
+from harness import image, imagefiles
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +33,7 @@ def _result(chosen: argparse.Namespace) -> str | Path:
         image.context(chosen.folder)
         return Path(chosen.folder)
     if chosen.action == "rootfs":
-        return image.export_rootfs(image.build(chosen.driver_version))
+        return imagefiles.export_rootfs(image.build(chosen.driver_version))
     if chosen.action == "modules":
         return image.real_modules(chosen.release, chosen.type, chosen.driver_version)
     return image.build(chosen.driver_version)
