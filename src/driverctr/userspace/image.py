@@ -21,6 +21,13 @@ class ModuleType(StrEnum):
     OPEN = "open"
 
 
+class Origin(StrEnum):
+    """Where the driver of the image came from."""
+
+    RUNFILE = "runfile"
+    PACKAGES = "packages"
+
+
 @frozen
 class Source:
     """A module source tree; the digest covers the tree as it was when the image was built."""
@@ -33,12 +40,19 @@ class Source:
 
 @frozen
 class Image:
-    """The image we run from."""
+    """The image we run from.
+
+    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` is that of
+    the modules baked into a precompiled image. The last three are absent from older images.
+    """
 
     driver_version: DriverVersion
     sources: tuple[Source, ...]
     distribution: str
     architecture: str
+    distribution_version: str = ""
+    origin: Origin = Origin.PACKAGES
+    kernel_release: str = ""
 
     @property
     def platform(self) -> str:
@@ -76,6 +90,9 @@ def read(root: Path = Path("/")) -> Image:
             ),
             distribution=document["distribution"],
             architecture=document["architecture"],
+            distribution_version=str(document.get("distribution_version", "")),
+            origin=Origin(document.get("origin", Origin.PACKAGES)),
+            kernel_release=str(document.get("kernel_release", "")),
         )
     except OSError as error:
         raise DriverError(
