@@ -50,6 +50,9 @@ class Config:
     load_timeout: float
     stop_timeout: float
     unknown_parameters: Unknown
+    default_repositories: bool
+    packages_dir: Path
+    archive_url: str
     max_threads: int | None
     modules_dir: Path
     store_dir: Path

@@ -8,6 +8,7 @@ from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.values import (
     not_valid,
+    parse_archive,
     parse_boolean,
     parse_member,
     parse_path,
@@ -162,6 +163,28 @@ SETTINGS = (
         "On a parameter in /drivers/<module>.conf that the module does not know: warn or refuse. Our own "
         "(NVreg_CoherentGPUMemoryMode=driver) is set where the module has it; a driver from branch 580 on that lacks "
         "it is warned of.",
+    ),
+    Setting(
+        "DEFAULT_REPOSITORIES",
+        "default_repositories",
+        parse_boolean,
+        "true",
+        "Fetch kernel headers from the package repositories that the image brings; false: from those given to it only.",
+    ),
+    Setting(
+        "PACKAGES_DIR",
+        "packages_dir",
+        parse_path,
+        "/drivers/packages",
+        "Folder of packages with kernel headers, or with a repository in it; asked before any network.",
+    ),
+    Setting(
+        "ARCHIVE_URL",
+        "archive_url",
+        parse_archive,
+        "",
+        "Archive of old packages, asked last: address, suite and components, or one line of sources.list (apt); a "
+        "repository's address (dnf).",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(

@@ -109,6 +109,14 @@ def parse_url(variable: str, value: str) -> str:
     return value.rstrip("/")
 
 
+def parse_archive(variable: str, value: str) -> str:
+    """What a package tool takes for an archive, or nothing; the tool itself judges its form."""
+    if value and (not value.isprintable() or "://" not in value):
+        shown = without_credentials(value)
+        raise not_valid(variable, shown, "an address such as https://snapshot.example/debian bookworm main")
+    return value
+
+
 def parse_public_keys(variable: str, value: str) -> str:
     """Public keys, or nothing; what files of them hold is seen when it is needed."""
     if not are_public_keys(value):

@@ -50,7 +50,7 @@ ROOMS = (
     ),
     ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
-    ("headers", "userspace"),
+    ("headers", "kheaders", "userspace"),
     ("build",),
     ("modules",),
     ("survey", "node"),
