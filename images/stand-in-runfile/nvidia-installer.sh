@@ -49,7 +49,7 @@ printf 'Installing NVIDIA driver version %s.\n' "$version" >> "$log"
 
 machine=$(uname -m)
 # RHEL has no folder by the name of a triplet; the Debian that stands for it in tests does.
-if [ -d "$root/usr/lib/$machine-linux-gnu" ] && ! grep -q '^ID="rhel"' "$root/etc/os-release"; then
+if [ -d "$root/usr/lib/$machine-linux-gnu" ] && ! grep -qs '^ID="rhel"' "$root/etc/os-release"; then
     libraries=/usr/lib/$machine-linux-gnu
 elif [ -d "$root/usr/lib64" ]; then
     libraries=/usr/lib64
