@@ -12,8 +12,10 @@ from harness import aptrepo, cache, kernels, proc, runfile
 
 SUITE = "jammy"
 # Increase it when the packages get other names or files.
-FORMAT = 1
-HEADERS_VERSION = "1.1"
+FORMAT = 2
+FORMAT_OF_KEY = 1
+# Above Debian's own packages, of which one has the same name.
+HEADERS_VERSION = "99.0-1"
 # Ubuntu's packages of a server driver, and what each has of the files that the driver's stage lays out; the first that
 # fits takes a file. BRANCH and VERSION stand for the driver's.
 USERSPACE = (
@@ -60,14 +62,21 @@ def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository
     """Return the repository with the headers of a kernel and the packages of a driver, made if the cache has none."""
     driver, headers = runfile.driver_files(driver_version), kernels.get(kernel)
     parts: list[cache.KeyPart] = [FORMAT, driver_version, headers.release, driver.name, repr((USERSPACE, SOURCES))]
-    made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, driver, driver_version, headers))
-    return Repository(made / "repository", (made / "test.asc").read_text())
+    # Apart from the packages: it lies in the image, which need not change with them.
+    signing = cache.entry("ubuntu-key", [FORMAT_OF_KEY], _make_key)
+    key = aptrepo.Key(signing / "test.gnupg", signing / "test.asc")
+    parts.append(key.public)
+    made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, key, driver, driver_version, headers))
+    return Repository(made / "repository", key.public.read_text())
 
 
-def _make(to: Path, driver: Path, driver_version: str, kernel: kernels.Kernel) -> None:
+def _make_key(to: Path) -> None:
+    aptrepo.make_key(to, "test")
+
+
+def _make(to: Path, key: aptrepo.Key, driver: Path, driver_version: str, kernel: kernels.Kernel) -> None:
     work = to / "work"
     packages = [*_headers(work, kernel), *_driver(work, driver, driver_version)]
-    key = aptrepo.make_key(to, "test")
     aptrepo.publish(to / "repository", packages, key, SUITE)
     shutil.rmtree(work)
 
