@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness import containers, dockerd, image
+from harness import containers, dockerd, image, imagefiles
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,17 @@ def tag() -> str:
 @pytest.fixture(scope="session")
 def rootfs(tag: str) -> Path:
     """Return the folder with the image's root file system."""
-    return image.export_rootfs(tag)
+    return imagefiles.export_rootfs(tag)
 
 
 @pytest.fixture(scope="session")
 def run(tag: str) -> Run:
     """Return a function that runs a command in a container with no privilege at all."""
+    return ran_in(tag)
+
+
+def ran_in(tag: str) -> Run:
+    """Return a function that runs a command in a container of an image, with no privilege at all."""
 
     def in_container(*argv: str, user: str = "", environment: Sequence[str] = ()) -> Ran:
         options = {"cap_drop": ["ALL"], "user": user, "environment": list(environment)}
