@@ -59,6 +59,15 @@ class Image:
         """Where a userspace of this image fits: its distribution and architecture."""
         return f"{self.distribution}-{self.architecture}"
 
+    def check_source(self, source: Source) -> None:
+        """Raise DriverError (no-modules) where a precompiled image left out the source that its modules are of."""
+        if self.kernel_release and not source.path.is_dir():
+            raise DriverError(
+                Code.NO_MODULES,
+                f"this image is precompiled for kernel {self.kernel_release}: it has no module source and no compiler",
+                "Use an image that builds, or the one precompiled for this kernel",
+            )
+
     def source(self, version: DriverVersion | str, kind: ModuleType | str) -> Source:
         """The source of this version and type; raises DriverError (no-modules) naming what the image has."""
         for source in self.sources:
