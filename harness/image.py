@@ -23,6 +23,7 @@ from harness.errors import HarnessError
 from harness.wheels import REPOSITORY
 
 DOCKERFILE = "Dockerfile.debian"
+SCRIPTS = ("images/common", "images/debian")
 REPOSITORY_NAME = "driverctr"
 DEFAULT_DRIVER = "535.309.01"
 WITHOUT_DRIVERCTR = "without-driverctr"
@@ -60,7 +61,7 @@ def build(driver_version: str = DEFAULT_DRIVER, target: str = "") -> str:
         driver_version,
         target,
         REPOSITORY / DOCKERFILE,
-        REPOSITORY / "images/debian",
+        *(REPOSITORY / folder for folder in SCRIPTS),
     ]
     digest = cache.key([*parts, *([] if target == WITHOUT_DRIVERCTR else wheels.key_parts())])
     tag = f"{REPOSITORY_NAME}:{driver_version}-{target + '-' if target else ''}{digest}"
@@ -76,7 +77,9 @@ def context(to: Path) -> None:
     """Fill a folder with all that `docker build` needs: the Dockerfile, its scripts and the wheels."""
     to.mkdir(parents=True, exist_ok=True)
     shutil.copy2(REPOSITORY / DOCKERFILE, to)
-    shutil.copytree(REPOSITORY / "images/debian", to / "images/debian", dirs_exist_ok=True)
+    for folder in SCRIPTS:
+        compiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / folder, to / folder, dirs_exist_ok=True, ignore=compiled)
     wheels.collect(to / "wheels")
 
 
