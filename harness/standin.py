@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-from harness import cache, image, kernels, proc, vm, vmhost
+from harness import cache, flavours, image, imagefiles, kernels, proc, vm, vmhost
 from harness.vm import Share, VmResult, VmSpec
 from harness.wheels import REPOSITORY
 
@@ -60,7 +60,7 @@ def other_modules(release: str, other: Other) -> Path:
 def _build_other(to: Path, release: str, other: Other) -> None:
     file, former, now = other.change
     tag = image.build()
-    known = json.loads((image.export_rootfs(tag) / DESCRIPTION_IN_IMAGE[1:]).read_text())
+    known = json.loads((imagefiles.export_rootfs(tag) / DESCRIPTION_IN_IMAGE[1:]).read_text())
     of_image = {"type": image.PROPRIETARY, "version": other.version, "path": SOURCE_IN_IMAGE, "sha256": "47" * 32}
     with tempfile.TemporaryDirectory() as folder:
         source, described = Path(folder, "kernel"), Path(folder, "image.json")
@@ -105,9 +105,15 @@ def _copy_sources(to: Path) -> None:
 
 
 def newest_root() -> Path:
-    """Return the newest image root in the cache, whatever sources it was built from; without any, it is built."""
-    roots = sorted((cache.root() / "rootfs").glob("[0-9a-f]*/root"), key=lambda path: path.parent.stat().st_mtime)
-    return roots[-1] if roots else image.export_rootfs(image.build())
+    """Return Debian's newest image root in the cache, whatever sources it was built from; without any, it is built."""
+    found = [path for path in (cache.root() / "rootfs").glob("[0-9a-f]*/root") if _is_debian(path)]
+    roots = sorted(found, key=lambda path: path.parent.stat().st_mtime)
+    return roots[-1] if roots else imagefiles.export_rootfs(image.build())
+
+
+def _is_debian(root: Path) -> bool:
+    described = root / DESCRIPTION_IN_IMAGE[1:]
+    return described.is_file() and json.loads(described.read_text())["distribution"] == flavours.DEBIAN.name
 
 
 def scenario_spec(

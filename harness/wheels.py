@@ -1,4 +1,4 @@
-"""Wheels of driverctr and of what it needs, for the Python of the image: containers fetch nothing from an index."""
+"""Wheels of driverctr and of what it needs, for the Pythons of all images: containers fetch nothing from an index."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from harness import cache, proc
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Debian 12's Python.
-PYTHON_VERSION = "3.11"
-# glibc of Debian 12 is 2.36 and takes all of these (PEP 600).
+# Of Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04, RHEL 8, 9 and 10: pip takes those of the image's own.
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+# The oldest glibc among them, RHEL 8's, is 2.28 and takes all of these (PEP 600).
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010")
 PACKAGE_FILES = ("pyproject.toml", "README.md", "src")
 
@@ -35,7 +35,7 @@ def collect(to: Path) -> None:
 
 def key_parts() -> list[cache.KeyPart]:
     """Return what the content of the wheels depends on."""
-    return [PYTHON_VERSION, platform.machine(), *dependencies(), *(REPOSITORY / name for name in PACKAGE_FILES)]
+    return [*PYTHON_VERSIONS, platform.machine(), *dependencies(), *(REPOSITORY / name for name in PACKAGE_FILES)]
 
 
 def _libraries() -> Path:
@@ -43,10 +43,11 @@ def _libraries() -> Path:
         # pip itself is among them: the image's Python comes without one, and needs it only once.
         requirements = [*dependencies(), "pip"]
         platforms = [f"--platform={name}_{platform.machine()}" for name in PLATFORMS]
-        options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON_VERSION}", *platforms]
-        proc.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", to, *options, *requirements])
+        for version in PYTHON_VERSIONS:
+            options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={version}", *platforms]
+            proc.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", to, *options, *requirements])
 
-    return cache.entry("wheels", [PYTHON_VERSION, platform.machine(), *dependencies()], download)
+    return cache.entry("wheels", [*PYTHON_VERSIONS, platform.machine(), *dependencies()], download)
 
 
 def _own() -> Path:

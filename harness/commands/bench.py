@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import containers, image, kernels, standin, vm
+from harness import containers, image, imagefiles, kernels, standin, vm
 from harness.errors import HarnessError
 from harness.vm import VmSpec
 
@@ -199,7 +199,7 @@ def measure_life(tag: str) -> list[Row]:
     spec = VmSpec(
         kernel=release,
         shares={"guest": GUEST, "modules": image.real_modules(release)},
-        images={"driver": image.export_rootfs(tag)},
+        images={"driver": imagefiles.export_rootfs(tag)},
         cpus=2,
         parallel=True,
         timeout=TIMEOUT_S,
@@ -238,7 +238,7 @@ def compare(what: str, ours: float, bare: float, imports: float) -> Row:
 
 def measure_cycles(tag: str) -> list[Row]:
     """Starts and stops on the stand-in driver in one virtual machine; what they leave is checked there, and raises."""
-    spec = standin.scenario_spec(image.export_rootfs(tag))
+    spec = standin.scenario_spec(imagefiles.export_rootfs(tag))
     result = standin.run_scenario("crash", replace(spec, timeout=CYCLES * 15.0), cases="again", cycles=CYCLES).check()
     found = re.search(rf"^{CYCLES} cycles in (\d+) s", result.output, re.MULTILINE)
     if found is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from harness import image, kernels, vm
+from harness import image, imagefiles, kernels, vm
 from harness.vm import Outcome, VmSpec
 
 GUEST = Path(__file__).resolve().parents[1] / "guest"
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     began = time.monotonic()
     release = _step("the kernel of a Debian host", lambda: kernels.get(arguments.kernel)).release
     tag = _step("the container image (Dockerfile.debian)", image.build)
-    root = _step("its root file system", lambda: image.export_rootfs(tag))
+    root = _step("its root file system", lambda: imagefiles.export_rootfs(tag))
     modules = _step(
         f"NVIDIA's modules: nvidia-driver build --kernel {release}, about 5 minutes the first time",
         lambda: image.real_modules(release),

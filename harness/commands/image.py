@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import image
+from harness import image, imagefiles, precompiled
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,7 +16,9 @@ def main(argv: Sequence[str]) -> int:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--driver-version", default=image.DEFAULT_DRIVER, help="default: %(default)s")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("build", parents=[common], help="build the image and print its tag (the default)")
+    built = actions.add_parser("build", parents=[common], help="build the image and print its tag (the default)")
+    built.add_argument("--precompiled", metavar="KERNEL", help="with the modules for this kernel release baked in")
+    built.add_argument("--modules", type=Path, metavar="DIR", help="these modules, made (and signed) elsewhere")
     actions.add_parser("rootfs", parents=[common], help="print the folder with its root file system")
     modules = actions.add_parser("modules", parents=[common], help="build the modules for a kernel, print the folder")
     modules.add_argument("release", help="kernel release, as uname -r prints it")
@@ -33,7 +35,10 @@ def _result(chosen: argparse.Namespace) -> str | Path:
         image.context(chosen.folder)
         return Path(chosen.folder)
     if chosen.action == "rootfs":
-        return image.export_rootfs(image.build(chosen.driver_version))
+        return imagefiles.export_rootfs(image.build(chosen.driver_version))
     if chosen.action == "modules":
         return image.real_modules(chosen.release, chosen.type, chosen.driver_version)
+    if chosen.action == "build" and chosen.precompiled:
+        precompiled.build(chosen.precompiled, chosen.driver_version, modules=chosen.modules)
+        return f"{image.REPOSITORY_NAME}:{precompiled.tag(chosen.precompiled, chosen.driver_version)}"
     return image.build(chosen.driver_version)

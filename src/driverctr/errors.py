@@ -60,6 +60,7 @@ class Code(StrEnum):
     STORE_UNUSABLE = "store-unusable", 43
     REMOTE_FAILED = "remote-failed", 44
     SIGNATURE_INVALID = "signature-invalid", 45
+    PACKAGES_UNTRUSTED = "packages-untrusted", 46
     BUG = "bug", 70
     """sysexits.h EX_SOFTWARE: an error that is ours, with its traceback in the log."""
 

@@ -104,6 +104,11 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         "Check package sources, proxy and network.",
         retryable=True,
     ),
+    Code.PACKAGES_UNTRUSTED: Explanation(
+        "A package or the index of a repository is not signed, not by a key that is trusted here, or past its date; "
+        "nothing of it was used.",
+        "Give the container the key of who signs it, as the message says; set the node's clock.",
+    ),
     Code.NO_SPACE: Explanation(
         "A file system is full, or would be before the build ends.",
         "Free the space the message asks for.",

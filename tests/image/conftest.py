@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from harness import containers, dockerd, image
+from harness import containers, dockerd, image, imagefiles
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def tag() -> str:
 @pytest.fixture(scope="session")
 def rootfs(tag: str) -> Path:
     """Return the folder with the image's root file system."""
-    return image.export_rootfs(tag)
+    return imagefiles.export_rootfs(tag)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 
 from driverctr import distros
 from driverctr.errors import Code, DriverError
+from driverctr.facts.osrelease import OsRelease
 from driverctr.log import Log
 from driverctr.packages.apt import Apt
 from driverctr.run import Runner
@@ -16,7 +17,7 @@ from tests.unit.conftest import FakeBin, make_tree
 DEPENDS = (
     "Depends: linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), linux-compiler-gcc-12-x86"
 )
-HEADERS = distros.by_name("debian").header_packages("6.1.0-56-amd64")
+HEADERS = distros.of(OsRelease("debian", "12")).header_packages("6.1.0-56-amd64")
 
 
 def add_apt(fake_bin: FakeBin, scratch: Path, get: str = "") -> None:
@@ -100,7 +101,7 @@ def test_a_package_that_does_not_exist_is_asked_for_once(
 
 
 def test_newer_kernels_have_a_kbuild_package_of_their_own() -> None:
-    companions = distros.by_name("debian").header_packages("6.12.117+deb12-amd64").companions
+    companions = distros.of(OsRelease("debian", "12")).header_packages("6.12.117+deb12-amd64").companions
     fits = ("linux-kbuild-6.12.117+deb12", "linux-headers-6.12.117+deb12-common", "linux-headers-6.1.0-56-common-rt")
     assert all(companions.fullmatch(name) for name in fits)
     assert not companions.fullmatch("linux-image-6.12.117+deb12-amd64")

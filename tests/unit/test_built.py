@@ -13,6 +13,7 @@ import pytest
 from driverctr import distros
 from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import KernelFacts, version_of_tree
+from driverctr.facts.osrelease import OsRelease
 from driverctr.hashing import sha256
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, Wish, provenance
@@ -54,7 +55,7 @@ def built(tmp_path: Path, fake_bin: FakeBin, runner: Runner, log: Log) -> Built:
     )
     source = Source(ModuleType.PROPRIETARY, VERSION, node / "usr/src/nvidia", "22" * 32)
     described = Image(VERSION, (source,), "debian", "amd64")
-    distro = distros.by_name("debian")
+    distro = distros.of(OsRelease("debian", "12"))
     (tmp_path / "scratch").mkdir()
     return Built(described, distro, runner, log, None, tmp_path / "modules", tmp_path / "scratch", node)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import image
+from harness import image, imagefiles
 
 LONGEST_FIRST = ("test_scenarios.py", "test_reboot.py", "test_cycle.py", "test_mounts.py", "test_proving_ground.py")
 """Machines run beside each other: a long one that comes last would run alone."""
@@ -21,4 +21,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def rootfs() -> Path:
     """Return the root file system of the image built from the sources as they are."""
-    return image.export_rootfs(image.build())
+    return imagefiles.export_rootfs(image.build())

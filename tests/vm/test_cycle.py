@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import image, kernels, vm
+from harness import image, imagefiles, kernels, vm
 from harness.vm import VmSpec
 
 GUEST = Path(__file__).parent / "guest"
@@ -17,8 +17,10 @@ pytestmark = pytest.mark.vm
 def test_full_cycle_of_the_image_that_docker_loaded() -> None:
     tag = image.build()
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get().release)}
-    spec = VmSpec(shares=shares, images={"saved": image.saved(tag)}, scratch=["/var/lib/docker"], timeout=TIMEOUT_S)
-    vm.run(spec, f"bash /mnt/guest/cycle.sh docker {image.identity(tag)}", live=True).check()
+    spec = VmSpec(
+        shares=shares, images={"saved": imagefiles.saved(tag)}, scratch=["/var/lib/docker"], timeout=TIMEOUT_S
+    )
+    vm.run(spec, f"bash /mnt/guest/cycle.sh docker {imagefiles.identity(tag)}", live=True).check()
 
 
 @pytest.mark.parametrize(

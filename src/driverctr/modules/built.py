@@ -73,7 +73,7 @@ class Built:
         return BuildRequest(
             source=source,
             headers=headers,
-            compiler=choose(wanted, self.runner, self.distro.compiler_package(wanted.split(" ")[0])),
+            compiler=choose(wanted, self.runner, self.distro.compiler_package(wanted)),
             jobs=limits.read(self.root).jobs(self.max_jobs),
             scratch=scratch / "build",
             log_path=self.scratch / f"driverctr-build-{wish.kernel_release}-{source.version}-{source.type}.log",

@@ -1,1 +1,79 @@
-"""How to call each package tool."""
+"""How to call each package tool, and which places it may fetch from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from driverctr.distros import CertificatePlace, Distro, HeaderPackages, KernelIdentity, Repositories, Tool
+from driverctr.files import read_text
+from driverctr.log import Log
+from driverctr.records import frozen
+from driverctr.run import Runner
+
+DEFAULT_FOLDER = Path("/drivers/packages")
+"""Where a user mounts packages."""
+
+DEFAULTS = Path("usr/share/driverctr/default-repositories")
+"""The image's own repository files, one absolute path a line."""
+
+
+@frozen
+class Sources:
+    """Where packages may come from, as the user wants it.
+
+    `defaults`: the repositories that the image brings, beside the user's. `folder` is the user's folder of packages,
+    or with a repository in it; `archive` the address of old packages, in the package tool's own form ("": none).
+    """
+
+    certificates: CertificatePlace
+    defaults: bool = True
+    folder: Path = DEFAULT_FOLDER
+    archive: str = ""
+    root: Path = Path("/")
+
+    def default_files(self) -> tuple[Path, ...]:
+        """The repository files that the image brought, below `root`; none where it does not tell."""
+        listed = (read_text(self.root / DEFAULTS) or "").splitlines()
+        return tuple(self.root / line.strip().lstrip("/") for line in listed if line.strip().startswith("/"))
+
+
+class PackageTool(Protocol):
+    """Fetches packages, checks their signatures, and unpacks them into a folder; nothing is installed.
+
+    Each way returns the names of what was unpacked: the package, and those of its dependencies that are headers too.
+    Each raises DriverError with the tool's own words: headers-missing where the place has no such package,
+    packages-untrusted where a signature is missing or wrong, packages-failed for anything else.
+    """
+
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From the repositories: the user's, and the image's own unless they are switched off."""
+        ...
+
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From `Sources.folder`, with no network: packages that lie there, or a repository."""
+        ...
+
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From `Sources.archive`, whose index may be past its date; signatures are checked all the same."""
+        ...
+
+
+def tool_for(
+    distro: Distro,
+    identity: KernelIdentity,
+    repositories: Repositories,
+    sources: Sources,
+    *,
+    runner: Runner,
+    scratch: Path,
+    pause: Callable[[float], object],
+    log: Log,
+) -> PackageTool:
+    """The package tool of a distribution, imported only now; `pause` waits between attempts."""
+    if distro.tool is Tool.DNF:
+        from driverctr.packages.dnf import Dnf
+
+        return Dnf(runner, scratch, pause, log, sources, repositories)
+    from driverctr.packages.apt import Apt
+
+    return Apt(runner, scratch, pause, log, sources, identity.package_version)

@@ -38,10 +38,11 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
     What a build needs is imported here: a start that finds its modules pays nothing for it.
     """
     from driverctr import distros
+    from driverctr.facts import osrelease
     from driverctr.modules.built import Built
     from driverctr.packages.apt import Apt
 
-    distro = distros.by_name(described.distribution)
+    distro = distros.of(osrelease.of_image(tools.paths.root))
 
     def fetch_headers(release: str, into: Path) -> tuple[str, ...]:
         wanted = distro.header_packages(release)

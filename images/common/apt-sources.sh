@@ -1,9 +1,8 @@
 #!/bin/sh
-# Decide where apt fetches from: $APT_SOURCES holds a whole sources.list; empty keeps the base image's own
-# sources and adds the components that NVIDIA's packages and firmware live in.
+# Decide where apt fetches from: $APT_SOURCES holds a whole sources.list; empty keeps the base image's own sources and
+# gives them the components $COMPONENTS, in which NVIDIA's packages and the kernels' headers lie.
 set -eu
 
-components='main contrib non-free non-free-firmware'
 listed=/etc/apt/sources.list.d
 
 if [ -n "${APT_SOURCES:-}" ]; then
@@ -12,13 +11,19 @@ if [ -n "${APT_SOURCES:-}" ]; then
 else
     for file in /etc/apt/sources.list "$listed"/*.list; do
         [ -f "$file" ] || continue
-        sed -i -E "s/^(deb(-src)? +(\[[^]]*\] +)?[^ ]+ +[^ ]+) +.*/\1 $components/" "$file"
+        sed -i -E "s/^(deb(-src)? +(\[[^]]*\] +)?[^ ]+ +[^ ]+) +.*/\1 $COMPONENTS/" "$file"
     done
     for file in "$listed"/*.sources; do
         [ -f "$file" ] || continue
-        sed -i -E "s/^Components:.*/Components: $components/" "$file"
+        sed -i -E "s/^Components:.*/Components: $COMPONENTS/" "$file"
     done
 fi
+
+# Which files are the image's own, and not a user's: DEFAULT_REPOSITORIES=false leaves exactly these out.
+mkdir -p /usr/share/driverctr
+for file in /etc/apt/sources.list "$listed"/*.list "$listed"/*.sources; do
+    [ ! -f "$file" ] || printf '%s\n' "$file"
+done > /usr/share/driverctr/default-repositories
 
 # Kernel headers come through apt at run time: their documentation is as unwelcome as that of the image.
 # Copyright files stay: the licences ask for it.

@@ -1,0 +1,139 @@
+"""A signed apt repository with Ubuntu's package names: kernel headers and a driver, with Debian's files in them."""
+
+from __future__ import annotations
+
+import fnmatch
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import aptrepo, cache, imagefiles, kernels, proc
+
+SUITE = "jammy"
+# Increase it when the packages get other names or files.
+FORMAT = 1
+HEADERS_VERSION = "1.1"
+# Ubuntu's packages of a server driver, and what each has of the files that the driver's stage lays out; the first that
+# fits takes a file. BRANCH and VERSION stand for the driver's.
+USERSPACE = (
+    ("libnvidia-cfg1-BRANCH-server", ("*/libnvidia-cfg.so*",)),
+    ("libnvidia-decode-BRANCH-server", ("*/libnvcuvid.so*",)),
+    ("libnvidia-encode-BRANCH-server", ("*/libnvidia-encode.so*", "*/libnvidia-opticalflow.so*")),
+    ("libnvidia-fbc1-BRANCH-server", ("*/libnvidia-fbc.so*",)),
+    ("libnvidia-extra-BRANCH-server", ("*/libnvidia-ngx.so*",)),
+    (
+        "libnvidia-compute-BRANCH-server",
+        (
+            "*/libcuda*.so*",
+            "*/libnvidia-ml.so*",
+            "*/libnvidia-nvvm.so*",
+            "*/libnvidia-opencl.so*",
+            "*/libnvidia-pkcs11*.so*",
+            "*/libnvidia-ptxjitcompiler.so*",
+            "etc/OpenCL/*",
+        ),
+    ),
+    ("libnvidia-gl-BRANCH-server", ("*.so*", "usr/share/glvnd/*", "usr/share/vulkan/*")),
+    ("nvidia-compute-utils-BRANCH-server", ("usr/bin/nvidia-persistenced", "usr/bin/nvidia-cuda-mps-*")),
+    ("nvidia-modprobe", ("usr/bin/nvidia-modprobe",)),
+    ("nvidia-utils-BRANCH-server", ("usr/bin/*", "usr/sbin/*")),
+    ("nvidia-firmware-BRANCH-server-VERSION", ("usr/lib/firmware/*",)),
+    ("libnvidia-common-BRANCH-server", ("usr/share/nvidia/*",)),
+)
+SOURCES = (
+    ("nvidia-kernel-source-BRANCH-server", "kernel"),
+    ("nvidia-kernel-source-BRANCH-server-open", "kernel-open"),
+)
+SOURCE_PLACE = "usr/src/nvidia-srv-VERSION"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A folder to serve, and the key its index is signed with, as text."""
+
+    folder: Path
+    key: str
+
+
+def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository:
+    """Return the repository with the headers of a kernel and the packages of a driver, made if the cache has none."""
+    from harness import image
+
+    tag = image.build(driver_version, target="nvidia")
+    parts = [FORMAT, driver_version, kernels.get(kernel).release, imagefiles.identity(tag), repr((USERSPACE, SOURCES))]
+    made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, tag, driver_version, kernels.get(kernel)))
+    return Repository(made / "repository", (made / "test.asc").read_text())
+
+
+def _make(to: Path, tag: str, driver_version: str, kernel: kernels.Kernel) -> None:
+    work = to / "work"
+    laid_out = imagefiles.folder(tag, "/out", work)
+    packages = [*_headers(work, kernel), *_driver(work, laid_out, driver_version)]
+    key = aptrepo.make_key(to, "test")
+    aptrepo.publish(to / "repository", packages, key, SUITE)
+    shutil.rmtree(work)
+
+
+def _headers(work: Path, kernel: kernels.Kernel) -> Iterable[Path]:
+    """Two packages, as of Ubuntu: what is of the flavour, and what all flavours of the ABI share."""
+    release = kernel.release
+    shared = f"linux-headers-{release.removesuffix(kernels.FLAVOUR)}"
+    own = (f"usr/src/linux-headers-{release}", f"usr/lib/modules/{release}")
+    trees = {f"linux-headers-{release}": work / "own", shared: work / "shared"}
+    for path in (*kernel.headers.glob("usr/src/*"), *kernel.headers.glob("usr/lib/*"), kernel.headers / own[1]):
+        name = str(path.relative_to(kernel.headers))
+        if name != "usr/lib/modules":
+            _copy(path, (work / "own" if name in own else work / "shared") / name)
+    for name, tree in trees.items():
+        yield _pack(work, tree, name, HEADERS_VERSION, shared if name != shared else "")
+
+
+def _driver(work: Path, laid_out: Path, version: str) -> Iterable[Path]:
+    branch = version.partition(".")[0]
+
+    def named(text: str) -> str:
+        return text.replace("BRANCH", branch).replace("VERSION", version)
+
+    left = [path for path in sorted(laid_out.rglob("*")) if path.is_symlink() or path.is_file()]
+    trees: dict[str, Path] = {}
+    for package, patterns in USERSPACE:
+        tree = trees[named(package)] = work / named(package)
+        for path in list(left):
+            name = str(path.relative_to(laid_out))
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns) and not name.startswith("opt/"):
+                _copy(path, tree / name)
+                left.remove(path)
+    for package, folder in SOURCES:
+        tree = trees[named(package)] = work / named(package)
+        for path in laid_out.glob(f"opt/driverctr/source/*/{folder}"):
+            _copy(path, tree / named(SOURCE_PLACE))
+            _copy(path.parent / "LICENSE", tree / "usr/share/doc" / named(package) / "copyright")
+    for name, tree in trees.items():
+        yield _pack(work, tree, name, f"{version}-0ubuntu0.22.04.1")
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copy2(path, to, follow_symlinks=False)
+
+
+def _pack(work: Path, tree: Path, name: str, version: str, depends: str = "") -> Path:
+    fields = {
+        "Package": name,
+        "Version": version,
+        "Architecture": "amd64",
+        "Maintainer": "driverctr <driverctr@driverctr.example>",
+        "Depends": depends,
+        "Description": "made by a test of driverctr",
+    }
+    control = tree / "DEBIAN/control"
+    control.parent.mkdir(parents=True)
+    control.write_text("".join(f"{field}: {value}\n" for field, value in fields.items() if value))
+    made = work / f"{name}_{version}_amd64.deb"
+    # Not packed: it is unpacked once, and on the same machine.
+    proc.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made])
+    return made

@@ -1,0 +1,32 @@
+"""The images there are, as data: each has a Dockerfile, and folders of its build context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One Dockerfile, and what is built of it without a choice of the user's.
+
+    `folders` lie below images/, `places` in the build context, where they may be empty. `python` is the package of the
+    test base, `origin` the DRIVER_SOURCE of the tests.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    python: str
+    origin: str
+    os_tag: str
+    places: tuple[str, ...] = ("modules",)
+
+    @property
+    def dockerfile(self) -> str:
+        """Its file at the top of the repository."""
+        return f"Dockerfile.{self.name}"
+
+
+DEBIAN = Flavour("debian", ("common", "debian"), "python3", "packages", "debian12")
+UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", "packages", "ubuntu22.04")
+RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", "runfile", "rhel9", ("modules", "repositories"))
+FLAVOURS = {flavour.name: flavour for flavour in (DEBIAN, UBUNTU, RHEL)}

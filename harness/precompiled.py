@@ -1,0 +1,38 @@
+"""The image for one kernel: its modules taken from a folder, or built in the image's own build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from driverctr.userspace import tag as tags
+from harness import bases, dockerd, flavours, image
+from harness.flavours import Flavour
+
+STAGE = "precompiled"
+
+
+def build(
+    release: str,
+    driver_version: str = image.DEFAULT_DRIVER,
+    flavour: Flavour = flavours.DEBIAN,
+    modules: Path | None = None,
+) -> str:
+    """Return the tag of the image precompiled for a kernel release; Docker has it by the tag that nodes ask for, too.
+
+    `modules` is a folder of modules made elsewhere; without one the image's build compiles them. Raises HarnessError.
+    """
+    start = bases.of(flavour, driver_version)
+    base = replace(
+        start,
+        arguments={**start.arguments, "KERNEL_VERSION": release},
+        files={**start.files, **({"modules": modules} if modules else {})},
+    )
+    made = image.build(driver_version, STAGE, flavour, base)
+    dockerd.client().images.get(made).tag(image.REPOSITORY_NAME, tag(release, driver_version, flavour))
+    return made
+
+
+def tag(release: str, driver_version: str = image.DEFAULT_DRIVER, flavour: Flavour = flavours.DEBIAN) -> str:
+    """Return the tag by which gpu-operator asks for it: driver branch, kernel release, distribution."""
+    return tags.precompiled(driver_version.partition(".")[0], release, flavour.os_tag)

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Lay out the driver from the distribution's packages: packages-root.sh FOLDER
+set -eu
+
+apt-get update --error-on=any
+exec /usr/libexec/driverctr/python3 "$(dirname -- "$0")/ubuntu_root.py" "$DRIVER_VERSION" "$1"

@@ -1,0 +1,15 @@
+"""Rocky Linux: RHEL's sources, built anew, in repositories of its own."""
+
+from typing import ClassVar
+
+from driverctr.distros.rhel import Rhel
+
+
+class Rocky(Rhel, name="rocky"):
+    """The kernels have RHEL's names and are other builds (`uname -v`); no extended support, minors go to the vault."""
+
+    kernels: ClassVar[str] = "rocky"
+    extended: ClassVar[tuple[str, ...]] = ()
+    general: ClassVar[tuple[str, ...]] = ("baseos", "appstream")
+    realtime: ClassVar[tuple[str, ...]] = ("rt", "nfv")
+    containers: ClassVar[tuple[str, ...]] = ()
