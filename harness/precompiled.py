@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from driverctr.userspace import tag as tags
 from harness import bases, dockerd, flavours, image
 from harness.flavours import Flavour
 
@@ -34,5 +33,6 @@ def build(
 
 
 def tag(release: str, driver_version: str = image.DEFAULT_DRIVER, flavour: Flavour = flavours.DEBIAN) -> str:
-    """Return the tag by which gpu-operator asks for it: driver branch, kernel release, distribution."""
-    return tags.precompiled(driver_version.partition(".")[0], release, flavour.os_tag)
+    """Return the tag by which gpu-operator asks for it, as the program tells it (driverctr.userspace.tag)."""
+    branch = driver_version.partition(".")[0]
+    return f"{branch}-{release}-{flavour.os_tag}".replace("+", "_")

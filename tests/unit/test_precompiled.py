@@ -23,6 +23,8 @@ from driverctr.survey import Facts, Observation
 from driverctr.userspace import tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
+from harness import precompiled
+from harness.flavours import FLAVOURS, Flavour
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import GOOD_NODE, facts
 from tests.unit.module_files import module_bytes
@@ -51,6 +53,14 @@ FALLBACK = settings.load({"PRECOMPILED_FALLBACK": "true"})
 )
 def test_the_tag_names_branch_kernel_and_distribution(name: str, version: str, release: str, wanted: str) -> None:
     assert tag.for_kernel(Image(VERSION, (), name, "amd64", version), release) == wanted
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS.values())
+def test_the_harness_names_images_as_the_program_asks_for_them(flavour: Flavour) -> None:
+    version = {"debian": "12", "ubuntu": "22.04", "rhel": "9.4"}[flavour.name]
+    described = Image(VERSION, (), flavour.name, "amd64", version)
+    release = "6.12.73+deb13-amd64"
+    assert precompiled.tag(release, VERSION.text, flavour) == tag.for_kernel(described, release)
 
 
 def seen(image: Image, supply: Supply) -> Facts:
