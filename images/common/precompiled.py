@@ -31,15 +31,17 @@ def main(argv: Sequence[str]) -> int:
 
 def precompile(release: str, root: Path) -> None:
     """Describe the tree as for one kernel, once its modules are seen there, and leave the sources out."""
-    there = sorted(manifest.parent.parent.name for manifest in (root / MODULES).glob("*/*/manifest.json"))
-    if there != [release]:
+    there = [json.loads(manifest.read_text()) for manifest in (root / MODULES).glob("*/*/manifest.json")]
+    kernels = [manifest["kernel_release"] for manifest in there]
+    if kernels != [release]:
         raise BuildError(
-            f"{root / MODULES} has modules for {', '.join(there) or 'no kernel'}, not for {release} alone",
+            f"{root / MODULES} has modules for {', '.join(sorted(kernels)) or 'no kernel'}, not for {release} alone",
             "Have `nvidia-driver build --kernel` put them there",
         )
     described = root / driver_files.DESCRIPTION
     record = json.loads(described.read_text())
-    described.write_text(json.dumps({**record, "kernel_release": release}, indent=2) + "\n")
+    record.update(kernel_release=release, module_type=there[0]["module_type"])
+    described.write_text(json.dumps(record, indent=2) + "\n")
     shutil.rmtree(root / driver_files.SOURCES, ignore_errors=True)
     for shown in (root / "usr/src").glob("nvidia-*"):
         shown.unlink()

@@ -88,7 +88,9 @@ def laid_out(tmp_path: Path) -> Path:
         "usr/share/driverctr/image.json": json.dumps(record),
         "opt/driverctr/source/nvidia-535.309.01/kernel/Kbuild": "",
         "usr/src/nvidia-535.309.01": "-> ../../opt/driverctr/source/nvidia-535.309.01",
-        f"opt/driverctr/modules/{KERNEL}/535.309.01-open/manifest.json": "{}",
+        f"opt/driverctr/modules/{KERNEL}/535.309.01-open/manifest.json": json.dumps(
+            {"kernel_release": KERNEL, "module_type": "open"}
+        ),
     }
     make_tree(root, files)
     return root
@@ -97,7 +99,7 @@ def laid_out(tmp_path: Path) -> Path:
 def test_a_precompiled_image_says_so_and_has_no_source(laid_out: Path) -> None:
     assert precompiled.main([KERNEL, str(laid_out)]) == 0
     found = image.read(laid_out)
-    assert found.kernel_release == KERNEL and found.sources[0].sha256 == "11" * 32
+    assert (found.kernel_release, found.module_type) == (KERNEL, "open") and found.sources[0].sha256 == "11" * 32
     assert not (laid_out / "opt/driverctr/source").exists() and not list((laid_out / "usr/src").iterdir())
 
 

@@ -19,7 +19,7 @@ from driverctr.node import read as read_node
 from driverctr.paths import Paths
 from driverctr.plan import Plan, StepName, make
 from driverctr.preflight import Result
-from driverctr.survey import Facts, Observation
+from driverctr.survey import Facts, Observation, make_wish
 from driverctr.userspace import tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
@@ -122,6 +122,15 @@ def test_what_is_baked_goes_before_an_entry_of_the_store(paths: Paths, made: Mod
     assert list(own.builds) == [Source.ON_DISK, Source.STORE] and list(plain.builds) == [Source.STORE, Source.ON_DISK]
     assert make(CONFIG, seen(OWN, own)).steps[1].alternative == Source.ON_DISK
     assert make(CONFIG, seen(IMAGE, plain)).steps[1].alternative == Source.STORE
+
+
+@pytest.mark.parametrize(
+    ("setting", "baked", "wanted"),
+    [("auto", "open", "open"), ("auto", "", "proprietary"), ("proprietary", "open", "proprietary")],
+)
+def test_an_image_of_one_type_wants_that_one_unless_told_otherwise(setting: str, baked: str, wanted: str) -> None:
+    config = settings.load({"KERNEL_MODULE_TYPE": setting})
+    assert make_wish(config, replace(OWN, module_type=baked), KERNEL.release).module_type == wanted
 
 
 def with_versions(made: ModuleSet, words: str, paths: Paths) -> None:

@@ -42,8 +42,8 @@ class Source:
 class Image:
     """The image we run from.
 
-    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` is that of
-    the modules baked into a precompiled image. The last three are absent from older images.
+    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` and
+    `module_type` are those of the modules baked into a precompiled image. The last four are absent from older images.
     """
 
     driver_version: DriverVersion
@@ -53,6 +53,7 @@ class Image:
     distribution_version: str = ""
     origin: Origin = Origin.PACKAGES
     kernel_release: str = ""
+    module_type: str = ""
 
     @property
     def platform(self) -> str:
@@ -102,6 +103,7 @@ def read(root: Path = Path("/")) -> Image:
             distribution_version=str(document.get("distribution_version", "")),
             origin=Origin(document.get("origin", Origin.PACKAGES)),
             kernel_release=str(document.get("kernel_release", "")),
+            module_type=str(document.get("module_type", "")),
         )
     except OSError as error:
         raise DriverError(
