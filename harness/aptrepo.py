@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness import proc
 
@@ -30,7 +31,7 @@ class Key:
 
     def sign(self, file: Path) -> None:
         """Write InRelease and Release.gpg beside a Release."""
-        gpg = ["gpg", "--homedir", self.home, "--batch", "--yes", "--armor"]
+        gpg: list[str | Path] = ["gpg", "--homedir", self.home, "--batch", "--yes", "--armor"]
         proc.run([*gpg, "--output", file.with_name("InRelease"), "--clear-sign", file], timeout=LIMIT_S)
         proc.run([*gpg, "--output", file.with_name("Release.gpg"), "--detach-sign", file], timeout=LIMIT_S)
 
@@ -142,12 +143,13 @@ def serving(folder: Path) -> Iterator[Served]:
 
         def do_GET(self) -> None:
             """Answer, and note what went out."""
-            count = _Counted(self.wfile)
-            self.wfile = count  # type: ignore[assignment]  # all that the base class does is write and flush
+            plain: Any = self.wfile
+            count: Any = _Counted(plain)
+            self.wfile = count
             try:
                 super().do_GET()
             finally:
-                self.wfile = count.stream
+                self.wfile = plain
                 served.fetched[self.path] = served.fetched.get(self.path, 0) + count.bytes
 
         def log_message(self, *words: object) -> None:
@@ -167,17 +169,17 @@ def serving(folder: Path) -> Iterator[Served]:
 class _Counted:
     """A stream that counts what is written to it."""
 
-    def __init__(self, stream: object) -> None:
-        self.stream: object = stream
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
         self.bytes = 0
 
     def write(self, data: bytes) -> int:
         self.bytes += len(data)
-        return self.stream.write(data)  # type: ignore[attr-defined, no-any-return]
+        return int(self.stream.write(data))
 
     def flush(self) -> None:
-        self.stream.flush()  # type: ignore[attr-defined]
+        self.stream.flush()
 
     @property
     def closed(self) -> bool:
-        return bool(self.stream.closed)  # type: ignore[attr-defined]
+        return bool(self.stream.closed)

@@ -28,6 +28,17 @@ ID=ubuntu
 ID_LIKE=debian
 UBUNTU_CODENAME=jammy
 """
+RHEL_RELEASE = """\
+NAME="Red Hat Enterprise Linux"
+VERSION="9.4 (Plow)"
+ID="rhel"
+ID_LIKE="fedora"
+VERSION_ID="9.4"
+PLATFORM_ID="platform:el9"
+PRETTY_NAME="Red Hat Enterprise Linux 9.4 (a Debian with dnf in its clothes, for tests of driverctr)"
+"""
+# RHEL's linker looks into /usr/lib64 by itself; Debian's is told.
+RHEL_FILES = {"etc/ld.so.conf.d/lib64.conf": "/usr/lib64\n"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,14 @@ def _ubuntu(flavour: Flavour, driver_version: str) -> Base:
 
 
 def _rhel(flavour: Flavour, driver_version: str) -> Base:
-    raise NotImplementedError
+    """Debian with real dnf and rpm in RHEL's clothes, a repository with RHEL's names, and a run-file."""
+    from harness import rhelrepo, rpmbase, runfile
+
+    repository = rhelrepo.repository()
+    image = rpmbase.image(rhelrepo.PROGRAMS, {"etc/os-release": RHEL_RELEASE, OS_RELEASE: RHEL_RELEASE, **RHEL_FILES})
+    run_file = runfile.get(driver_version)
+    files = {"repositories": repository.files, run_file.name: run_file}
+    return Base(image, _arguments(flavour), files, repository.folder)
 
 
 def _arguments(flavour: Flavour) -> dict[str, str]:

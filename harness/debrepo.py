@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import aptrepo, cache, imagefiles, kernels, proc
+from harness import aptrepo, cache, kernels, proc, runfile
 
 SUITE = "jammy"
 # Increase it when the packages get other names or files.
@@ -58,18 +58,15 @@ class Repository:
 
 def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository:
     """Return the repository with the headers of a kernel and the packages of a driver, made if the cache has none."""
-    from harness import image
-
-    tag = image.build(driver_version, target="nvidia")
-    parts = [FORMAT, driver_version, kernels.get(kernel).release, imagefiles.identity(tag), repr((USERSPACE, SOURCES))]
-    made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, tag, driver_version, kernels.get(kernel)))
+    driver, headers = runfile.driver_files(driver_version), kernels.get(kernel)
+    parts = [FORMAT, driver_version, headers.release, driver.name, repr((USERSPACE, SOURCES))]
+    made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, driver, driver_version, headers))
     return Repository(made / "repository", (made / "test.asc").read_text())
 
 
-def _make(to: Path, tag: str, driver_version: str, kernel: kernels.Kernel) -> None:
+def _make(to: Path, driver: Path, driver_version: str, kernel: kernels.Kernel) -> None:
     work = to / "work"
-    laid_out = imagefiles.folder(tag, "/out", work)
-    packages = [*_headers(work, kernel), *_driver(work, laid_out, driver_version)]
+    packages = [*_headers(work, kernel), *_driver(work, driver, driver_version)]
     key = aptrepo.make_key(to, "test")
     aptrepo.publish(to / "repository", packages, key, SUITE)
     shutil.rmtree(work)

@@ -49,18 +49,6 @@ def _save(tag: str, to: Path) -> None:
             archive.write(chunk)
 
 
-def folder(tag: str, path: str, to: Path) -> Path:
-    """Copy a folder of an image below another folder, with the modes of its files, and return it there."""
-    to.mkdir(parents=True, exist_ok=True)
-    container = dockerd.client().containers.create(tag, ["true"])
-    try:
-        chunks, _ = container.get_archive(path)
-        _extract(chunks, to, "--no-same-owner")
-    finally:
-        container.remove()
-    return to / Path(path).name
-
-
 def _unpack(tag: str, root: Path) -> None:
     root.mkdir()
     container = dockerd.client().containers.create(tag)

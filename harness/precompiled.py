@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import bases, dockerd, flavours, image
+from harness.bases import Base
 from harness.flavours import Flavour
 
 STAGE = "precompiled"
@@ -16,20 +17,22 @@ def build(
     driver_version: str = image.DEFAULT_DRIVER,
     flavour: Flavour = flavours.DEBIAN,
     modules: Path | None = None,
+    base: Base | None = None,
 ) -> str:
-    """Return the tag of the image precompiled for a kernel release; Docker has it by the tag that nodes ask for, too.
+    """Return the tag of the image precompiled for a kernel release, the one that nodes ask for.
 
-    `modules` is a folder of modules made elsewhere; without one the image's build compiles them. Raises HarnessError.
+    `modules` is a folder of modules made elsewhere; without one the image's build compiles them. `base` is as image
+    builds have it. Raises HarnessError.
     """
-    start = bases.of(flavour, driver_version)
-    base = replace(
+    start = base or bases.of(flavour, driver_version)
+    more = replace(
         start,
         arguments={**start.arguments, "KERNEL_VERSION": release},
         files={**start.files, **({"modules": modules} if modules else {})},
     )
-    made = image.build(driver_version, STAGE, flavour, base)
-    dockerd.client().images.get(made).tag(image.REPOSITORY_NAME, tag(release, driver_version, flavour))
-    return made
+    made, name = image.build(driver_version, STAGE, flavour, more), tag(release, driver_version, flavour)
+    dockerd.client().images.get(made).tag(image.REPOSITORY_NAME, name)
+    return f"{image.REPOSITORY_NAME}:{name}"
 
 
 def tag(release: str, driver_version: str = image.DEFAULT_DRIVER, flavour: Flavour = flavours.DEBIAN) -> str:

@@ -10,6 +10,7 @@ from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
 from driverctr.settings import SETTINGS, Depth, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Unknown, WhenBusy
+from driverctr.values import Secret
 from driverctr.versions import DriverVersion
 
 HANDED_TO_CHILDREN = (
@@ -49,6 +50,9 @@ class Config:
     load_timeout: float
     stop_timeout: float
     unknown_parameters: Unknown
+    default_repositories: bool
+    packages_dir: Path
+    archive_url: str
     max_threads: int | None
     modules_dir: Path
     store_dir: Path
@@ -57,6 +61,9 @@ class Config:
     keep_userspace: bool
     remote_url: str
     remote_public_key: str
+    dnf_releasever: str
+    openshift_version: str
+    ubuntu_pro_token: Secret
     parameters_when_busy: WhenBusy
     prebuild: bool
     rdma: bool
@@ -90,8 +97,8 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
     for row in SETTINGS:
         name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
         text = flags.get(row.variable, environment.get(row.variable))
-        values[row.field] = row.parse(name, text or row.default)
-        given |= {row.variable: text} if text else {}
+        value = values[row.field] = row.parse(name, text or row.default)
+        given |= {row.variable: Secret(text) if isinstance(value, Secret) else text} if text else {}
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
     return Config(
         **values,

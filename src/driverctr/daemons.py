@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from driverctr import pidfd
 from driverctr.errors import Code, DriverError
 from driverctr.facts import processes
 from driverctr.facts.processes import Identity, Process
@@ -147,17 +148,17 @@ def stop(
     """
     with contextlib.suppress(ProcessLookupError), _handle_on(running.pid) as handle:
         if find(paths, running.daemon) == running:
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            pidfd.send(handle, running.pid, signal.SIGTERM)
             if not wait_for_end(running.pid, limit, wait):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                pidfd.send(handle, running.pid, signal.SIGKILL)
                 wait_for_end(running.pid, kill_limit)
     _clear_leftovers(paths, running.daemon)
 
 
 @contextlib.contextmanager
 def _handle_on(pid: int) -> Iterator[int]:
-    """A pidfd: signals sent through it reach nobody else, even if the pid is given again (pidfd_open(2))."""
-    handle = os.pidfd_open(pid)
+    """Signals sent through it reach nobody else, even if the pid is given again, as far as the kernel can tell."""
+    handle = pidfd.opened(pid)
     try:
         yield handle
     finally:

@@ -1,12 +1,14 @@
-"""Kernel headers for a release: the host's own, else the distribution's packages."""
+"""Kernel headers for a release: the host's own, those of the user's packages, the kernel's, the distribution's."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
+from driverctr import kheaders
+from driverctr.deferred import tempfile
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import HostRoot, Reach, host_roots
 from driverctr.facts.kernel import compiler_of_tree, version_of_tree
@@ -14,6 +16,10 @@ from driverctr.files import read_text
 from driverctr.log import Log
 from driverctr.records import frozen
 from driverctr.run import Runner
+
+if TYPE_CHECKING:
+    from driverctr.distros import HeaderPackages
+    from driverctr.packages import PackageTool, Sources
 
 TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
 """Programs of the headers that Kbuild runs here; objtool is missing where the kernel does not use it."""
@@ -29,10 +35,13 @@ LOADER_WORDS = ("error while loading shared libraries", "version `GLIBC", "not f
 SPLIT_MAKEFILE = re.compile(r"^include (/\S+)/Makefile\s*$", re.MULTILINE)
 """The one line of a split tree's Makefile (Debian, SLES): the common part under its absolute name."""
 
+OF_PACKAGES = (Code.PACKAGES_FAILED, Code.PACKAGES_UNTRUSTED, Code.BAD_SETTING)
+"""What a package tool fails with where it is not known whether the place has headers."""
+
 REMEDY = (
     "Install the headers on the host and show them to this container (hostPID, or mount /lib/modules, /usr/src and "
-    "on Debian each folder /usr/lib/linux-kbuild-* read-only under its own name), or give it package sources that have "
-    "them"
+    "on Debian each folder /usr/lib/linux-kbuild-* read-only under its own name); or put their packages into "
+    "PACKAGES_DIR, give it package sources that have them, or name an archive of old packages in ARCHIVE_URL"
 )
 
 
@@ -40,6 +49,7 @@ class Origin(StrEnum):
     """Where headers came from."""
 
     HOST = "host"
+    KERNEL = "kernel"
     PACKAGES = "packages"
 
 
@@ -61,11 +71,17 @@ class Headers:
     cc_version_text: str
 
 
-class PackageSource(Protocol):
-    """Fetches the headers of a release from packages and unpacks them below a folder."""
+@frozen
+class Packages:
+    """How the packages with the headers of one kernel are asked for."""
 
-    def __call__(self, release: str, into: Path) -> tuple[str, ...]:
-        """Return the names of the packages; raises DriverError."""
+    tool: "PackageTool"
+    wanted: "HeaderPackages"
+    sources: "Sources"
+
+
+PackageSource = Callable[[str, Path], Packages]
+"""How packages are asked for, from a kernel's release and a folder for the package tool to work in."""
 
 
 @frozen
@@ -79,28 +95,51 @@ class HeaderSearch:
     root: Path = Path("/")
 
     def find(self, release: str) -> Headers:
-        """The headers of a kernel release.
+        """The headers of a kernel release; a later place is asked only where the ones before have none that serve.
 
-        Raises DriverError (headers-missing) with each place looked at and why it was refused.
+        Raises DriverError with each place looked at and why it was refused: headers-missing, or where a package tool
+        failed, so that it is not known whether they are there, what that failed with.
         """
         refusals: list[str] = []
-        looks = [(str(place.reach), partial(self._host, release, place)) for place in host_roots(self.root)]
-        if self.packages is not None:
-            looks.append(("packages", partial(self._packaged, release, self.packages)))
-        for place, look in looks:
-            if found := self._try(place, look, refusals):
+        failures: list[DriverError] = []
+        for place, look in self._places(release):
+            if found := self._try(place, look, refusals, failures):
                 return found
-        raise DriverError(
-            Code.HEADERS_MISSING,
-            f"no headers for kernel {release}: " + "; ".join(refusals),
-            REMEDY,
+        raise self._nowhere(release, refusals, failures)
+
+    def _places(self, release: str) -> Iterator[tuple[str, Callable[[], Headers]]]:
+        """Where to look, by name, in order; the package tool comes in only when the host has nothing."""
+        for place in host_roots(self.root):
+            yield str(place.reach), partial(self._host, release, place)
+        asked = None if self.packages is None else self.packages(release, self.scratch / "package-tool")
+        if asked is not None:
+            name = f"PACKAGES_DIR={asked.sources.folder}"
+            yield name, partial(self._packaged, release, name, partial(self._from_folder, asked))
+        yield f"/{kheaders.ARCHIVE}", partial(self._kernels_own, release)
+        if asked is not None:
+            yield (
+                "repositories",
+                partial(self._packaged, release, "the repositories", partial(asked.tool.fetch, asked.wanted)),
+            )
+            yield "ARCHIVE_URL", partial(self._packaged, release, "ARCHIVE_URL", partial(self._from_archive, asked))
+
+    def _nowhere(self, release: str, refusals: list[str], failures: list[DriverError]) -> DriverError:
+        first = failures[0] if failures else DriverError(Code.HEADERS_MISSING, "", REMEDY)
+        return DriverError(
+            first.code, f"no headers for kernel {release}: " + "; ".join(refusals), first.remedy or REMEDY
         )
 
-    def _try(self, place: str, look: Callable[[], Headers], refusals: list[str]) -> Headers | None:
+    def _try(
+        self, place: str, look: Callable[[], Headers], refusals: list[str], failures: list[DriverError]
+    ) -> Headers | None:
         try:
             found = look()
         except (DriverError, OSError) as error:
+            if isinstance(error, DriverError) and error.code is Code.NO_SPACE:
+                raise
             reason = error.message if isinstance(error, DriverError) else str(error)
+            if isinstance(error, DriverError) and error.code in OF_PACKAGES:
+                failures.append(error)
             refusals.append(f"{place}: {reason}")
             self.log.info(f"headers: not from {place}: {reason}")
             return None
@@ -117,27 +156,44 @@ class HeaderSearch:
             build, place = copy / build.relative_to(place.path), HostRoot(copy, place.reach)
         return self._headers(release, place, build, Origin.HOST, str(place.inside(build)))
 
-    def _packaged(self, release: str, packages: PackageSource) -> Headers:
-        unpacked = self.scratch / "packages"
-        names = packages(release, unpacked)
+    def _packaged(self, release: str, source: str, fetch: Callable[[Path], tuple[str, ...]]) -> Headers:
+        unpacked = Path(tempfile.mkdtemp(prefix="packages-", dir=self.scratch))
+        names = fetch(unpacked)
         place = HostRoot(unpacked, Reach.MOUNT)
         build = place.resolve(Path("/lib/modules") / release / "build")
         check_release(build, release)
-        return self._headers(release, place, build, Origin.PACKAGES, ", ".join(names))
+        where = f"packages {', '.join(names)} of {source}"
+        return self._headers(release, place, build, Origin.PACKAGES, where)
+
+    def _from_folder(self, asked: Packages, into: Path) -> tuple[str, ...]:
+        folder = self.root / asked.sources.folder.relative_to("/")
+        if not folder.is_dir():
+            raise DriverError(Code.HEADERS_MISSING, "there is no such folder")
+        return asked.tool.from_folder(asked.wanted, into)
+
+    def _from_archive(self, asked: Packages, into: Path) -> tuple[str, ...]:
+        if not asked.sources.archive:
+            raise DriverError(Code.HEADERS_MISSING, "it is not set")
+        return asked.tool.from_archive(asked.wanted, into)
+
+    def _kernels_own(self, release: str) -> Headers:
+        build = kheaders.unpack(self.root, release, host_roots(self.root), self.scratch / "kheaders")
+        check_release(build, release)
+        return self._headers(release, HostRoot(build, Reach.MOUNT), build, Origin.KERNEL, f"/{kheaders.ARCHIVE}")
 
     def _headers(self, release: str, place: HostRoot, build: Path, origin: Origin, where: str) -> Headers:
         makefile = (build / "Makefile").read_text()
         source = build
         if split := SPLIT_MAKEFILE.search(makefile):
             source = place.resolve(Path(split.group(1)))
-            build = joined_view(place, build, source, self.scratch / "headers" / place.reach.name.lower())
+            build = joined_view(place, build, source, Path(tempfile.mkdtemp(prefix="headers-", dir=self.scratch)))
         self._check_tools(build)
         return Headers(
             release=release,
             build_dir=build,
             source_dir=source,
             origin=origin,
-            place=f"{place.reach} {where}" if origin is Origin.HOST else f"packages {where}",
+            place=f"{place.reach} {where}" if origin is Origin.HOST else where,
             kernel_version=version_of_tree(build),
             linux_version=linux_version(build, source),
             cc_version_text=compiler_of_tree(build),
@@ -179,7 +235,7 @@ def joined_view(place: HostRoot, build: Path, source: Path, view: Path) -> Path:
 
     Its Makefile includes the common part under the name it has here; vmlinux is left out, which only serves BTF.
     """
-    view.mkdir(parents=True)
+    view.mkdir(parents=True, exist_ok=True)
     for entry in build.iterdir():
         if entry.name not in ("Makefile", "vmlinux"):
             target = place.resolve(place.inside(entry))

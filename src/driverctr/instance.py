@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from driverctr import config, pidlock
+from driverctr import config, pidfd, pidlock
 from driverctr.errors import Code, DriverError
 from driverctr.paths import Paths
 
@@ -38,11 +38,11 @@ def environment(paths: Paths) -> Mapping[str, str]:
 def end_with_it(paths: Paths) -> None:
     """Have SIGTERM sent to our main thread as soon as it ends, or now where it has: no runtime knows that we are its.
 
-    The host's hook brings us into a container without being its child (pidfd_open(2), `nsenter`).
+    The host's hook brings us into a container without being its child (`nsenter`).
     """
     us, found = threading.get_ident(), pid(paths)
     try:
-        watched = os.pidfd_open(found) if found is not None else None
+        watched = pidfd.opened(found) if found is not None else None
     except ProcessLookupError:
         watched = None
     if watched is None or pid(paths) != found:

@@ -4,16 +4,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from driverctr import pidfd
 from driverctr.errors import DriverError
-from driverctr.facts import fabric, hostdriver, hostroot, limits, loading, privilege, supported
+from driverctr.facts import fabric, hostdriver, hostroot, limits, loading, osrelease, privilege, supported
 from driverctr.facts.fabric import Fabric
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.hostdriver import HostDriver
 from driverctr.facts.loading import Loading
 from driverctr.facts.modules import LoadedModule
+from driverctr.facts.osrelease import OsRelease
 from driverctr.facts.privilege import Privilege
 from driverctr.facts.supported import Support
 from driverctr.modules import ModuleSet, Wish, elf
+from driverctr.mounts.syscalls import Syscalls
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -21,12 +24,13 @@ from driverctr.records import frozen
 @frozen
 class Room:
     """What a build would find: free bytes of disk where it works, None where that cannot be told, memory in bytes, and
-    headers of the host, or ""."""
+    headers of the host, or "". `mismatch` is why the packages of our distribution cannot have them, or ""."""
 
     scratch: Path
     disk: int | None
     memory: int
     headers: str
+    mismatch: str = ""
 
 
 @frozen
@@ -35,7 +39,7 @@ class Node:
 
     `support` is by PCI address, None where the image has no list; `host_module_loaded` tells whether the core module
     in the kernel is the file the host has, None where that cannot be told. `room` is None where nothing is to be
-    built.
+    built. `host` is the host's distribution, None where it is not shown; `lacks` is what an old kernel makes worse.
     """
 
     privilege: Privilege
@@ -46,6 +50,8 @@ class Node:
     host_module_loaded: bool | None
     room: Room | None
     modules_signed: bool
+    host: OsRelease | None = None
+    lacks: tuple[str, ...] = ()
 
 
 def read(
@@ -67,6 +73,8 @@ def read(
         host_module_loaded=is_loaded(host_driver.module, core),
         room=None if module_set else read_room(paths, wish),
         modules_signed=bool(files) and all(map(loading.is_signed, files)),
+        host=osrelease.of_host(paths),
+        lacks=missing_calls(Syscalls()),
     )
 
 
@@ -86,7 +94,33 @@ def read_room(paths: Paths, wish: Wish) -> Room:
         disk: int | None = status.f_bavail * status.f_frsize
     except OSError:
         disk = None
-    return Room(scratch, disk, limits.read(paths.root).memory, headers_place(paths, wish.kernel_release))
+    headers = headers_place(paths, wish.kernel_release)
+    return Room(scratch, disk, limits.read(paths.root).memory, headers, read_mismatch(paths))
+
+
+def read_mismatch(paths: Paths) -> str:
+    """Why our distribution's packages cannot have the headers of the host's kernel; "" where they may."""
+    from driverctr import distros
+
+    try:
+        return distros.of(osrelease.of_image(paths.root)).describe_mismatch(osrelease.of_host(paths))
+    except DriverError as error:
+        return error.message
+
+
+def missing_calls(calls: Syscalls) -> tuple[str, ...]:
+    """What we go without on a kernel as old as RHEL 8's 4.18, and what is worse for it."""
+    lost = (
+        (
+            calls.lacks_open_tree(),
+            "open_tree (Linux 5.2): /run/nvidia/driver is empty for a moment while it is replaced",
+        ),
+        (
+            pidfd.lacking(),
+            "pidfd_open (Linux 5.3): the end of a process is noticed up to 0.1 s late, and signals go by pid",
+        ),
+    )
+    return tuple(words for is_lacking, words in lost if is_lacking)
 
 
 def headers_place(paths: Paths, release: str) -> str:

@@ -94,6 +94,25 @@ def check_run_folder(config: Config, facts: Facts) -> Check:
     return _refused(name, Code.NOT_SHARED, unshared, SHARE_IT) if unshared else _ok(name, "shared with the host")
 
 
+def check_kernel_calls(config: Config, facts: Facts) -> Check:
+    """What an old kernel makes worse."""
+    name, lacks = "system-calls", facts.node.lacks
+    if lacks:
+        return _ok(name, "those the kernel lacks have a substitute", f"the kernel lacks {'; '.join(lacks)}")
+    return _ok(name, "the kernel has those we use")
+
+
+def check_distribution(config: Config, facts: Facts) -> Check:
+    """Whose the host is, and, where headers have to come from packages, why this image's cannot have them."""
+    name, host, room = "distribution", facts.node.host, facts.node.room
+    mismatch = room.mismatch if room and not room.headers else ""
+    warnings = (f"no headers can come from this image's repositories: {mismatch}",) if mismatch else ()
+    if host is None:
+        where = "run with --pid=host (hostPID), or mount its os-release at /host-etc/os-release"
+        return _unknown(name, f"the host's is not to be seen: {where}", *warnings)
+    return _ok(name, f"the host is {host}", *warnings)
+
+
 def check_settled(config: Config, facts: Facts) -> Check:
     """Whether a module hangs between loaded and not: nothing can be done with it, nor beside it."""
     name = "settled"
@@ -333,6 +352,8 @@ CHECKS: tuple[Callable[[Config, Facts], Check], ...] = (
     check_gpu_free,
     check_gpu_support,
     check_fabric,
+    check_distribution,
+    check_kernel_calls,
 )
 
 

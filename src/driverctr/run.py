@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from driverctr import pidfd
 from driverctr.deferred import Deferred, selectors, shlex
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
@@ -312,10 +313,10 @@ class Background:
 
 
 class _PidFd:
-    """A pidfd (pidfd_open(2)): readable when the process has ended, whoever its parent is."""
+    """Readable when the process has ended, whoever its parent is."""
 
     def __init__(self, pid: int) -> None:
-        self.descriptor = os.pidfd_open(pid)
+        self.descriptor = pidfd.opened(pid)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the end; False when it did not come in time."""

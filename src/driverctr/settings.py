@@ -8,14 +8,17 @@ from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.values import (
     not_valid,
+    parse_archive,
     parse_boolean,
     parse_member,
     parse_path,
     parse_public_keys,
+    parse_release,
     parse_seconds,
     parse_size,
     parse_text,
     parse_threads,
+    parse_token,
     parse_url,
     parse_version,
     parse_whole,
@@ -161,6 +164,28 @@ SETTINGS = (
         "(NVreg_CoherentGPUMemoryMode=driver) is set where the module has it; a driver from branch 580 on that lacks "
         "it is warned of.",
     ),
+    Setting(
+        "DEFAULT_REPOSITORIES",
+        "default_repositories",
+        parse_boolean,
+        "true",
+        "Fetch kernel headers from the package repositories that the image brings; false: from those given to it only.",
+    ),
+    Setting(
+        "PACKAGES_DIR",
+        "packages_dir",
+        parse_path,
+        "/drivers/packages",
+        "Folder of packages with kernel headers, or with a repository in it; asked before any network.",
+    ),
+    Setting(
+        "ARCHIVE_URL",
+        "archive_url",
+        parse_archive,
+        "",
+        "Archive of old packages, asked last: address, suite and components, or one line of sources.list (apt); a "
+        "repository's address (dnf).",
+    ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(
         "MODULES_DIR",
@@ -212,6 +237,28 @@ SETTINGS = (
         "",
         "Ed25519 public key, as base64 or the path of a PEM file, that what comes from REMOTE_URL must be signed with; "
         "several with commas between.",
+    ),
+    Setting(
+        "DNF_RELEASEVER",
+        "dnf_releasever",
+        parse_release,
+        "",
+        "On RHEL and what is built on it: the one release whose repositories are asked, in place of those that the "
+        "kernel's name tells (9.4 with extended support, 9.4, 9).",
+    ),
+    Setting(
+        "OPENSHIFT_VERSION",
+        "openshift_version",
+        parse_release,
+        "",
+        "On RHEL: version of OpenShift, such as 4.18, whose repository (rhocp) is asked too.",
+    ),
+    Setting(
+        "UBUNTU_PRO_TOKEN",
+        "ubuntu_pro_token",
+        parse_token,
+        "",
+        "Token of Ubuntu Pro, for headers of FIPS and realtime kernels: attached while they are fetched, and detached.",
     ),
     Setting(
         "PARAMETERS_WHEN_BUSY",

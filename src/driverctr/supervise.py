@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from driverctr import pidfd
 from driverctr.daemons import Daemon, Running
 from driverctr.errors import DriverError
 from driverctr.hints import Hint
@@ -26,7 +27,7 @@ SETTLE = 0.25
 
 @dataclass
 class Watch:
-    """One daemon under watch: living (with a pidfd) or due to be started at a monotonic time."""
+    """One daemon under watch: living (with a descriptor) or due to be started at a monotonic time."""
 
     daemon: Daemon
     descriptor: int = -1
@@ -119,9 +120,9 @@ class Supervisor:
         self.look_due = time.monotonic() + self.look()
 
     def _attend(self, selector: selectors.BaseSelector, watch: Watch, running: Running) -> None:
-        """Open a pidfd: it becomes readable when the process ends, whoever its parent is (pidfd_open(2))."""
+        """Open a descriptor of it: that becomes readable when the process ends, whoever its parent is."""
         try:
-            watch.descriptor = os.pidfd_open(running.pid)
+            watch.descriptor = pidfd.opened(running.pid)
         except ProcessLookupError:
             self.on_change(False)
             self._schedule(watch)

@@ -3,6 +3,7 @@
 Each raises DriverError (bad-setting).
 """
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,30 @@ def parse_text(variable: str, value: str) -> str:
     """Text of one line."""
     if value and not value.isprintable():
         raise not_valid(variable, value, "text of one line")
+    return value
+
+
+class Secret(str):
+    """Text that no representation shows: of a record, in an error, in a traceback. Only what uses it gets to see it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Whether there is one, and no more."""
+        return "a secret" if self else "''"
+
+
+def parse_token(variable: str, value: str) -> Secret:
+    """A token of letters, digits and a few signs; no error shows it."""
+    if value and not re.fullmatch(r"[\w.~+/=-]+", value):
+        raise not_valid(variable, "...", "a token: one word of letters, digits and .~+/=-")
+    return Secret(value)
+
+
+def parse_release(variable: str, value: str) -> str:
+    """A release of a distribution or of OpenShift, or nothing."""
+    if not re.fullmatch(r"[\w.-]*", value):
+        raise not_valid(variable, value, "a release such as 9.4")
     return value
 
 
@@ -82,6 +107,14 @@ def parse_url(variable: str, value: str) -> str:
     if value and not is_address(value):
         raise not_valid(variable, without_credentials(value), "an address such as https://modules.example/driverctr")
     return value.rstrip("/")
+
+
+def parse_archive(variable: str, value: str) -> str:
+    """What a package tool takes for an archive, or nothing; the tool itself judges its form."""
+    if value and (not value.isprintable() or "://" not in value):
+        shown = without_credentials(value)
+        raise not_valid(variable, shown, "an address such as https://snapshot.example/debian bookworm main")
+    return value
 
 
 def parse_public_keys(variable: str, value: str) -> str:

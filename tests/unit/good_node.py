@@ -8,6 +8,7 @@ from driverctr.facts.fabric import Fabric
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.hostdriver import HostDriver
 from driverctr.facts.loading import Loading
+from driverctr.facts.osrelease import OsRelease
 from driverctr.facts.privilege import Privilege
 from driverctr.facts.supported import Support
 from driverctr.modules import ModuleSet, Source, Wish
@@ -31,6 +32,7 @@ GOOD_NODE = Node(
     host_module_loaded=False,
     room=Room(Path("/var/tmp"), disk=9 * 10**9, memory=4 * 10**9, headers="process 1's root: /usr/src/linux"),
     modules_signed=False,
+    host=OsRelease("debian", "12", name="Debian GNU/Linux 12 (bookworm)"),
 )
 
 

@@ -15,6 +15,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import KernelFacts, version_of_tree
 from driverctr.facts.osrelease import OsRelease
 from driverctr.hashing import sha256
+from driverctr.headers import HeaderSearch, Origin
 from driverctr.log import Log
 from driverctr.modules import ModuleSet, Wish, provenance
 from driverctr.modules.built import Built
@@ -118,6 +119,38 @@ def test_headers_of_another_build_of_the_kernel_are_refused_before_anything_is_m
     (built.root / FLAVOUR / "include/generated/utsversion.h").unlink(missing_ok=True)
     (built.root / FLAVOUR / "include/generated/compile.h").unlink(missing_ok=True)
     assert replace(built, kernel_version="#2").find(WISH)
+
+
+RHELS = "#1 SMP PREEMPT_DYNAMIC Wed Apr 10 10:29:16 EDT 2024"
+ROCKYS = "#1 SMP PREEMPT_DYNAMIC Wed May 1 19:11:28 UTC 2024"
+"""Both of 5.14.0-427.13.1.el9_4.x86_64."""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "running", "words"),
+    [
+        (RHELS, ROCKYS, rf"the build {RHELS}, the kernel meant is {ROCKYS}. Give it headers"),
+        (
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)",
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.1.69-1 (2023-12-30)",
+            r"package version 6\.1\.76-1, not 6\.1\.69-1",
+        ),
+    ],
+)
+def test_packaged_headers_of_another_build_than_runs_are_refused_and_the_hosts_own_are_believed(
+    built: Built, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch, theirs: str, running: str, words: str
+) -> None:
+    make_tree(built.root, {"proc/sys/kernel/osrelease": RELEASE, "proc/sys/kernel/version": running})
+    (built.root / FLAVOUR / "include/generated/utsversion.h").write_text(f'#define UTS_VERSION "{theirs}"\n')
+    find = HeaderSearch.find
+    origin = Origin.PACKAGES
+    monkeypatch.setattr(HeaderSearch, "find", lambda self, release: replace(find(self, release), origin=origin))
+    with pytest.raises(DriverError, match=words) as refused:
+        built.find(WISH)
+    assert refused.value.code is Code.HEADERS_MISSING and "boot the host" in refused.value.remedy
+    assert not compiled(fake_bin)
+    origin = Origin.HOST
+    assert built.find(WISH)
 
 
 def test_the_second_builder_of_a_key_compiles_nothing(

@@ -177,6 +177,18 @@ def test_the_compiler_the_kernel_names_is_chosen(fake_bin: FakeBin, runner: Runn
     assert compiler.choose("", runner).command == "gcc"
 
 
+def test_a_compiler_of_a_toolset_is_found_where_red_hat_puts_it(
+    fake_bin: FakeBin, runner: Runner, tmp_path: Path
+) -> None:
+    fake_bin.add("gcc", "echo 8")
+    toolset = FakeBin(tmp_path / "root/opt/rh/gcc-toolset-13/root/usr/bin").add("gcc", "echo 13")
+    text = "gcc (GCC) 13.3.1 20240611 (Red Hat 13.3.1-2)"
+    assert compiler.choose(text, runner, "", tmp_path / "root") == compiler.Compiler(str(toolset), 13)
+    assert compiler.choose("gcc (GCC) 8.5.0", runner, "", tmp_path / "root").command == "gcc"
+    with pytest.raises(DriverError, match="asks for gcc-13; here is gcc"):
+        compiler.choose(text, runner, "", tmp_path)
+
+
 def test_a_missing_compiler_names_wanted_found_and_fix(fake_bin: FakeBin, runner: Runner) -> None:
     add_compilers(fake_bin)
     with pytest.raises(DriverError) as raised:

@@ -119,6 +119,7 @@ def test_what_is_refused_has_a_code_evidence_and_a_remedy_and_blocks_the_plan(
         ("build-disk", node(room=None), "not looked at"),
         ("build-disk", node(room=replace(ROOM, disk=None)), "does not tell how much"),
         ("build-memory", node(room=None), "not looked at"),
+        ("distribution", node(host=None), "/host-etc/os-release"),
     ],
 )
 def test_what_cannot_be_told_is_said_and_blocks_nothing(name: str, known: Facts, evidence: str) -> None:
@@ -139,12 +140,23 @@ def test_waiting_for_a_gpu_is_no_refusal() -> None:
         (with_gpus(A100, replace(V100, driver="nouveau")), "taken by nouveau"),
         (with_gpus(A100, V100, support={V100.address: Support("K80", legacy="470.xx")}), "470.xx"),
         (node(host_driver=HostDriver(True, module=HOST_FILE)), "next boot"),
+        (
+            node(lacks=("open_tree (5.2): a gap", "pidfd_open (5.3): a delay")),
+            "lacks open_tree (5.2): a gap; pidfd_open",
+        ),
+        (node(room=replace(ROOM, headers="", mismatch="the host is X")), "no headers can come from this image's rep"),
     ],
 )
 def test_what_keeps_nothing_from_working_is_a_warning(known: Facts, warning: str) -> None:
     made = make(CONFIG, known)
     assert not made.blockers
     assert warning in " ".join(made.warnings) and warning in report.format_plan(made)
+
+
+def test_the_hosts_distribution_is_shown_and_a_mismatch_is_nothing_where_the_host_has_headers() -> None:
+    known = node(room=replace(ROOM, mismatch="the host is X"))
+    assert check("distribution", known).evidence == "the host is Debian GNU/Linux 12 (bookworm)"
+    assert not make(CONFIG, known).warnings and "Debian GNU/Linux 12" in report.format_checks(make(CONFIG, known))
 
 
 def test_signed_modules_with_a_signature_forced_are_left_to_the_kernel() -> None:

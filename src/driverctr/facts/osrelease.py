@@ -1,8 +1,8 @@
 """Which distribution: that of our image, and that of the host, by os-release(5)."""
 
-import shlex
 from pathlib import Path
 
+from driverctr.deferred import shlex
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import process_root
 from driverctr.files import read_text

@@ -11,7 +11,7 @@ from driverctr.distros import Distro
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernel, limits
 from driverctr.facts.compiler import choose
-from driverctr.headers import Headers, HeaderSearch, PackageSource
+from driverctr.headers import Headers, HeaderSearch, Origin, PackageSource
 from driverctr.log import Log, utc
 from driverctr.modules import ModuleFile, ModuleSet, Wish, describe, provenance
 from driverctr.modules.drafts import DEFAULT_SCRATCH, Draft, publish, scratch_folder, told_if_full
@@ -62,18 +62,24 @@ class Built:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
                 search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root)
                 headers = search.find(wish.kernel_release)
-                check_version(headers, self.kernel_version)
+                check_version(headers, self._version_meant(headers), self.distro)
             request = self._request(wish, source, headers, scratch)
             module_set = self._draft(wish, request, build(request, self.runner, self.log))
             yield Draft(module_set, self._provenance(request), request.log_path)
             request.log_path.unlink(missing_ok=True)
+
+    def _version_meant(self, headers: Headers) -> str:
+        """`uname -v` of the kernel the modules are for; what the host itself has as headers of it is taken as such."""
+        if self.kernel_version or headers.origin is Origin.HOST:
+            return self.kernel_version
+        return kernel.read(self.root, headers.release).version
 
     def _request(self, wish: Wish, source: Source, headers: Headers, scratch: Path) -> BuildRequest:
         wanted = headers.cc_version_text or kernel.read(self.root, wish.kernel_release).cc_version_text
         return BuildRequest(
             source=source,
             headers=headers,
-            compiler=choose(wanted, self.runner, self.distro.compiler_package(wanted)),
+            compiler=choose(wanted, self.runner, self.distro.compiler_package(wanted), self.root),
             jobs=limits.read(self.root).jobs(self.max_jobs),
             scratch=scratch / "build",
             log_path=self.scratch / f"driverctr-build-{wish.kernel_release}-{source.version}-{source.type}.log",
@@ -111,14 +117,23 @@ class Built:
         }
 
 
-def check_version(headers: Headers, wanted: str) -> None:
-    """Refuse headers of another build of the kernel, as far as both are known; raises DriverError (headers-missing)."""
-    if headers.kernel_version and wanted and headers.kernel_version != wanted:
-        raise DriverError(
-            Code.HEADERS_MISSING,
-            f"the headers from {headers.place} are of the build {headers.kernel_version}, the kernel meant is {wanted}",
-            f"Give it headers of {headers.release} in the kernel's own package version",
-        )
+def check_version(headers: Headers, wanted: str, distro: Distro) -> None:
+    """Refuse headers of another build of the kernel, as far as both are known; raises DriverError (headers-missing).
+
+    One release may come in several package versions, and a rebuild of RHEL has RHEL's names.
+    """
+    if not headers.kernel_version or not wanted or headers.kernel_version == wanted:
+        return
+    theirs, ours = (distro.identify(headers.release, version) for version in (headers.kernel_version, wanted))
+    differ = theirs.package_version != ours.package_version and ours.package_version
+    packages = f" (package version {theirs.package_version or 'unknown'}, not {ours.package_version})" if differ else ""
+    raise DriverError(
+        Code.HEADERS_MISSING,
+        f"the headers from {headers.place} are of the build {headers.kernel_version}, the kernel meant is {wanted}"
+        + packages,
+        f"Give it headers of {headers.release} in the kernel's own package version, from the distribution that built "
+        "the kernel, or boot the host into the build that the packages are of",
+    )
 
 
 def check_built(wish: Wish, modules: Mapping[str, ModuleFile]) -> None:

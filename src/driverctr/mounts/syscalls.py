@@ -1,6 +1,7 @@
 """The mount system calls that Python lacks, with what was tried in each error."""
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -62,6 +63,14 @@ class Syscalls:
             ),
             f"open_tree({path}, {flags:#x})",
         )
+
+    def lacks_open_tree(self) -> bool:
+        """Whether the kernel has no such call; another refusal of it is told where it is used."""
+        try:
+            os.close(self.open_tree("/", 0))
+        except OSError as error:
+            return error.errno == errno.ENOSYS
+        return False
 
     def move_mount(self, descriptor: int, target: Where) -> None:
         """move_mount(2): attach the detached tree behind a descriptor to a path."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from driverctr.distros import CertificatePlace, Distro, HeaderPackages, KernelIdentity, Repositories, Tool
+from driverctr.facts import mounttable
 from driverctr.files import read_text
 from driverctr.log import Log
 from driverctr.records import frozen
@@ -21,20 +22,30 @@ DEFAULTS = Path("usr/share/driverctr/default-repositories")
 class Sources:
     """Where packages may come from, as the user wants it.
 
-    `defaults`: the repositories that the image brings, beside the user's. `folder` is the user's folder of packages,
-    or with a repository in it; `archive` the address of old packages, in the package tool's own form ("": none).
+    `defaults`: the repositories that the image brings, beside the user's; `reason` is why not, where they are left out.
+    `folder` is the user's folder of packages, or with a repository in it; `archive` the address of old packages, in the
+    package tool's own form ("": none).
     """
 
     certificates: CertificatePlace
     defaults: bool = True
     folder: Path = DEFAULT_FOLDER
     archive: str = ""
+    reason: str = "DEFAULT_REPOSITORIES=false"
     root: Path = Path("/")
 
     def default_files(self) -> tuple[Path, ...]:
-        """The repository files that the image brought, below `root`; none where it does not tell."""
+        """The repository files that the image brought, below `root`; none where it does not tell.
+
+        One over which something is mounted is the user's.
+        """
         listed = (read_text(self.root / DEFAULTS) or "").splitlines()
-        return tuple(self.root / line.strip().lstrip("/") for line in listed if line.strip().startswith("/"))
+        files = [self.root / line.strip().lstrip("/") for line in listed if line.strip().startswith("/")]
+        try:
+            mounts = mounttable.read(self.root) if files else ()
+        except OSError:  # then nothing can be told to be mounted there
+            mounts = ()
+        return tuple(file for file in files if not mounttable.layers(mounts, file))
 
 
 class PackageTool(Protocol):

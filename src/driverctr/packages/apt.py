@@ -1,11 +1,18 @@
-"""How to call apt, with a state of its own, so that the image's own lists stay as they are."""
+"""How to call apt, with a state of its own: nothing is installed, and what the image's own apt and dpkg know stays."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
+from driverctr.addresses import without_credentials
+from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
+from driverctr.files import read_text
 from driverctr.log import Log
+from driverctr.packages import DEFAULTS, Sources, aptsources, aptwords
+from driverctr.packages.aptsources import Entry
+from driverctr.packages.debs import Debs, Offer, choose, read_stanza, unpack
 from driverctr.records import frozen
 from driverctr.retry import retry
 from driverctr.run import Result, Runner
@@ -15,103 +22,229 @@ FIRST_PAUSE = 5.0
 """Seconds before the second attempt."""
 UPDATE_LIMIT = 300.0
 DOWNLOAD_LIMIT = 600.0
-UNPACK_LIMIT = 300.0
 """Seconds."""
 
-CERTIFICATES = Path("/usr/local/share/ca-certificates")
-"""Where a user, or the operator's certConfig, mounts certificates (update-ca-certificates(8))."""
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+"""apt knows them in lower case only (apt-transport-http(1))."""
 
-NOT_THERE = re.compile(r"Unable to locate package|No packages found|has no installation candidate")
-"""apt's words for what no further attempt will change."""
+UNSIGNED = re.compile(r"\b(trusted|allow-\w+)\s*[=:]", re.IGNORECASE)
+
+ALWAYS = {
+    "Dir::Etc::SourceList": "/dev/null",
+    "Acquire::Languages": "none",
+    "Acquire::PDiffs": "false",
+    "Acquire::Retries": "0",
+    "Acquire::AllowInsecureRepositories": "false",
+    "Acquire::AllowWeakRepositories": "false",
+    "APT::Get::AllowUnauthenticated": "false",
+    "APT::Get::List-Cleanup": "false",
+    "APT::Sandbox::User": "root",
+    "APT::Update::Error-Mode": "any",
+}
+"""Signatures are checked whatever else is set; we try again ourselves; a sandbox user could not read our folder."""
+
+
+@frozen
+class Place:
+    """One place that apt is asked for packages: our folder for it, the entries in rounds, options of its own."""
+
+    folder: Path
+    rounds: Sequence[Sequence[Entry]]
+    options: Mapping[str, str]
+
+    @property
+    def asked(self) -> Path:
+        """The sources of the rounds so far."""
+        return self.folder / "sources"
+
+    def prepare(self) -> None:
+        """Make the folders; an empty status: what is installed here is of no interest, and may be damaged or locked."""
+        for name in ("lists/partial", "cache/archives/partial", "archives", "sources"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "status").touch()
 
 
 @frozen
 class Apt:
-    """apt below a scratch folder, with the sources of /etc/apt; `pause` waits between attempts."""
+    """apt below a scratch folder; `pause` waits between attempts, `version` is the packages' where that is known."""
 
     runner: Runner
     scratch: Path
     pause: Callable[[float], object]
     log: Log
-    certificates: Path = CERTIFICATES
+    sources: Sources
+    version: str = ""
 
-    def fetch(self, package: str, companions: re.Pattern[str], into: Path) -> tuple[str, ...]:
-        """Unpack a package, and those of its dependencies that `companions` matches, into a folder.
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From the sources in /etc/apt, round by round, until one has them; raises DriverError."""
+        of_image = self.sources.default_files()
+        files = list(aptsources.files_of(self.sources.root))
+        if not self.sources.defaults:
+            if not of_image:
+                listed = self.sources.root / DEFAULTS
+                raise DriverError(
+                    Code.HEADERS_MISSING,
+                    f"{self.sources.reason}, and which repositories are the image's own is not told: {listed} is "
+                    "missing or empty",
+                )
+            files = [file for file in files if file not in of_image]
+        found = aptsources.read(files, of_image if of_image else files)
+        if not found:
+            why = "there is no" if self.sources.defaults else f"{self.sources.reason}, and there is no other"
+            raise DriverError(Code.HEADERS_MISSING, f"{why} package source in /etc/apt")
+        self._trust()
+        return self._from(self._place("repositories", aptsources.rounds(found)), wanted, into)
 
-        Returns their names. Nothing is installed. Raises DriverError (packages-failed) with apt's own words.
-        """
-        self._prepare()
-        if not self._knows(package):
-            self._update()
-        wanted = (package, *(name for name in self._dependencies(package) if companions.fullmatch(name)))
-        self._unpack(self._download(wanted), into)
-        return wanted
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From the user's folder: a repository in it is verified; packages that lie there are taken as they are."""
+        folder = self.sources.root / self.sources.folder.relative_to("/")
+        if found := list(local_entries(folder)):
+            return self._from(self._place("folder", [found]), wanted, into)
+        debs = Debs(folder, self.runner)
+        chosen = debs.choose(wanted, self.version)
+        self.log.info(f"the packages in {folder} bear no signature to be checked: they are trusted as your own")
+        unpack(chosen.values(), into, self.runner)
+        return tuple(chosen)
 
-    def _prepare(self) -> None:
-        for folder in ("lists/partial", "cache/archives/partial", "archives"):
-            (self.scratch / folder).mkdir(parents=True, exist_ok=True)
-
-    def _options(self) -> list[str]:
-        """Lists and cache of our own; no translations; no sandbox user, who could not read our folder."""
-        settings = {
-            "Dir::State::Lists": self.scratch / "lists",
-            "Dir::Cache": self.scratch / "cache",
-            "Acquire::Languages": "none",
-            "APT::Sandbox::User": "root",
-        }
-        return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-
-    def _call(self, words: Sequence[str | Path], limit: float, cwd: Path | None = None) -> Result:
-        result = self.runner.run([words[0], *self._options(), *words[1:]], limit=limit, check=False, cwd=cwd)
-        if result.status != 0:
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """From ARCHIVE_URL, whose index may be past its date; raises DriverError, bad-setting where it is no source."""
+        line = self.sources.archive.strip()
+        line = line if line.startswith("deb ") else f"deb {line}"
+        words = aptsources.ONE_LINE.fullmatch(line)
+        shown = without_credentials(self.sources.archive)
+        if words is None or "://" not in words["uri"]:
             raise DriverError(
-                Code.PACKAGES_FAILED,
-                f"`{' '.join(map(str, words))}` failed: {complaints(result)}",
-                "Check the package sources in /etc/apt, the proxy variables and the network of this container",
+                Code.BAD_SETTING,
+                f"ARCHIVE_URL={shown!r} is no package source",
+                "Give an address, a suite and components, such as https://snapshot.example/debian bookworm main, or "
+                "one line of sources.list(5)",
             )
+        if UNSIGNED.search(words["options"] or ""):
+            raise DriverError(
+                Code.BAD_SETTING,
+                f"ARCHIVE_URL={shown!r} would have signatures unchecked",
+                "Leave that option out, and mount the public key of the archive into /etc/apt/trusted.gpg.d",
+            )
+        self._trust()
+        late = {"Acquire::Check-Valid-Until": "false"}
+        return self._from(self._place("archive", [list(aptsources.of_lines(line))], late), wanted, into)
+
+    def _place(self, name: str, rounds: Sequence[Sequence[Entry]], options: Mapping[str, str] | None = None) -> Place:
+        return Place(self.scratch / name, rounds, options or {})
+
+    def _from(self, place: Place, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """Ask round after round, until one has all that is wanted; then fetch and unpack that."""
+        place.prepare()
+        failures: list[DriverError] = []
+        chosen: dict[str, str] | None = None
+        for number in range(len(place.rounds)):
+            self._ask(place, number, failures)
+            if chosen := self._choose(place, wanted, self.version):
+                break
+        else:
+            chosen = self._choose(place, wanted, "")
+        if chosen is None:
+            raise self._missing(place, wanted, failures)
+        if self.version and chosen[wanted.package] != self.version:
+            self.log.warning(f"{wanted.package} is there in version {chosen[wanted.package]}, not {self.version}")
+        unpack(self._download(place, chosen), into, self.runner)
+        return tuple(chosen)
+
+    def _ask(self, place: Place, number: int, failures: list[DriverError]) -> None:
+        """Fetch the index of one round; a repository that fails is no reason not to ask the others."""
+        alone = place.folder / f"round-{number}"
+        aptsources.write(place.rounds[number], alone)
+        try:
+            self._retry(lambda: self._call(place, ["apt-get", "-q", "update"], UPDATE_LIMIT, parts=alone))
+        except DriverError as error:
+            if error.code not in (Code.PACKAGES_FAILED, Code.PACKAGES_UNTRUSTED):
+                raise
+            self.log.warning(error.message)
+            failures.append(error)
+        aptsources.write(place.rounds[number], place.asked, f"{number}-")
+
+    def _missing(self, place: Place, wanted: HeaderPackages, failures: Sequence[DriverError]) -> DriverError:
+        """Why nothing can be fetched."""
+        if failures:
+            first = failures[0]
+            others = f"; no other repository has {wanted.package}" if len(place.rounds) > 1 else ""
+            return DriverError(first.code, f"{first.message}{others}", first.remedy)
+        if self._offer(place, wanted.package) is None:
+            return DriverError(Code.HEADERS_MISSING, f"there is no package {wanted.package}")
+        return DriverError(Code.HEADERS_MISSING, f"{wanted.package} is there, and headers it depends on are not")
+
+    def _choose(self, place: Place, wanted: HeaderPackages, version: str) -> dict[str, str] | None:
+        """Versions of the package and of its headers, by name, or None where one is not in the index."""
+        return choose(wanted, version, lambda name, exact: self._offer(place, name, exact))
+
+    def _offer(self, place: Place, name: str, version: str = "") -> Offer | None:
+        """What the index tells of a package."""
+        words = ["apt-cache", *self._options(place, place.asked), "show", "--no-all-versions"]
+        shown = self.runner.run([*words, f"{name}={version}" if version else name], limit=UPDATE_LIMIT, check=False)
+        return read_stanza(shown.stdout) if shown.status == 0 else None
+
+    def _download(self, place: Place, chosen: Mapping[str, str]) -> list[Path]:
+        """Fetch packages; before a second attempt the index is fetched anew, since it may be newer than the pool."""
+        folder = place.folder / "archives"
+        words = ["apt-get", "-q", "download", *(f"{name}={version}" for name, version in chosen.items())]
+        calls = iter([[words], *([["apt-get", "-q", "update"], words] for _ in range(1, ATTEMPTS))])
+
+        def act() -> None:
+            for call in next(calls):
+                self._call(place, call, DOWNLOAD_LIMIT, cwd=folder)
+
+        self._retry(act)
+        return sorted(folder.glob("*.deb"))
+
+    def _call(
+        self,
+        place: Place,
+        words: Sequence[str],
+        limit: float,
+        parts: Path | None = None,
+        cwd: Path | None = None,
+    ) -> Result:
+        argv = [words[0], *self._options(place, parts or place.asked), *words[1:]]
+        result = self.runner.run(argv, limit=limit, check=False, cwd=cwd, extra_env=self._proxies)
+        if result.status != 0:
+            raise aptwords.error_of(" ".join(words), result)
         return result
 
-    def _knows(self, package: str) -> bool:
-        shown = self.runner.run(["apt-cache", *self._options(), "show", package], check=False)
-        return shown.status == 0 and bool(shown.stdout.strip())
+    def _options(self, place: Place, parts: Path) -> list[str]:
+        folder = place.folder
+        own = {
+            "Dir::State::Lists": folder / "lists",
+            "Dir::State::status": folder / "status",
+            "Dir::Cache": folder / "cache",
+            "Dir::Etc::SourceParts": parts,
+        }
+        return [
+            word for name, value in {**own, **ALWAYS, **place.options}.items() for word in ("-o", f"{name}={value}")
+        ]
 
-    def _update(self) -> None:
-        self._trust()
-        self._retry(lambda: self._call(["apt-get", "-q", "update"], UPDATE_LIMIT))
+    @property
+    def _proxies(self) -> dict[str, str]:
+        given = self.runner.environment
+        return {name.lower(): given[name] for name in PROXIES if given.get(name) and name.lower() not in given}
 
     def _trust(self) -> None:
         """Have https trust the user's certificates too; where that fails apt will, so it is only said."""
-        if not any(self.certificates.rglob("*.crt")):
+        place = self.sources.certificates
+        folder = self.sources.root / place.folder.relative_to("/")
+        if not any(folder.rglob("*.crt")):
             return
-        result = self.runner.run(["update-ca-certificates"], limit=UPDATE_LIMIT, check=False)
+        result = self.runner.run(place.update, limit=UPDATE_LIMIT, check=False)
         if result.status != 0:
-            self.log.warning(f"the certificates in {self.certificates} could not be added: {result.words}")
+            self.log.warning(f"the certificates in {folder} could not be added: {result.words}")
 
-    def _dependencies(self, package: str) -> list[str]:
-        """Names a package depends on; a package that is not there is told by apt in the same words each time."""
-        shown = self._call(["apt-cache", "show", "--no-all-versions", package], UPDATE_LIMIT).stdout
-        found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
-        return [part.split()[0].split(":")[0] for part in found.group(1).split(",")] if found else []
-
-    def _download(self, packages: Sequence[str]) -> list[Path]:
-        folder = self.scratch / "archives"
-        self._retry(lambda: self._call(["apt-get", "-q", "download", *packages], DOWNLOAD_LIMIT, folder))
-        return sorted(folder.glob("*.deb"))
-
-    def _unpack(self, archives: Sequence[Path], into: Path) -> None:
-        into.mkdir(parents=True, exist_ok=True)
-        for archive in archives:
-            self.runner.run(["dpkg-deb", "--extract", archive, into], limit=UNPACK_LIMIT)
-            archive.unlink()
-
-    def _retry(self, act: Callable[[], Result]) -> None:
-        """Try again, unless apt says that the package does not exist."""
+    def _retry(self, act: Callable[[], object]) -> None:
+        """Try again, unless apt says what no further attempt will change."""
 
         def attempt() -> DriverError | None:
             try:
                 act()
             except DriverError as error:
-                if NOT_THERE.search(error.message):
+                if not aptwords.may_pass(error):
                     return error
                 raise
             return None
@@ -121,7 +254,18 @@ class Apt:
             raise final
 
 
-def complaints(result: Result) -> str:
-    """apt's errors (E:) if it named any, else its last words."""
-    errors = [line.strip() for line in result.stderr.splitlines() if line.startswith(("E:", "Err:"))]
-    return "; ".join(errors[-5:]) or result.words
+def local_entries(folder: Path) -> Iterator[Entry]:
+    """The repository in a folder: a flat one (Release beside the packages) or one with dists/ and pool/."""
+    address = f"file:{quote(str(folder))}"
+    if has_release(folder):
+        yield from aptsources.of_lines(f"deb {address} ./")
+    for dist in sorted({found.parent for found in folder.glob("dists/**/*Release")}):
+        release = read_text(dist / "InRelease") or read_text(dist / "Release") or ""
+        components = re.search(r"^Components:(.*)$", release, re.MULTILINE)
+        listed = components[1].strip() if components else "main"
+        yield from aptsources.of_lines(f"deb {address} {dist.relative_to(folder / 'dists')} {listed}")
+
+
+def has_release(folder: Path) -> bool:
+    """Whether a folder says of itself that it is a repository."""
+    return any((folder / name).is_file() for name in ("InRelease", "Release"))

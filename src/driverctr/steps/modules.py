@@ -24,6 +24,8 @@ from driverctr.survey import Facts, find_lacking
 from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:
+    from driverctr.distros import Distro
+    from driverctr.headers import Packages
     from driverctr.modules.built import Built
     from driverctr.modules.drafts import Draft
 
@@ -40,25 +42,48 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
     from driverctr import distros
     from driverctr.facts import osrelease
     from driverctr.modules.built import Built
-    from driverctr.packages.apt import Apt
 
     distro = distros.of(osrelease.of_image(tools.paths.root))
-
-    def fetch_headers(release: str, into: Path) -> tuple[str, ...]:
-        wanted = distro.header_packages(release)
-        apt = Apt(tools.runner, into.parent / "apt", tools.signals.sleep, tools.runner.log)
-        return apt.fetch(wanted.package, wanted.companions, into)
-
     return Built(
         described,
         distro,
         tools.runner,
         tools.runner.log,
-        fetch_headers,
+        lambda release, scratch: packages_of(tools, distro, release, scratch),
         folder=folder,
         root=tools.paths.root,
         max_jobs=tools.config.max_threads,
     )
+
+
+def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> "Packages":
+    """How the packages with a kernel's headers are asked for, by the settings; nothing is asked yet."""
+    from driverctr import packages
+    from driverctr.facts import kernel, osrelease
+    from driverctr.headers import Packages
+
+    config, root = tools.config, tools.paths.root
+    identity = distro.identify(release, kernel.read(root, release).version)
+    mismatch = distro.describe_mismatch(osrelease.of_host(tools.paths))
+    sources = packages.Sources(
+        distro.certificates,
+        config.default_repositories and not mismatch,
+        config.packages_dir,
+        config.archive_url,
+        mismatch or "DEFAULT_REPOSITORIES=false",
+        root,
+    )
+    tool = packages.tool_for(
+        distro,
+        identity,
+        distro.repositories(identity),
+        sources,
+        runner=tools.runner,
+        scratch=scratch,
+        pause=tools.signals.sleep,
+        log=tools.runner.log,
+    )
+    return Packages(tool, distro.header_packages(release), sources)
 
 
 def fetched(tools: Tools, wanted: Key) -> AbstractContextManager["Draft"]:

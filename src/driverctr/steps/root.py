@@ -1,6 +1,6 @@
 """Firmware where the kernel will ask for it, and our root where the host and its containers look for the driver."""
 
-from driverctr import firmware, parameters
+from driverctr import firmware, parameters, selinux
 from driverctr.mounts import driverroot
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
@@ -40,7 +40,9 @@ class DriverRoot:
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Slide our root in place of whatever is there; ld.so.cache, which neighbours read, came with the image."""
         log, substitutes = tools.runner.log, gained.substitutes
-        return Outcome(driverroot.export(tools.paths, log=log, substitutes=substitutes), gained)
+        undo = driverroot.export(tools.paths, log=log, substitutes=substitutes)
+        selinux.label_devices(tools.paths, log=log)
+        return Outcome(undo, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unmount it if it is ours."""
