@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import flavours, image, imagefiles, precompiled
 from harness.bases import Base
 from harness.errors import HarnessError
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "driver_version": image.DEFAULT_DRIVER,
     "flavour": flavours.DEBIAN.name,
     "base": "",
