@@ -157,8 +157,7 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
 def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: str = "") -> tuple[PlannedStep, Check]:
     """The first place left; `hindered` says why a build could not be, where another place is left."""
     if other := _refuse_kernel(config, facts):
-        aside = tuple(SetAside(source, other.evidence) for source in Source)
-        return PlannedStep(StepName.MODULES, NO_WAY_LEFT, set_aside=aside), other
+        return PlannedStep(StepName.MODULES, NO_WAY_LEFT), other
     refused = facts.refusals(StepName.MODULES)
     set_aside = {Source(seen.alternative): seen.error.message for seen in refused}
     set_aside = _leave_aside(config, facts, build_allowed) | set_aside
