@@ -37,8 +37,13 @@ VERSION_ID="9.4"
 PLATFORM_ID="platform:el9"
 PRETTY_NAME="Red Hat Enterprise Linux 9.4 (a Debian with dnf in its clothes, for tests of driverctr)"
 """
-# RHEL's linker looks into /usr/lib64 by itself; Debian's is told.
-RHEL_FILES = {"etc/ld.so.conf.d/lib64.conf": "/usr/lib64\n"}
+# RHEL's linker looks into /usr/lib64 by itself, Debian's is told; no rpm tells dnf the release; a plugin that Debian
+# brings along would have a repository of its own.
+RHEL_FILES = {
+    "etc/ld.so.conf.d/lib64.conf": "/usr/lib64\n",
+    "etc/dnf/vars/releasever": "9\n",
+    "etc/dnf/plugins/local.conf": "[main]\nenabled = false\n",
+}
 
 
 @dataclass(frozen=True)
@@ -108,18 +113,29 @@ def _ubuntu(flavour: Flavour, driver_version: str) -> Base:
     image = dressed(plain.image, {OS_RELEASE: UBUNTU_RELEASE, KEYRING: repository.key}, flavour.name)
     line = f"deb [signed-by=/{KEYRING}] {serving.URL} {UBUNTU_SUITE} main\n"
     sources = plain.arguments["APT_SOURCES"] or apt.sources(kernels.EXTRA_SUITES).replace(f"={foreign.root()}/", "=/")
-    return Base(image, {**_arguments(flavour), "APT_SOURCES": sources + line}, served=repository.folder)
+    return Base(
+        image,
+        {**_arguments(flavour), "APT_SOURCES": sources + line},
+        _run_file(flavour, driver_version),
+        repository.folder,
+    )
 
 
 def _rhel(flavour: Flavour, driver_version: str) -> Base:
     """Debian with real dnf and rpm in RHEL's clothes, a repository with RHEL's names, and a run-file."""
-    from harness import rhelrepo, rpmbase, runfile
+    from harness import rhelrepo, rpmbase
 
     repository = rhelrepo.repository()
     image = rpmbase.image(rhelrepo.PROGRAMS, {"etc/os-release": RHEL_RELEASE, OS_RELEASE: RHEL_RELEASE, **RHEL_FILES})
-    run_file = runfile.get(driver_version)
-    files = {"repositories": repository.files, run_file.name: run_file}
+    files = {"repositories": repository.files, **_run_file(flavour, driver_version)}
     return Base(image, _arguments(flavour), files, repository.folder)
+
+
+def _run_file(flavour: Flavour, driver_version: str) -> dict[str, Path]:
+    from harness import runfile
+
+    found = runfile.get(driver_version) if flavour.origin == flavours.RUNFILE else None
+    return {found.name: found} if found else {}
 
 
 def _arguments(flavour: Flavour) -> dict[str, str]:

@@ -59,7 +59,7 @@ class Repository:
 def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository:
     """Return the repository with the headers of a kernel and the packages of a driver, made if the cache has none."""
     driver, headers = runfile.driver_files(driver_version), kernels.get(kernel)
-    parts = [FORMAT, driver_version, headers.release, driver.name, repr((USERSPACE, SOURCES))]
+    parts: list[cache.KeyPart] = [FORMAT, driver_version, headers.release, driver.name, repr((USERSPACE, SOURCES))]
     made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, driver, driver_version, headers))
     return Repository(made / "repository", (made / "test.asc").read_text())
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Values of DRIVER_SOURCE.
+RUNFILE = "runfile"
+PACKAGES = "packages"
+
 
 @dataclass(frozen=True)
 class Flavour:
@@ -26,7 +30,7 @@ class Flavour:
         return f"Dockerfile.{self.name}"
 
 
-DEBIAN = Flavour("debian", ("common", "debian"), "python3", "packages", "debian12")
-UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", "packages", "ubuntu22.04")
-RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", "runfile", "rhel9", ("modules", "repositories"))
+DEBIAN = Flavour("debian", ("common", "debian"), "python3", PACKAGES, "debian12")
+UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", RUNFILE, "ubuntu22.04")
+RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", RUNFILE, "rhel9", ("modules", "repositories"))
 FLAVOURS = {flavour.name: flavour for flavour in (DEBIAN, UBUNTU, RHEL)}

@@ -11,11 +11,13 @@ from docker.errors import ImageNotFound
 
 from harness import apt, cache, dockerd, proc
 
-# createrepo-c and gnupg make and sign repositories, cpio and dnf-plugins-core are what Dockerfile.rhel installs.
+# createrepo-c and gnupg make and sign repositories; curl is on every image of RHEL, cpio and dnf-plugins-core are what
+# Dockerfile.rhel installs.
 PACKAGES = (
     "ca-certificates",
     "cpio",
     "createrepo-c",
+    "curl",
     "dnf",
     "dnf-plugins-core",
     "gnupg",

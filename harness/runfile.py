@@ -145,7 +145,7 @@ def _userspace(content: Path, driver: Path) -> Iterator[str]:
         else:
             os.link(path, content / path.name)
             yield f"{path.name} 0755 " + ("CUDA_LIB NATIVE /" if cuda else "UTILITY_LIB NATIVE")
-    for path in sorted((driver / "usr/bin").iterdir()):
+    for path in sorted([*(driver / "usr/bin").iterdir(), *(driver / "usr/sbin").glob("*")]):
         os.link(path, content / path.name)
         yield f"{path.name} 0755 " + (
             "NVIDIA_MODPROBE /usr/bin" if path.name == "nvidia-modprobe" else "UTILITY_BINARY"

@@ -48,7 +48,8 @@ printf 'Installing NVIDIA driver version %s.\n' "$version" >> "$log"
 [ "$kernel_module" = n ] || fail 'Unable to find the kernel source tree for the currently running kernel.'
 
 machine=$(uname -m)
-if [ -d "$root/usr/lib/$machine-linux-gnu" ]; then
+# RHEL has no folder by the name of a triplet; the Debian that stands for it in tests does.
+if [ -d "$root/usr/lib/$machine-linux-gnu" ] && ! grep -qs '^ID="rhel"' "$root/etc/os-release"; then
     libraries=/usr/lib/$machine-linux-gnu
 elif [ -d "$root/usr/lib64" ]; then
     libraries=/usr/lib64

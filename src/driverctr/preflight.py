@@ -24,6 +24,9 @@ BE_PRIVILEGED = "Run the container with --privileged (Kubernetes: securityContex
 FABRIC_MANAGER = "nv-fabricmanager"
 """Its program; a program that lies in the image and is not started by us makes no fabric."""
 
+DISTRIBUTION = "distribution"
+"""The check of whose the host is, which `plan` begins with."""
+
 BUILD_DISK = 1_000_000_000
 """Bytes a build takes for headers, a copy of the source, and objects (measured with 535: 0.9 GB)."""
 BUILD_MEMORY = 400_000_000
@@ -104,7 +107,7 @@ def check_kernel_calls(config: Config, facts: Facts) -> Check:
 
 def check_distribution(config: Config, facts: Facts) -> Check:
     """Whose the host is, and, where headers have to come from packages, why this image's cannot have them."""
-    name, host, room = "distribution", facts.node.host, facts.node.room
+    name, host, room = DISTRIBUTION, facts.node.host, facts.node.room
     mismatch = room.mismatch if room and not room.headers else ""
     warnings = (f"no headers can come from this image's repositories: {mismatch}",) if mismatch else ()
     if host is None:

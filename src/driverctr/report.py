@@ -11,6 +11,7 @@ from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
 from driverctr.plan import Plan
+from driverctr.preflight import DISTRIBUTION
 from driverctr.verify import Finding
 
 
@@ -128,7 +129,8 @@ def format_checks(plan: Plan) -> str:
 
 def format_plan(plan: Plan) -> str:
     """What is wanted, what will be done in order, what was set aside and why, what blocks."""
-    lines = [f"Wanted: {plan.wanted}", ""]
+    where = next((check.evidence for check in plan.checks if check.name == DISTRIBUTION), "")
+    lines = [f"Wanted: {plan.wanted}", *([f"Where:  {where}"] if where else []), ""]
     for number, step in enumerate(plan.steps, 1):
         lines.append(f"{number:3}. {step.name.value:13} {step.what}")
         lines += [f"{'':19}set aside: {other.alternative}, since {other.reason}" for other in step.set_aside]

@@ -45,6 +45,11 @@ def rootfs(tag: str) -> Path:
 @pytest.fixture(scope="session")
 def run(tag: str) -> Run:
     """Return a function that runs a command in a container with no privilege at all."""
+    return ran_in(tag)
+
+
+def ran_in(tag: str) -> Run:
+    """Return a function that runs a command in a container of an image, with no privilege at all."""
 
     def in_container(*argv: str, user: str = "", environment: Sequence[str] = ()) -> Ran:
         options = {"cap_drop": ["ALL"], "user": user, "environment": list(environment)}

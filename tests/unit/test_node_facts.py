@@ -251,6 +251,7 @@ def test_room_for_a_build_is_free_disk_memory_and_headers_of_the_host(paths: Pat
 
 def test_why_packages_cannot_have_the_headers_is_known_before_they_are_asked(paths: Paths) -> None:
     make_tree(paths.root, {"host-etc/os-release": 'ID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="Ubuntu 24.04.1 LTS"\n'})
+    make_tree(paths.root, {"etc/os-release": "ID=debian\nVERSION_ID=12\n"})
     assert node.read_mismatch(paths).startswith("the host is Ubuntu 24.04.1 LTS, whose kernels are not")
     (paths.root / "etc/os-release").write_text("ID=flatcar\n")
     assert "ID=flatcar" in node.read_mismatch(paths)

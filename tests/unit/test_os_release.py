@@ -26,6 +26,8 @@ ROCKY = 'NAME="Rocky Linux"\nID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_I
 def test_what_is_read_and_what_is_left_out() -> None:
     assert osrelease.parse(JAMMY) == OsRelease("ubuntu", "22.04", ("debian",), "jammy", "Ubuntu 22.04.5 LTS")
     assert osrelease.parse(ROCKY).id_like == ("rhel", "centos", "fedora") and osrelease.parse(ROCKY).major == "9"
+    quoted = osrelease.parse('ID=\'a\'\nPRETTY_NAME="5 \\$ \\"x\\" \\\\ \\`"\n')
+    assert (quoted.id, quoted.name) == ("a", '5 $ "x" \\ `')
     assert osrelease.parse("") == OsRelease("linux") and str(OsRelease("rhel", "9.4")) == "rhel 9.4"
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import image, imagefiles, kernels, vm
+from harness import flavours, image, imagefiles, kernels, vm
+from harness.flavours import Flavour
 from harness.vm import VmSpec
 
 GUEST = Path(__file__).parent / "guest"
@@ -17,9 +18,8 @@ pytestmark = pytest.mark.vm
 def test_full_cycle_of_the_image_that_docker_loaded() -> None:
     tag = image.build()
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get().release)}
-    spec = VmSpec(
-        shares=shares, images={"saved": imagefiles.saved(tag)}, scratch=["/var/lib/docker"], timeout=TIMEOUT_S
-    )
+    saved = imagefiles.saved(tag)
+    spec = VmSpec(shares=shares, images={"saved": saved}, scratch=["/var/lib/docker"], timeout=TIMEOUT_S)
     vm.run(spec, f"bash /mnt/guest/cycle.sh docker {imagefiles.identity(tag)}", live=True).check()
 
 
@@ -30,3 +30,15 @@ def test_full_cycle_with_real_modules(kernel: str, runtime: str, rootfs: Path) -
     shares = {"guest": GUEST, "modules": image.real_modules(kernels.get(kernel).release)}
     spec = VmSpec(kernel=kernel, shares=shares, images={"driver": rootfs}, timeout=TIMEOUT_S)
     vm.run(spec, f"bash /mnt/guest/cycle.sh {runtime}", live=True).check()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "libraries"),
+    [(flavours.UBUNTU, "lib/x86_64-linux-gnu"), (flavours.RHEL, "lib64")],
+    ids=["ubuntu", "rhel"],
+)
+def test_life_of_another_distributions_image(flavour: Flavour, libraries: str) -> None:
+    root = imagefiles.export_rootfs(image.build(flavour=flavour))
+    shares = {"guest": GUEST, "modules": image.real_modules(kernels.get().release)}
+    spec = VmSpec(shares=shares, images={"driver": root}, timeout=TIMEOUT_S)
+    vm.run(spec, f"bash /mnt/guest/image_cycle.sh podman-crun {libraries}", live=True).check()

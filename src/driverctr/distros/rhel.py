@@ -40,7 +40,7 @@ GENERAL = {
 """Minor releases by the build their kernels begin with (access.redhat.com/articles/3078); for a kernel that does not
 name its minor, such as 5.14.0-427.el9 (defect 45 of the reference)."""
 
-EXTENDED = ("8.1", "8.2", "8.4", "8.6", "8.8", "9.0", "9.2", "9.4", "9.6", "9.8", "10.0", "10.2", "10.4", "10.6")
+EXTENDED = ("8.1", "8.2", "8.4", "8.6", "8.8", "9.0", "9.2", "9.4", "9.6", "9.8", "10.0", "10.2")
 """Minor releases with Extended Update Support (access.redhat.com/support/policy/updates/errata)."""
 
 SYSTEM_GCC = {"8": 8, "9": 11, "10": 14}

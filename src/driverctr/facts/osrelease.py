@@ -1,8 +1,8 @@
 """Which distribution: that of our image, and that of the host, by os-release(5)."""
 
+import re
 from pathlib import Path
 
-from driverctr.deferred import shlex
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import process_root
 from driverctr.files import read_text
@@ -43,10 +43,7 @@ def parse(text: str) -> OsRelease:
         name, equals, value = line.strip().partition("=")
         if not equals or name.startswith("#"):
             continue
-        try:
-            values[name] = "".join(shlex.split(value))
-        except ValueError:  # a quote that is never closed
-            continue
+        values[name] = _unquoted(value)
     return OsRelease(
         id=(values.get("ID") or "linux").lower(),
         version_id=values.get("VERSION_ID", ""),
@@ -54,6 +51,13 @@ def parse(text: str) -> OsRelease:
         codename=values.get("VERSION_CODENAME", ""),
         name=values.get("PRETTY_NAME", ""),
     )
+
+
+def _unquoted(text: str) -> str:
+    """A value as a shell would take it; in double quotes a backslash stands before the signs that mean something."""
+    if len(text) < 2 or text[0] not in "\"'" or text[-1] != text[0]:
+        return text
+    return re.sub(r"\\([$\"\\`])", r"\1", text[1:-1]) if text[0] == '"' else text[1:-1]
 
 
 def of_image(root: Path = Path("/")) -> OsRelease:

@@ -13,7 +13,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.packages import Sources
 from driverctr.packages.authorities import bundle
-from driverctr.packages.dnfwords import ANYTHING, NOWHERE, complaints, may_pass, refusal
+from driverctr.packages.dnfwords import NOWHERE, complaints, may_pass, refusal
 from driverctr.packages.repofiles import VARIABLES, Repository, RepositoryFiles, filled, gather, key_files
 from driverctr.packages.rpm import Keyring, unpack
 from driverctr.records import frozen
@@ -85,24 +85,26 @@ class Dnf:
         """Climb until a rung has the package; all of it again, a few times, while a failure may pass."""
         rungs = distinct(files, ladder)
         if not any(files.used(rung.enable) for rung in rungs):
+            left_out = "" if self.sources.defaults else f", and the image's own are left out: {self.sources.reason}"
             raise DriverError(
                 Code.PACKAGES_FAILED,
-                "no repository is enabled",
+                f"no repository is enabled{left_out}",
                 "Mount repository files into /etc/yum.repos.d, or on RHEL the host's entitlement at /run/secrets "
                 "(etc-pki-entitlement, redhat.repo, rhsm)",
             )
         authorities = bundle(self.sources, self.scratch / "authorities.pem", self.log)
 
         def attempt() -> tuple[Rung, Path] | DriverError:
-            refusals: list[DriverError] = []
+            refusals: list[tuple[str, DriverError]] = []
             for rung in rungs:
                 try:
                     return rung, self._download(wanted.package, files, rung, authorities)
                 except DriverError as error:
                     if error.code is Code.COMMAND_FAILED:  # no dnf, or one without an end: no other rung fares better
                         return error
-                    refusals.append(error)
-                    self.log.info(f"dnf: {error.message}")
+                    where = self._asked(files, rung)
+                    refusals.append((where, error))
+                    self.log.info(f"dnf: {where}: {error.message}")
             final = joined(refusals)
             if may_pass(final.message):
                 raise final
@@ -120,17 +122,18 @@ class Dnf:
         folder = self.scratch / "packages"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        used = [one.name for one in files.used(rung.enable)]
-        enabled = (f"--enablerepo={name}" for name in used)
+        enabled = (f"--enablerepo={one.name}" for one in files.used(rung.enable))
         options = self._options(files.folder, rung.releasever, authorities)
         argv = ["dnf", *options, *enabled, "download", f"--destdir={folder}", package]
         result = self.runner.run(argv, limit=DOWNLOAD_LIMIT, check=False, extra_env=self._proxies())
         found = sorted(folder.glob("*.rpm"))
         if result.status != 0 or not found:
-            error = refusal(complaints(result))
-            where = f"releasever {rung.releasever or 'of the image'} of {', '.join(used) or 'no repository'}"
-            raise DriverError(error.code, f"{where}: {error.message}", error.remedy)
+            raise refusal(complaints(result))
         return found[0]
+
+    def _asked(self, files: RepositoryFiles, rung: Rung) -> str:
+        names = ", ".join(one.name for one in files.used(rung.enable))
+        return f"releasever {rung.releasever or 'of the image'} of {names}"
 
     def _options(self, folder: Path, releasever: str, authorities: Path | None) -> list[str]:
         """Of all plugins only `download`: subscription-manager's would write into /etc and wants to be registered.
@@ -223,8 +226,12 @@ def distinct(files: RepositoryFiles, ladder: Sequence[Rung]) -> list[Rung]:
     return list(asked.values())
 
 
-def joined(refusals: Sequence[DriverError]) -> DriverError:
+def joined(refusals: Sequence[tuple[str, DriverError]]) -> DriverError:
     """What all rungs came to: no such package only if each says so, else what the first says that failed otherwise."""
-    worst = next((error for error in refusals if error.code is not Code.HEADERS_MISSING), refusals[0])
-    words = "; ".join(dict.fromkeys(error.message for error in refusals))
-    return DriverError(worst.code, words, worst.remedy or ANYTHING)
+    errors = [error for _, error in refusals]
+    worst = next((error for error in errors if error.code is not Code.HEADERS_MISSING), errors[0])
+    places: dict[str, list[str]] = {}
+    for where, error in refusals:
+        places.setdefault(error.message, []).append(where)
+    words = "; ".join(f"{', '.join(asked)}: {message}" for message, asked in places.items())
+    return DriverError(worst.code, words, worst.remedy)

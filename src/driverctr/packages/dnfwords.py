@@ -48,20 +48,22 @@ NOWHERE = "Give the container repositories that have it, or the package itself i
 
 
 def complaints(result: Result) -> str:
-    """dnf's complaints, each once; its last words where it made none."""
-    lines = (line for line in (*result.stdout.splitlines(), *result.stderr.splitlines()) if COMPLAINT.search(line))
+    """dnf's complaints, each once; its last words where it made none.
+
+    That there is no such package is an echo where an index could not be read.
+    """
+    lines = [line for line in (*result.stdout.splitlines(), *result.stderr.splitlines()) if COMPLAINT.search(line)]
+    if any(NO_INDEX.search(line) for line in lines):
+        lines = [line for line in lines if not GONE.search(line)]
     said = dict.fromkeys(line.strip().removeprefix("- ").removeprefix("Error: ").rstrip(".") for line in lines)
     return "; ".join(list(said)[-COMPLAINTS_MAX:]) or result.words
 
 
 def refusal(words: str) -> DriverError:
-    """dnf's complaints as an error: no such package, no trust, or a failure.
-
-    That no repository has the package is believed only where the index of each could be read.
-    """
+    """dnf's complaints as an error: no such package, no trust, or a failure."""
     if UNSIGNED.search(words):
         code = Code.PACKAGES_UNTRUSTED
-    elif GONE.search(words) and not NO_INDEX.search(words):
+    elif GONE.search(words):
         return DriverError(Code.HEADERS_MISSING, words, NOWHERE)
     else:
         code = Code.PACKAGES_FAILED

@@ -62,7 +62,7 @@ def gather(sources: Sources, folder: Path, log: Log) -> RepositoryFiles:
     found: dict[str, Repository] = {}
     defaults = sources.default_files()
     for file in repository_files(sources.root):
-        shipped = file in defaults and not os.path.ismount(file)
+        shipped = file in defaults
         if shipped and not sources.defaults:
             continue
         text = read_text(file) or ""
