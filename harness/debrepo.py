@@ -39,7 +39,7 @@ USERSPACE = (
     ("nvidia-modprobe", ("usr/bin/nvidia-modprobe",)),
     ("nvidia-utils-BRANCH-server", ("usr/bin/*", "usr/sbin/*")),
     ("nvidia-firmware-BRANCH-server-VERSION", ("usr/lib/firmware/*",)),
-    ("libnvidia-common-BRANCH-server", ("usr/share/nvidia/*",)),
+    ("nvidia-driver-BRANCH-server", ("usr/share/nvidia/*",)),
 )
 SOURCES = (
     ("nvidia-kernel-source-BRANCH-server", "kernel"),

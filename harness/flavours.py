@@ -31,6 +31,6 @@ class Flavour:
 
 
 DEBIAN = Flavour("debian", ("common", "debian"), "python3", PACKAGES, "debian12")
-UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", RUNFILE, "ubuntu22.04")
+UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", PACKAGES, "ubuntu22.04")
 RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", RUNFILE, "rhel9", ("modules", "repositories"))
 FLAVOURS = {flavour.name: flavour for flavour in (DEBIAN, UBUNTU, RHEL)}

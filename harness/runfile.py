@@ -18,7 +18,9 @@ from harness import apt, cache, image, kernels, proc
 from harness.wheels import REPOSITORY
 
 STAND_IN = REPOSITORY / "images/stand-in-runfile"
-LAYOUT = (REPOSITORY / "images/debian/nvidia_root.py", REPOSITORY / "images/common/driver_files.py")
+LAYOUT = tuple(
+    REPOSITORY / "images" / name for name in ("debian/nvidia_root.py", "common/debs.py", "common/driver_files.py")
+)
 SCRIPT = "nvidia-installer"
 # Lines 3 to 8 of a .manifest: of kernel modules, which our build never asks the installer for.
 UNUSED_LINES = ("", "nvidia", "", "", "kernel", "kernel/precompiled")

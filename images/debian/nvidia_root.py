@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import debs
 import driver_files
-from driver_files import BuildError, ModuleSource, copy
+from driver_files import ModuleSource, copy
 
 # Of the same source package as the driver itself: their version is the driver's, to the byte. OptiX (libnvoptix1) is
 # left out: 189 MB for one kind of renderer.
@@ -84,7 +85,8 @@ def build(version: str, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     release = driver_files.read_release()
     with tempfile.TemporaryDirectory() as scratch:
-        unpacked, versions = fetch(version, Path(scratch))
+        wanted = debs.choose(DRIVER_PACKAGES, COMPANION_PACKAGES, version, optional=())
+        unpacked, versions = debs.fetch(wanted, Path(scratch))
         lay_out_userspace(unpacked, root, version)
         driver_files.list_userspace(root, version, release)
         sources = [
@@ -94,50 +96,6 @@ def build(version: str, root: Path) -> None:
         ]
     driver_files.describe(root, version, sources, release, driver_files.PACKAGES)
     driver_files.check_links(root)
-
-
-def fetch(version: str, scratch: Path) -> tuple[Path, dict[str, str]]:
-    """Download and unpack the packages; returns the folder of unpacked trees, and each package's upstream version."""
-    wanted = {name: newest(name, version, exactly=True) for name in DRIVER_PACKAGES}
-    wanted |= {name: newest(name, version, exactly=False) for name in COMPANION_PACKAGES}
-    command = ["apt-get", "-o", "APT::Sandbox::User=root", "--quiet", "download"]
-    subprocess.run([*command, *(f"{name}={full}" for name, full in wanted.items())], cwd=scratch, check=True)
-    unpacked = scratch / "unpacked"
-    unpacked.mkdir()
-    for name in wanted:
-        (archive,) = scratch.glob(f"{name}_*.deb")
-        subprocess.run(["dpkg-deb", "--extract", archive, unpacked / name], check=True)
-        archive.unlink()
-    return unpacked, {name: upstream(full) for name, full in wanted.items()}
-
-
-def newest(package: str, version: str, *, exactly: bool) -> str:
-    """Return the newest package version offered that fits the driver: the same, or of its branch and not newer."""
-    shown = subprocess.run(["apt-cache", "madison", package], check=True, stdout=subprocess.PIPE, text=True).stdout
-    offered = list(dict.fromkeys(line.split("|")[1].strip() for line in shown.splitlines()))
-    branch = version.partition(".")[0]
-    fitting = [
-        full
-        for full in offered
-        if upstream(full) == version
-        or (not exactly and upstream(full).partition(".")[0] == branch and order(upstream(full)) < order(version))
-    ]
-    if not fitting:
-        raise BuildError(
-            f"the package sources have no {package} for driver {version}, but: {', '.join(offered) or 'none at all'}",
-            "Give DRIVER_VERSION one of these, or other sources (APT_SOURCES)",
-        )
-    return max(fitting, key=lambda full: (order(upstream(full)), offered.index(full) * -1))
-
-
-def upstream(full: str) -> str:
-    """Return NVIDIA's own version of a Debian package version."""
-    return full.rpartition(":")[2].rpartition("-")[0]
-
-
-def order(version: str) -> tuple[int, ...]:
-    """Return a sort key of NVIDIA's versions, which are numbers and dots."""
-    return tuple(int(part) for part in version.split("."))
 
 
 def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:

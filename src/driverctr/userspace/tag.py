@@ -3,24 +3,20 @@
 from driverctr.errors import Code, DriverError
 from driverctr.userspace.image import Image
 
-MAJOR_ONLY = frozenset(("almalinux", "centos", "ol", "rhel", "rocky"))
-"""Distributions whose minor releases share an image: gpu-operator names them by ID and major alone."""
-
-
-def of_distribution(name: str, version: str) -> str:
-    """As tags call a distribution, from ID and VERSION_ID of os-release(5): ubuntu22.04, rhel9, debian12."""
-    return name + (version.partition(".")[0] if name in MAJOR_ONLY else version)
-
-
-def precompiled(driver: str, release: str, distribution: str) -> str:
-    """The tag for a driver version or branch; a `+` in a kernel release is none of a tag's letters (OCI, "tag")."""
-    return f"{driver}-{release}-{distribution}".replace("+", "_")
-
 
 def for_kernel(described: Image, release: str) -> str:
-    """The tag of an image as this one that is precompiled for a kernel; by branch, as gpu-operator asks for it."""
+    """The tag of an image as this one that is precompiled for a kernel; by branch, as gpu-operator asks for it.
+
+    A `+` in a kernel release is none of a tag's letters (OCI distribution specification, "Pulling manifests").
+    """
+    from driverctr import distros
+    from driverctr.facts.osrelease import OsRelease
+
+    name, version = described.distribution, described.distribution_version
+    base = OsRelease(id=name, version_id=version, id_like=(), codename="", name="")
+    kind = distros.find(base)
     branch = described.driver_version.text.partition(".")[0]
-    return precompiled(branch, release, of_distribution(described.distribution, described.distribution_version))
+    return f"{branch}-{release}-{kind(base).tag if kind else name + version}".replace("+", "_")
 
 
 def check_kernel(described: Image, release: str, *, fallback: bool) -> None:
