@@ -13,7 +13,7 @@ def for_kernel(described: Image, release: str) -> str:
     from driverctr.facts.osrelease import OsRelease
 
     name, version = described.distribution, described.distribution_version
-    base = OsRelease(id=name, version_id=version, id_like=(), codename="", name="")
+    base = OsRelease(name, version)
     kind = distros.find(base)
     branch = described.driver_version.text.partition(".")[0]
     return f"{branch}-{release}-{kind(base).tag if kind else name + version}".replace("+", "_")
