@@ -22,7 +22,7 @@ class Flavour:
     python: str
     origin: str
     os_tag: str
-    places: tuple[str, ...] = ()
+    places: tuple[str, ...] = ("modules",)
 
     @property
     def dockerfile(self) -> str:
@@ -32,5 +32,5 @@ class Flavour:
 
 DEBIAN = Flavour("debian", ("common", "debian"), "python3", PACKAGES, "debian12")
 UBUNTU = Flavour("ubuntu", ("common", "ubuntu"), "python3.11", PACKAGES, "ubuntu22.04")
-RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", RUNFILE, "rhel9", ("repositories",))
+RHEL = Flavour("rhel", ("common", "rhel"), "python3.11", RUNFILE, "rhel9", ("modules", "repositories"))
 FLAVOURS = {flavour.name: flavour for flavour in (DEBIAN, UBUNTU, RHEL)}

@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from harness import flavours, image, imagefiles
+from harness import flavours, image, imagefiles, precompiled
 from harness.bases import Base
 from harness.errors import HarnessError
 
-DEFAULTS = {"driver_version": image.DEFAULT_DRIVER, "flavour": flavours.DEBIAN.name, "base": "", "build_arg": []}
+DEFAULTS: dict[str, Any] = {
+    "driver_version": image.DEFAULT_DRIVER,
+    "flavour": flavours.DEBIAN.name,
+    "base": "",
+    "build_arg": [],
+    "precompiled": "",
+    "baked": None,
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +45,8 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("--flavour", choices=sorted(flavours.FLAVOURS), help=f"default: {flavours.DEBIAN.name}")
     common.add_argument("--base", metavar="IMAGE", help="start from this image as it is, not from one made for tests")
     common.add_argument("--build-arg", metavar="NAME=VALUE", action="append", help="with --base; may be repeated")
+    common.add_argument("--precompiled", metavar="KERNEL", help="with the modules for this kernel release baked in")
+    common.add_argument("--baked", type=Path, metavar="DIR", help="these modules, made (and signed) elsewhere")
     return common
 
 
@@ -49,7 +59,10 @@ def _result(chosen: argparse.Namespace, flavour: flavours.Flavour) -> str | Path
         if flavour != flavours.DEBIAN or chosen.base:
             raise HarnessError("modules are built with Debian's image here", "Leave out --flavour and --base")
         return image.real_modules(chosen.release, chosen.type, version)
-    tag = image.build(version, flavour=flavour, base=_base(chosen))
+    if chosen.precompiled:
+        tag = precompiled.build(chosen.precompiled, version, flavour, chosen.baked, _base(chosen))
+    else:
+        tag = image.build(version, flavour=flavour, base=_base(chosen))
     return imagefiles.export_rootfs(tag) if chosen.action == "rootfs" else tag
 
 

@@ -68,6 +68,7 @@ class Config:
     prebuild: bool
     rdma: bool
     host_mofed: bool
+    precompiled_fallback: bool
     gds: bool
     gdrcopy: bool
     config_digest: str

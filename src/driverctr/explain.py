@@ -291,8 +291,8 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
         ),
     ),
     Code.WRONG_KERNEL: Explanation(
-        "The module was built for another kernel.",
-        "Build it for the running one.",
+        "The module, or the precompiled image as a whole, is for another kernel.",
+        "Build it for the running one, or use the image that is for it; its tag is in the message.",
         signs=(
             Sign(
                 r"^[\w-]+: version magic '(?P<built>.*?) ?' should be '(?P<runs>.*?) ?'",

@@ -196,6 +196,18 @@ def build(tools: Tools, kernel_release: str | None, output: Path | None) -> Modu
     return builder(tools, described, output or tools.config.modules_dir).find(wish)
 
 
+def take(tools: Tools, source: Path, kernel_release: str | None, output: Path | None) -> ModuleSet:
+    """Take modules for a kernel that were made elsewhere into a folder; raises DriverError."""
+    from driverctr.modules.given import Given
+
+    tools.signals.install()
+    described = image.read(tools.paths.root)
+    release = KernelRelease(kernel_release or kernel.read(tools.paths.root).release).text
+    version = (tools.config.driver_version or described.driver_version).text
+    provider = Given(source, survey.TO_LOAD, tools.runner, output or tools.config.modules_dir)
+    return provider.find(release, version, tools.config.module_type)
+
+
 def unload(tools: Tools) -> None:
     """Take away what a start that is no more has left: markers, daemons, modules, nodes, driver root, search path.
 

@@ -17,7 +17,7 @@ from driverctr.modules.ondisk import OnDisk
 from driverctr.modules.store import GOES, LOCKS, Store, locate, outlives_container
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.userspace import image
+from driverctr.userspace import image, tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
 
@@ -35,8 +35,12 @@ class Coming:
 
 
 def foresee(paths: Paths, config: Config, release: KernelRelease) -> Coming:
-    """What a start on that kernel will want here; raises DriverError (no-modules, bad-setting) as that start would."""
+    """What a start on that kernel will want here.
+
+    Raises DriverError (no-modules, bad-setting, wrong-kernel) as that start would.
+    """
     described = image.read(paths.root)
+    tag.check_kernel(described, release.text, fallback=config.precompiled_fallback)
     facts = kernel.read_installed(paths.root, release.text)
     support = node.read_support(paths, gpus.read(paths))
     wish = survey.make_wish(config, described, release.text, support)

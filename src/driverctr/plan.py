@@ -8,7 +8,7 @@ from typing import Any
 from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
 from driverctr.config import Config
-from driverctr.errors import Code
+from driverctr.errors import Code, DriverError
 from driverctr.explain import remedy_for
 from driverctr.facts import holders
 from driverctr.modules import Source
@@ -17,6 +17,7 @@ from driverctr.preflight import Check, Result
 from driverctr.records import frozen
 from driverctr.settings import WhenBusy
 from driverctr.survey import Facts, Observation
+from driverctr.userspace import tag
 
 
 class StepName(StrEnum):
@@ -44,6 +45,8 @@ UNKNOWN = {
     Source.BUILD: "whether headers can be had and the source compiles",
 }
 """What only the network or the compiler can tell."""
+
+NO_WAY_LEFT = "no way to have the modules is left"
 
 IN_THE_KERNEL = (Source.LOADED, Source.LAST_GOOD)
 """Where modules are kept, not had."""
@@ -153,19 +156,27 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
 
 def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: str = "") -> tuple[PlannedStep, Check]:
     """The first place left; `hindered` says why a build could not be, where another place is left."""
+    if other := _refuse_kernel(config, facts):
+        return PlannedStep(StepName.MODULES, NO_WAY_LEFT), other
     refused = facts.refusals(StepName.MODULES)
     set_aside = {Source(seen.alternative): seen.error.message for seen in refused}
     set_aside = _leave_aside(config, facts, build_allowed) | set_aside
     set_aside |= {Source.BUILD: hindered} if hindered else {}
     doubt = facts.supply.doubt
-    left = _in_order((source for source in Source if source not in set_aside), doubted=doubt is not None)
+    left = _in_order(
+        (source for source in Source if source not in set_aside),
+        doubted=doubt is not None,
+        baked=facts.image.kernel_release == facts.wish.kernel_release,
+    )
     chosen = left[0] if left else None
     warnings = (doubt.reason,) if doubt and chosen is Source.STORE else ()
+    if facts.supply.other_build and chosen is Source.ON_DISK:
+        warnings = (facts.supply.other_build,)
     if doubt and chosen is not Source.STORE:
         set_aside.setdefault(Source.STORE, doubt.reason)
     step = PlannedStep(
         StepName.MODULES,
-        _describe_source(config, facts, chosen) if chosen else "no way to have the modules is left",
+        _describe_source(config, facts, chosen) if chosen else NO_WAY_LEFT,
         chosen or "",
         tuple(left),
         tuple(SetAside(source, set_aside[source]) for source in Source if source in set_aside),
@@ -178,10 +189,23 @@ def _plan_modules(config: Config, facts: Facts, build_allowed: bool, hindered: s
     return step, _refuse_modules(refused, step.set_aside)
 
 
-def _in_order(sources: Iterable[Source], *, doubted: bool) -> list[Source]:
-    """An entry of the store that is `doubted` comes after all else that would give what is wanted."""
+def _in_order(sources: Iterable[Source], *, doubted: bool, baked: bool) -> list[Source]:
+    """An entry of the store that is `doubted` comes after all else that would give what is wanted.
+
+    What is `baked` into an image for this kernel goes before the store: it may be signed, and it is what was tested.
+    """
     last = (Source.STORE, Source.LAST_GOOD) if doubted else (Source.LAST_GOOD,)
-    return sorted(sources, key=lambda source: last.index(source) if source in last else -1)
+    first = (Source.LOADED, Source.ON_DISK) if baked else ()
+    return sorted(sources, key=lambda source: (source not in first, last.index(source) if source in last else -1))
+
+
+def _refuse_kernel(config: Config, facts: Facts) -> Check | None:
+    """A precompiled image serves its own kernel; any other only where the user has said so."""
+    try:
+        tag.check_kernel(facts.image, facts.wish.kernel_release, fallback=config.precompiled_fallback)
+    except DriverError as error:
+        return Check("modules", Result.REFUSED, error.message, error.code, error.remedy)
+    return None
 
 
 def _lacking_parameters(facts: Facts, source: Source) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from driverctr.paths import Paths
 from driverctr.run import Background, Runner
 from driverctr.signals import Signals
 from driverctr.steps import Tools
+from driverctr.userspace import image
 
 FIRST_PAUSE = 3600.0
 LONGEST_PAUSE = 24 * 3600.0
@@ -246,6 +247,10 @@ def serving(tools: Tools, tell: Callable[..., None]) -> Iterator[Prebuild]:
 
 def find_store(tools: Tools) -> Path | None:
     """The store's folder; why there is none, or why what is built now may not be there after a boot, is said."""
+    built_for = image.read(tools.paths.root).kernel_release
+    if built_for and not tools.config.precompiled_fallback:
+        tools.runner.log.info(f"no modules are built for kernels that come next: this image is for {built_for}")
+        return None
     try:
         folder = Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
     except DriverError as error:

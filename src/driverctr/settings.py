@@ -282,6 +282,13 @@ SETTINGS = (
         "Load nvidia-peermem where a Mellanox NIC is; where it does not load the driver serves, degraded.",
     ),
     Setting("USE_HOST_MOFED", "host_mofed", parse_boolean, "false", "The host brings its own MOFED driver."),
+    Setting(
+        "PRECOMPILED_FALLBACK",
+        "precompiled_fallback",
+        parse_boolean,
+        "false",
+        "A precompiled image on another kernel than its own: have the modules from store, remote folder or build.",
+    ),
     Setting("GDS_ENABLED", "gds", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
     Setting("GDRCOPY_ENABLED", "gdrcopy", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
     Setting("DRIVER_CONFIG_DIGEST", "config_digest", parse_text, "", "The operator's digest of its wish."),

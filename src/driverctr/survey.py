@@ -86,7 +86,10 @@ class Facts:
 def make_wish(
     config: Config, described: Image, kernel_release: str, support: Mapping[str, Support] | None = None
 ) -> Wish:
-    """Which modules are wanted: version and type by setting, GPUs or image; raises DriverError (bad-setting)."""
+    """Which modules are wanted: version and type by setting, GPUs or image; raises DriverError (bad-setting).
+
+    A precompiled image is of one type.
+    """
     version = (config.driver_version or described.driver_version).text
     if version != described.driver_version.text:
         raise DriverError(
@@ -94,7 +97,8 @@ def make_wish(
             f"DRIVER_VERSION={version}, but this image holds the userspace of {described.driver_version}",
             f"Leave DRIVER_VERSION out, or use an image built with DRIVER_VERSION={version}",
         )
-    return Wish(kernel_release, version, choose_type(config, version, support))
+    own = described.module_type if config.module_type is ModuleType.AUTO else ""
+    return Wish(kernel_release, version, own or choose_type(config, version, support))
 
 
 def check_architecture(described: Image, machine: str) -> None:

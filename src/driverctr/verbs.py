@@ -128,10 +128,13 @@ def init(tools: Tools, arguments: argparse.Namespace) -> int:
 
 
 def build(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Build the modules for a kernel, running here or not."""
+    """Build the modules for a kernel, running here or not, or take those given."""
     from driverctr import lifecycle
 
-    built = lifecycle.build(tools, arguments.kernel, arguments.output)
+    if arguments.modules:
+        built = lifecycle.take(tools, arguments.modules, arguments.kernel, arguments.output)
+    else:
+        built = lifecycle.build(tools, arguments.kernel, arguments.output)
     sys.stdout.write(f"{built.folder}\n")
     return 0
 
@@ -256,6 +259,12 @@ def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
             verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
             verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
             verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
+            verb.add_argument(
+                "--modules",
+                metavar="DIR",
+                type=Path,
+                help="compile nothing: take these, which were made (and signed) elsewhere",
+            )
     verb = add("update", update, "have the modules for a kernel before it boots, beside a driver that serves")
     verb.add_argument(
         "-k",

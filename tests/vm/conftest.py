@@ -8,7 +8,14 @@ import pytest
 
 from harness import image, imagefiles
 
-LONGEST_FIRST = ("test_scenarios.py", "test_reboot.py", "test_cycle.py", "test_mounts.py", "test_proving_ground.py")
+LONGEST_FIRST = (
+    "test_scenarios.py",
+    "test_reboot.py",
+    "test_cycle.py",
+    "test_precompiled.py",
+    "test_mounts.py",
+    "test_proving_ground.py",
+)
 """Machines run beside each other: a long one that comes last would run alone."""
 
 

@@ -133,6 +133,11 @@ class Distro(ABC):
         """What of the release decides which kernels it has: two that differ have none in common; "" is not known."""
         return self.release.version_id if self.release.id == self.name else ""
 
+    @property
+    def tag(self) -> str:
+        """As image tags call the release: ubuntu22.04, debian12."""
+        return self.release.id + self.release.version_id
+
     def describe_mismatch(self, host: OsRelease | None) -> str:
         """Why this image's packages cannot have the host's kernel; "" where they may, or the host is not known."""
         if host is None:

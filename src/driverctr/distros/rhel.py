@@ -72,6 +72,11 @@ class Rhel(Distro, name="rhel"):
     realtime: ClassVar[tuple[str, ...]] = ("rhel-{major}-for-{arch}-rt-rpms", "rhel-{major}-for-{arch}-nfv-rpms")
     containers: ClassVar[tuple[str, ...]] = ("rhocp-{openshift}-for-rhel-{major}-{arch}-rpms",)
 
+    @property
+    def tag(self) -> str:
+        """Minor releases share an image: rhel9 (gpu-operator's nodepool.go says so of RHEL and what is built on it)."""
+        return self.release.id + self.release.major
+
     def identify(self, release: str, version: str = "") -> KernelIdentity:
         """All is in the release: the package's version, the minor, the architecture, the variant.
 

@@ -57,6 +57,7 @@ class Built:
         Raises DriverError as `find` does.
         """
         source = self.image.source(wish.driver_version, wish.module_type)
+        self.image.check_source(source)
         with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
                 search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root, self._check_version)

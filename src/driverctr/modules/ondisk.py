@@ -12,6 +12,9 @@ from driverctr.records import frozen
 
 DEFAULT_FOLDER = Path(hashing.DEFAULT_FOLDER)
 
+MODVERSIONS = "modversions"
+"""The word of vermagic for a kernel that checks the version of each symbol a module uses (linux/vermagic.h)."""
+
 
 def set_folder(folder: Path, wish: Wish) -> Path:
     """Where a set lies below the folder of all sets."""
@@ -60,6 +63,27 @@ def check_described(found: ModuleSet, wish: Wish) -> None:
                 f"not for {wish.kernel_release}",
                 "Give modules built for this kernel (`nvidia-driver build --kernel`), or let `init` build them",
             )
+
+
+def describe_other_build(found: ModuleSet, version: str) -> str:
+    """That a set was made for another build of its kernel than `version` (`uname -v`); "" where not, or not known.
+
+    Where each module carries the versions of the symbols it uses, the kernel compares them as it loads it. Raises
+    DriverError (wrong-kernel) where nothing would tell the difference (kernel/module/version.c, same_magic).
+    """
+    if not version or not found.kernel_version or found.kernel_version == version:
+        return ""
+    told = (
+        f"{found.folder} was made for the build `{found.kernel_version}` of {found.kernel_release}, this kernel is "
+        f"`{version}`"
+    )
+    if not all(MODVERSIONS in module.vermagic.split() for module in found.modules.values()):
+        raise DriverError(
+            Code.WRONG_KERNEL,
+            f"{told}, and it checks no symbol versions: what differs would show only when it fails",
+            "Give modules made for this very build of the kernel",
+        )
+    return f"{told}: whether they fit, the versions of its symbols tell when they are loaded"
 
 
 def check_complete(found: ModuleSet, names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from driverctr.modules.entry import Entry
 from driverctr.modules.former import Former, Past
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build, Loaded, Record
-from driverctr.modules.ondisk import OnDisk, check_complete
+from driverctr.modules.ondisk import OnDisk, check_complete, describe_other_build
 from driverctr.modules.store import Store, locate
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -32,7 +32,8 @@ class Supply:
     `refusals` tells of every place why it has nothing; a place that only a try can tell about is in neither. `former`
     is what is loaded, or served last, though it is not what is wanted: another version or build, or other parameters.
     `failed` says why what is wanted did not serve earlier in this boot, "" where it was not tried. `store` is None
-    where none is usable, and `doubt` is about its entry among the builds.
+    where none is usable, and `doubt` is about its entry among the builds; `other_build` says that what is on disk was
+    made for another build of the kernel, "" where it was not.
     """
 
     key: Key | None = None
@@ -43,6 +44,7 @@ class Supply:
     failed: str = ""
     store: Store | None = None
     doubt: "Doubt | None" = None
+    other_build: str = ""
 
     @property
     def good(self) -> Record | None:
@@ -79,11 +81,13 @@ class Search:
         builds: dict[Source, Build] = {}
         kept: dict[Source, Loaded] = {}
         refusals: dict[Source, DriverError] = {}
-        wanted = None
+        wanted, other_build = None, ""
         try:
             wanted = key.make(self.wish, self.image, self.kernel)
+            self.image.check_source(self.image.source(self.wish.driver_version, self.wish.module_type))
         except DriverError as error:
-            refusals[Source.REMOTE] = refusals[Source.BUILD] = error
+            refusals[Source.BUILD] = error
+            refusals |= {Source.REMOTE: error} if wanted is None else {}
         store, found = None, None
         with noted(refusals, Source.STORE):
             store = Store.open(locate(self.paths, self.config), self.log, self.config.store_max_size)
@@ -94,7 +98,9 @@ class Search:
         with noted(refusals, Source.ON_DISK):
             on_disk = OnDisk(self.config.modules_dir).find(self.wish)
             check_complete(on_disk, self.names)
-            builds[Source.ON_DISK] = Build(on_disk)
+            other_build = describe_other_build(on_disk, self.kernel.version)
+            baked = self.image.kernel_release == self.wish.kernel_release
+            builds = {Source.ON_DISK: Build(on_disk)} | builds if baked else builds | {Source.ON_DISK: Build(on_disk)}
         record = loaded.read(self.paths)
         candidates = [*builds.values(), *([record.build] if record else [])]
         fitting = [build for build in candidates if build.fits(self.wish, wanted)]
@@ -111,7 +117,7 @@ class Search:
             except DriverError as error:
                 former = replace(former, record=None, lacks=error.message)
         failed = failures.recall(self.paths, failures.attempt(self.paths, self.wish, wanted, self.names))
-        return Supply(wanted, builds, kept, refusals, former, failed, store, doubt)
+        return Supply(wanted, builds, kept, refusals, former, failed, store, doubt, other_build)
 
     def _judge(self, store: Store | None, found: Entry | None) -> "Doubt | None":
         """Only what is about to be loaded is compared with the host's headers: of what is loaded, the kernel tells."""

@@ -42,8 +42,8 @@ class Source:
 class Image:
     """The image we run from.
 
-    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` is that of
-    the modules baked into a precompiled image. The last three are absent from older images.
+    `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` and
+    `module_type` are those of the modules baked into a precompiled image. The last four are absent from older images.
     """
 
     driver_version: DriverVersion
@@ -53,11 +53,21 @@ class Image:
     distribution_version: str = ""
     origin: Origin = Origin.PACKAGES
     kernel_release: str = ""
+    module_type: str = ""
 
     @property
     def platform(self) -> str:
         """Where a userspace of this image fits: its distribution and architecture."""
         return f"{self.distribution}-{self.architecture}"
+
+    def check_source(self, source: Source) -> None:
+        """Raise DriverError (no-modules) where a precompiled image left out the source that its modules are of."""
+        if self.kernel_release and not source.path.is_dir():
+            raise DriverError(
+                Code.NO_MODULES,
+                f"this image is precompiled for kernel {self.kernel_release}: it has no module source and no compiler",
+                "Use an image that builds, or the one precompiled for this kernel",
+            )
 
     def source(self, version: DriverVersion | str, kind: ModuleType | str) -> Source:
         """The source of this version and type; raises DriverError (no-modules) naming what the image has."""
@@ -93,6 +103,7 @@ def read(root: Path = Path("/")) -> Image:
             distribution_version=str(document.get("distribution_version", "")),
             origin=Origin(document.get("origin", Origin.PACKAGES)),
             kernel_release=str(document.get("kernel_release", "")),
+            module_type=str(document.get("module_type", "")),
         )
     except OSError as error:
         raise DriverError(
