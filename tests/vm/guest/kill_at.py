@@ -234,7 +234,6 @@ def around_the_userspace() -> int:
     for when, die_with_it, version in (
         ("before", False, VERSIONS[0]),
         ("after", True, VERSIONS[0]),
-        ("after", False, VERSIONS[0]),
         ("after", False, VERSIONS[1]),
     ):
         began = time.monotonic()

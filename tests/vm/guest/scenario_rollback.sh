@@ -120,7 +120,7 @@ if scenario "SIGKILL around the step that puts the former userspace in place of 
     wait_for 480 ended around
     check "each next start ended ready and whole, and left nothing at its stop" is "$(exit_of around)" 0
     logs around
-    check "four were killed" is "$(logs around | grep -c '^ok: killed')" 4
+    check "three were killed" is "$(logs around | grep -c '^ok: killed')" 3
     nothing_left
 fi
 
@@ -187,7 +187,7 @@ if scenario "another build of the same version that does not load gives way to t
     remove rebuilt
     bring_up kept-on "${not_on_disk[@]}" "${described[@]}" -e DRIVER_CONFIG_DIGEST=22
     check "the next start keeps it" is "$(loads)" "$before"
-    check "and builds nothing" fails said kept-on "build:"
+    check "and builds nothing" unsaid kept-on "build:"
     check "nor says the digest" absent /run/nvidia/nvidia-driver.state
     take_down kept-on
     start forgets -- driverctr unload
