@@ -64,10 +64,12 @@ container() {
 
 # run_container RUNTIME NAME IMAGE [ARGUMENT...] [-- COMMAND...]: start a privileged container in the background.
 # IMAGE is an image for docker and a folder for podman; a folder is left as it is, changes go to memory. $network is the
-# container's network, the host's if not set.
+# container's network, the host's if not set. With $attached set it stays in the foreground: its output and its end are
+# the container's.
 run_container() {
     local runtime=$1 name=$2 image=$3 arguments=()
     shift 3
+    [ -n "${attached:-}" ] || arguments=(--detach)
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
         arguments+=("$1")
         shift
@@ -76,11 +78,11 @@ run_container() {
     if [ "$runtime" = docker ]; then
         start_docker || return
         # The words are the whole command, also of an image that has an entrypoint.
-        container docker run --detach --privileged --network="${network:-host}" --entrypoint= --name "$name" \
+        container docker run --privileged --network="${network:-host}" --entrypoint= --name "$name" \
             "${arguments[@]}" "$image" "$@"
     else
         _container_storage /var/lib/containers
-        container "$runtime" run --detach --privileged --network="${network:-host}" --log-driver=k8s-file \
+        container "$runtime" run --privileged --network="${network:-host}" --log-driver=k8s-file \
             --name "$name" "${arguments[@]}" --rootfs "$image:O" "$@"
     fi
 }

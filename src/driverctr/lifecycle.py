@@ -169,6 +169,10 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
     become_subreaper()
     with pidlock.held(tools.paths.pid_file):
         sweep(tools.paths)
+        if tools.paths.former_userspace.is_dir():
+            from driverctr.userspace import substitute
+
+            substitute.uncover(tools.paths, tools.runner)
         markers.begin(tools.paths.run)
         Start(tools, build_allowed).run()
 

@@ -77,6 +77,11 @@ class Paths:
         return self.root / "dev/termination-log"
 
     @property
+    def former_userspace(self) -> Path:
+        """Where another version's userspace is put together, beside where the driver root is."""
+        return self.root / "mnt/driverctr/former"
+
+    @property
     def kernel_hook(self) -> Path:
         """What the host's package manager runs after it installed a kernel, if the user mounted its folder."""
         return self.root / "run/kernel/postinst.d/update-nvidia-driver"

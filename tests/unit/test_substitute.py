@@ -2,16 +2,21 @@
 
 import errno
 import shutil
+from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from driverctr import firmware
+from driverctr import firmware, lifecycle
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
 from driverctr.mounts.driverroot import DriverRoot
 from driverctr.paths import Paths
 from driverctr.run import Runner
+from driverctr.steps import Tools
 from driverctr.userspace import substitute
 from driverctr.userspace.listing import Item, Listing
 from driverctr.userspace.substitute import Substitute
@@ -109,6 +114,38 @@ def test_taken_back_nothing_is_left(stage: Stage) -> None:
     stage.substitute.take_back()
 
 
+def test_what_a_killed_start_left_over_ours_is_taken_away_and_said(stage: Stage, log: Log) -> None:
+    substitutes = stage.put()
+    DriverRoot(stage.paths, log, stage.kernel).export(substitutes=substitutes)
+    shown = targets(stage.kernel, "run/nvidia/driver/usr")
+    for _ in range(2):
+        substitute.uncover(stage.paths, stage.substitute.runner, stage.kernel)
+    assert stage.bound == [] and targets(stage.kernel, "mnt") == []
+    assert targets(stage.kernel, "run/nvidia/driver/usr") == shown, "until the driver root is exported anew"
+    assert cast(StringIO, log.stream).getvalue().count("another version's userspace over ours") == 1
+
+
+def test_what_cannot_be_taken_off_ours_is_no_start(stage: Stage) -> None:
+    stage.put()
+    stage.kernel.refuse["umount"] = errno.EPERM
+    with pytest.raises(DriverError, match="cannot be taken off ours") as failed:
+        substitute.uncover(stage.paths, stage.substitute.runner, stage.kernel)
+    assert failed.value.code is Code.MOUNT_FAILED
+
+
+def test_a_start_uncovers_ours_before_its_first_look(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("driverctr.pidlock.held", lambda file: nullcontext())
+    monkeypatch.setattr(substitute, "uncover", lambda paths, runner: seen.append("uncovered"))
+    monkeypatch.setattr(lifecycle.Start, "run", lambda self: seen.append("looked"))
+    signals = SimpleNamespace(install=lambda: None)
+    tools = cast(Tools, SimpleNamespace(paths=stage.paths, runner=stage.substitute.runner, signals=signals))
+    lifecycle.init(tools)
+    stage.put()
+    lifecycle.init(tools)
+    assert seen == ["looked", "uncovered", "looked"]
+
+
 @pytest.mark.parametrize("end", [DriverError(Code.NO_MODULES, "damaged"), KeyboardInterrupt()])
 def test_whatever_ends_it_half_way_leaves_nothing(stage: Stage, end: BaseException) -> None:
     def copy_out(item: Item, target: Path) -> None:
@@ -148,7 +185,7 @@ def test_it_can_be_put_again_while_the_driver_root_shows_the_first(stage: Stage,
     shutil.rmtree(stage.substitute.place)  # the fake kernel hides nothing by a mount
     stage.put()
     assert shown and targets(stage.kernel, "run/nvidia/driver/usr") == shown
-    assert stage.bound == sorted(BOUND) and targets(stage.kernel, "mnt") == [substitute.PLACE]
+    assert stage.bound == sorted(BOUND) and targets(stage.kernel, "mnt") == ["mnt/driverctr/former"]
 
 
 def test_folders_inside_others_come_with_them() -> None:

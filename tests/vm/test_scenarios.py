@@ -24,7 +24,13 @@ DOCKER = (
 )
 """Scripts that run under docker with runc."""
 
-PODMAN = (("crash", "removed by force|NVIDIA's own container|stacked mounts"), ("rollback", "whole"))
+PODMAN = (
+    ("waiting", "what goes away|^keep: |in use at the stop"),
+    ("crash", "removed by force|NVIDIA's own container|stacked mounts"),
+    ("rollback", "whole|SIGKILL"),
+    ("input", "/run/nvidia is full"),
+    ("preflight", "/run/nvidia is not shared"),
+)
 """Scripts with cases about mounts, by title, which also run under podman with crun."""
 
 

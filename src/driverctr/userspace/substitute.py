@@ -16,14 +16,12 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import mounttable
 from driverctr.facts.mounttable import Mount
 from driverctr.firmware import FOLDER as FIRMWARE
+from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import MS_BIND, Syscalls
 from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.listing import Item, Listing
-
-PLACE = "mnt/driverctr/former"
-"""Below our root, beside where the driver root is put together."""
 
 LIBRARY_CACHE = "etc/ld.so.cache"
 
@@ -42,7 +40,7 @@ class Substitute:
     @property
     def place(self) -> Path:
         """Where it is put together, out of everyone's sight."""
-        return self.paths.root / PLACE
+        return self.paths.former_userspace
 
     def put(self, ours: Listing, theirs: Listing, copy_out: CopyOut) -> dict[str, Path]:
         """What stands in place of ours from now on, by its path below the root.
@@ -115,6 +113,24 @@ class Substitute:
             self.calls.umount(self.place)
 
 
+def uncover(paths: Paths, runner: Runner, calls: Syscalls | None = None) -> None:
+    """Have our own userspace serve again where a start that was killed has left another's over it, in mounts like ours.
+
+    Before anything looks at the image's. Raises DriverError (mount-failed).
+    """
+    kernel = calls or Syscalls()
+    if not mounttable.layers(mounttable.read(paths.root), paths.former_userspace):
+        return
+    runner.log.warning("a start that was killed has left another version's userspace over ours: it is taken away")
+    propagation.settle(paths, kernel)
+    try:
+        Substitute(paths, runner, kernel).take_back()
+    except OSError as error:
+        raise DriverError(
+            Code.MOUNT_FAILED, f"another version's userspace cannot be taken off ours: {error}", "Make a new container"
+        ) from error
+
+
 def outermost(folders: Collection[str]) -> list[str]:
     """Those that lie in no other."""
     return sorted(one for one in folders if not any(one.startswith(f"{other}/") for other in folders))
@@ -122,7 +138,7 @@ def outermost(folders: Collection[str]) -> list[str]:
 
 def _is_elsewhere(paths: Paths, mount: Mount) -> bool:
     """Whether a mount is in the driver root, or where trees are put together, and not over our own folders."""
-    return any(Path(mount.target).is_relative_to(folder) for folder in (paths.run, (paths.root / PLACE).parent))
+    return any(Path(mount.target).is_relative_to(folder) for folder in (paths.run, paths.former_userspace.parent))
 
 
 def _is_firmware(root: Path, folder: str) -> bool:

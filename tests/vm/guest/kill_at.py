@@ -2,6 +2,7 @@
 
 kill_at.py boundaries: before and after each step of the real plan, one killed start, then one that must end ready.
 kill_at.py boundaries loaded: the same from unload to load, on a driver that was loaded with other parameters.
+kill_at.py userspace: around the step that puts another version's userspace in place of ours, which does not load.
 kill_at.py cycles COUNT: so many starts and clean stops, and what they leave of fds, mounts, memory and modules.
 kill_at.py before|after STEP [kill|oom]: one start that ends there, by SIGKILL or by the control group's memory limit.
 
@@ -31,6 +32,9 @@ READY = RUN / "validations/.driver-ctr-ready"
 FIRMWARE_PATH = Path("/sys/module/firmware_class/parameters/path")
 WRITTEN = (RUN, Path("/etc/modprobe.d"), Path("/lib/modules"), Path("/opt/driverctr/modules"), Path("/var/tmp"))
 CLONE_NEWNS = 0x00020000  # linux/sched.h
+# The folder that /drivers is, where it can be written.
+ASKED = Path("/asked/nvidia.conf")
+VERSIONS = ("470.223.02", "535.309.01")
 LIMIT = 120.0
 SETTLES_S = 30
 
@@ -61,8 +65,8 @@ def start(when: str = "", step: str = "", end: Callable[[], None] = by_kill) -> 
     return verbs.run(["init"])
 
 
-def fork(log: Path, when: str = "", step: str = "") -> int:
-    """Start in a child; a start that is to be killed gets a mount namespace of its own, which dies with it."""
+def fork(log: Path, when: str = "", step: str = "", *, own_mounts: bool = False) -> int:
+    """Start in a child; one with mounts of its own gets a namespace for them, which dies with it, as a container's."""
     pid = os.fork()
     if pid:
         return pid
@@ -72,7 +76,7 @@ def fork(log: Path, when: str = "", step: str = "") -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        if when == "after":
+        if own_mounts:
             assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
         status = start(when, step)
     except BaseException:  # noqa: BLE001  # whatever it is, the child must not run on as its parent
@@ -106,6 +110,10 @@ def wait_ready(pid: int, former: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def own_mounts() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
 
 def host_mounts() -> list[str]:
@@ -168,7 +176,11 @@ def differences(pid: int) -> list[str]:
 
 def remains() -> list[str]:
     """What the second start's stop left."""
-    files = [str(path) for path in RUN.rglob("*") if path.is_file()]
+    files = []
+    for folder, folders, names in os.walk(RUN):
+        files += [f"{folder}/{name}" for name in names]
+        # The driver root, if it is left, has a line of its own, and processes in it that come and go.
+        folders[:] = [name for name in folders if Path(folder, name) != RUN / "driver"]
     path = FIRMWARE_PATH.read_text().strip()
     return [*loaded(), *host_mounts(), *files, *ours(), *half_written(), *([path] if path else [])]
 
@@ -181,20 +193,66 @@ def load_as_nobody_asked() -> None:
 
 def one(when: str, step: str) -> list[str]:
     log = Path(f"/tmp/{when}-{step}")
-    killed = wait(fork(log, when, step))
-    if killed != -signal.SIGKILL:
-        return [f"the first start ended with {killed}", log.read_text()]
-    second = log.with_suffix(".second")
+    return killed(log, when, step, own_mounts=when == "after") or second(log.with_suffix(".second"))
+
+
+def killed(log: Path, when: str, step: str, *, own_mounts: bool) -> list[str]:
+    status = wait(fork(log, when, step, own_mounts=own_mounts))
+    return [] if status == -signal.SIGKILL else [f"the first start ended with {status}", log.read_text()]
+
+
+def second(log: Path, version: str = "") -> list[str]:
+    """What is wrong with the start after it, while it is ready and after its stop."""
     former = marker()
-    pid = fork(second)
+    pid = fork(log)
     if not wait_ready(pid, former):
-        return [f"the second start is not ready, it ended with {wait(pid)}", second.read_text()]
+        return [f"the second start is not ready, it ended with {wait(pid)}", log.read_text()]
     problems = settled(pid)
+    problems += of_version(version) if version else []
     os.kill(pid, signal.SIGTERM)
     status = wait(pid)
     problems += [] if status == 0 else [f"its stop ended with {status}"]
+    if version:  # what did not load is to be tried again
+        sh.Command("driverctr")("unload")
     problems += [f"left: {name}" for name in remains()]
-    return [*problems, second.read_text()] if problems else []
+    return [*problems, log.read_text()] if problems else []
+
+
+def of_version(version: str) -> list[str]:
+    """What is not of that version: modules, and the userspace that neighbours and we ourselves see."""
+    (other,) = (one for one in VERSIONS if one != version)
+    there = Path("/sys/module/nvidia/version").read_text().strip()
+    problems = [] if there == version else [f"the kernel has {there}"]
+    for root in (RUN / "driver", Path("/")):
+        problems += [f"{path} is there" for path in root.glob(f"usr/lib/*-linux-gnu/libnvidia-ml.so.{other}")]
+        try:
+            sh.Command("chroot")(root, "nvidia-smi")
+        except sh.ErrorReturnCode as error:
+            problems.append(f"nvidia-smi in {root}: {error}")
+    return problems
+
+
+def around_the_userspace() -> int:
+    """Killed before and after that step: with our mounts, as a container, and in mounts that the next start finds."""
+    failures, mounts = 0, own_mounts()
+    for when, die_with_it, version in (
+        ("before", False, VERSIONS[0]),
+        ("after", True, VERSIONS[0]),
+        ("after", False, VERSIONS[1]),
+    ):
+        began = time.monotonic()
+        log = Path(f"/tmp/{when}-userspace")
+        ASKED.write_text("fail_init=19\n")
+        problems = killed(log, when, StepName.USERSPACE.value, own_mounts=die_with_it)
+        if version == VERSIONS[1]:
+            ASKED.unlink()
+        problems = problems or second(log.with_suffix(".second"), version)
+        problems += [f"left: {target}" for target in own_mounts() if target not in mounts]
+        failures += bool(problems)
+        where = "with its mounts" if die_with_it else "its mounts stay"
+        print("\n".join([f"{'NOT OK' if problems else 'ok'}: killed {when} it, {where}; {version} is next", *problems]))
+        print(f"({time.monotonic() - began:.1f} s)", flush=True)
+    return 1 if failures else 0
 
 
 def boundaries(*, of_a_reload: bool = False) -> int:
@@ -243,8 +301,9 @@ def cycles(count: int) -> int:
             print(f"cycle {number} is not ready, it ended with {wait(pid)}", log.read_text(), sep="\n")
             return 1
         os.kill(pid, signal.SIGTERM)
-        if (status := wait(pid)) or remains():
-            print(f"cycle {number} ended with {status}, left: {remains()}", log.read_text(), sep="\n")
+        status, left = wait(pid), remains()
+        if status or left:
+            print(f"cycle {number} ended with {status}, left: {left}", log.read_text(), sep="\n", flush=True)
             return 1
         # The first ones fill caches.
         before = held() if number == min(4, count // 2) else before
@@ -262,6 +321,8 @@ def main(words: list[str]) -> int:
         return cycles(int(words[1]))
     if words[0] == "boundaries":
         return boundaries(of_a_reload=words[1:] == ["loaded"])
+    if words[0] == "userspace":
+        return around_the_userspace()
     return start(words[0], words[1], by_memory if words[2:] == ["oom"] else by_kill)
 
 

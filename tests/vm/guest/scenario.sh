@@ -18,7 +18,7 @@ driver=535.309.01
 validations=/run/nvidia/validations
 orders=/run/stand-in
 stand_in_source=/opt/driverctr/source/nvidia-$driver/kernel
-runtime='' image='' title='' failures=0 containers=() scenario_failures=0
+missing=() runtime='' image='' title='' failures=0 containers=() scenario_failures=0
 # Arguments of every container; a file may add its own.
 common=(--pid=host -v /run/nvidia:/run/nvidia:rshared)
 
@@ -34,6 +34,8 @@ set_up() {
         common+=(-v $orders:$orders:ro)
         lay_over $image ro
     fi
+    # Docker passes over a container that is gone by itself.
+    [ "$runtime" = docker ] || missing=(--ignore)
     case $runtime:$image in
     docker:/*) docker_image "$image" ;;
     docker:*) load_image ;;
@@ -92,24 +94,23 @@ is() { [ "$1" = "$2" ] || { echo "is: $1"; return 1; }; }
 absent() { [ ! -e "$1" ] && [ ! -L "$1" ]; }
 fails() { ! "$@"; }
 
-# start NAME [ARGUMENT...] -- COMMAND...: a container of the driver, in the background.
+# start NAME [ARGUMENT...] -- COMMAND...: a container of the driver, in the background; it is there a few seconds later.
+# One call that lasts, and has the log and the end, instead of many: each of Docker's takes a second here.
 start() {
     containers+=("$1")
-    rm -f "/tmp/exit.$1" "/tmp/log.$1"
-    run_container "$runtime" "$1" "$image" "${common[@]}" "${@:2}" >/dev/null
-    # One call that lasts instead of many: each of Docker's takes half a second here.
-    { container "$runtime" wait "$1" >"/tmp/exiting.$1" 2>/dev/null; mv "/tmp/exiting.$1" "/tmp/exit.$1"; } &
+    rm -f "/tmp/exit.$1"
+    : >"/tmp/log.$1"
+    {
+        attached=1 run_container "$runtime" "$1" "$image" "${common[@]}" "${@:2}" >"/tmp/log.$1" 2>&1
+        echo $? >"/tmp/exiting.$1"
+        mv "/tmp/exiting.$1" "/tmp/exit.$1"
+    } &
 }
-logs() {
-    [ -e "/tmp/log.$1" ] || {
-        container "$runtime" logs "$1" >"/tmp/log.$1" 2>&1
-        cat "/tmp/log.$1"
-        ended "$1" || rm "/tmp/log.$1"
-        return
-    }
-    cat "/tmp/log.$1"
-}
-said() { logs "$1" | grep -F -- "$2"; }
+logs() { cat "/tmp/log.$1"; }
+has_said() { logs "$1" | grep -F -- "$2"; }
+# said NAME TEXT: what is told after the marker is published comes a moment later.
+said() { wait_for "$(ended "$1" && echo 0 || echo 5)" has_said "$@" && has_said "$@"; }
+unsaid() { sleep 0.5 && fails has_said "$@"; }
 # The stand-in's sleep looks ten times a second whether it may end: the process is seen running now and then.
 said_state() { logs "$1" | grep -Eq 'state [DR], in the kernel: stand_in_sleep'; }
 exit_of() { wait_for 240 ended "$1" && cat "/tmp/exit.$1"; }
@@ -140,7 +141,7 @@ refused() {
     for text in "${@:3}"; do check "it says: $text" said "$1" "$text"; done
 }
 # tries NAME [ARGUMENT...] <<'END': starts that are refused at once, one a line, in one container, since each container
-# takes seconds here: STATUS|what it says|shell words that end with that status.
+# takes seconds here: STATUS|what it says && what else|shell words that end with that status and leave nothing.
 tries() {
     local name=$1
     shift
@@ -168,8 +169,8 @@ fill_store() {
     logs fills
     remove fills
 }
-# remove NAME: by force, as an eviction without grace does.
-remove() { container "$runtime" rm --force "$1" >/dev/null; }
+# remove NAME...: by force, as an eviction without grace does.
+remove() { container "$runtime" rm --force "${missing[@]}" "$@" >/dev/null; }
 
 persistenced() { pgrep -f '^nvidia-persistenced' || true; }
 driver_mounts() { awk '$5 ~ "^/run/nvidia/."' /proc/self/mountinfo; }
@@ -200,7 +201,7 @@ end_scenario() {
             logs "$name" | tail -n 40
         done
     fi
-    for name in "${containers[@]}"; do remove "$name"; done
+    [ ${#containers[@]} = 0 ] || remove "${containers[@]}" 2>/dev/null
     containers=() title=''
     nothing_left >/tmp/left
     grep -A 20 '^FAILED' /tmp/left && sweep

@@ -84,7 +84,7 @@ if scenario "NVIDIA's own container, killed"; then
 TEXT
     stand_in nvidia && stand_in nvidia-uvm
     start theirs -v /tmp/theirs:/theirs:ro -- bash /theirs
-    check "it mounted its root" wait_for 30 ready
+    check "it mounted its root" wait_for 60 ready
     remove theirs
     check "its root is still mounted" test -n "$(driver_mounts)"
     bring_up after-theirs

@@ -76,7 +76,7 @@ if scenario "every holder is named, and nobody else"; then
     host sleep_on 7506 /tmp/nvidia0
     host sleep_path_only 7507 $device
     check "they run" wait_for 20 runs "sleep 7503"
-    check "the container runs" wait_for 20 runs "sleep 7504"
+    check "the container runs" wait_for 60 runs "sleep 7504"
     check "the mapping is made" wait_for 20 grep -q nvidia0 "/proc/${others[1]}/maps"
     check "and its file is closed" fails sh -c "ls -l /proc/${others[1]}/fd | grep nvidia"
     said=$(inside main driverctr status)

@@ -8,19 +8,12 @@ drivers=(-v /tmp/drivers:/drivers:ro)
 small() { mkdir -p "$1" && mount -t tmpfs -o "size=$2" small "$1"; }
 
 if scenario "parameters: of the wrong type, unknown and refused, malformed"; then
-    echo 'NVreg_DeviceFileMode=rw-rw-rw-' >/tmp/drivers/nvidia.conf
     stand_in nvidia
-    former=$(stat -c %Y /sys/module/nvidia)
-    start value "${drivers[@]}" -- nvidia-driver init
-    refused value 40 "NVreg_DeviceFileMode='rw-rw-rw-' is not a whole number"
-    check "what was loaded stays loaded" is "$(stat -c %Y /sys/module/nvidia)" "$former"
-    rmmod nvidia
-    echo 'NVreg_DeviceFileMod=432' >/tmp/drivers/nvidia.conf
-    start unknown "${drivers[@]}" -e UNKNOWN_PARAMETERS=refuse -- nvidia-driver init
-    refused unknown 40 "nvidia has no parameter NVreg_DeviceFileMod" "near: NVreg_DeviceFileMode"
-    printf 'NVreg_RegistryDwords="a=1\n' >/tmp/drivers/nvidia.conf
-    start malformed "${drivers[@]}" -- nvidia-driver init
-    refused malformed 3 "a quotation mark is not closed"
+    tries parameters -v /tmp/drivers:/drivers <<'END'
+40|NVreg_DeviceFileMode='rw-rw-rw-' is not a whole number|echo NVreg_DeviceFileMode=rw-rw-rw- >/drivers/nvidia.conf; t=$(stat -c %i%Y /sys/module/nvidia); nvidia-driver init; s=$?; [ "$(stat -c %i%Y /sys/module/nvidia)" = "$t" ] || { echo 'what was loaded did not stay'; s=1; }; rmmod nvidia; exit $s
+40|nvidia has no parameter NVreg_DeviceFileMod && near: NVreg_DeviceFileMode|echo NVreg_DeviceFileMod=432 >/drivers/nvidia.conf; UNKNOWN_PARAMETERS=refuse nvidia-driver init
+3|a quotation mark is not closed|echo 'NVreg_RegistryDwords="a=1' >/drivers/nvidia.conf; nvidia-driver init
+END
     nothing_left
 fi
 
@@ -100,16 +93,12 @@ if scenario "/run/nvidia is full, nearly full, or read-only"; then
     mount --make-shared /run/nvidia
     mkdir -p /run/nvidia/driver
     # Of its 16 pages so many are left.
-    for pages in 0 1 3; do
-        head -c $((65536 - pages * 4096)) /dev/zero >/run/nvidia/fill
-        start "full-$pages" -- nvidia-driver init
-        refused "full-$pages" 15 "No space left on device"
-        rm /run/nvidia/fill
-        nothing_left
-    done
-    mount -o remount,ro /run/nvidia
-    start readonly -- nvidia-driver init
-    refused readonly 32 "Read-only file system"
+    tries full <<'END'
+15|No space left on device|head -c 65536 /dev/zero >/run/nvidia/fill; nvidia-driver init; s=$?; rm /run/nvidia/fill; exit $s
+15|No space left on device|head -c 61440 /dev/zero >/run/nvidia/fill; nvidia-driver init; s=$?; rm /run/nvidia/fill; exit $s
+15|No space left on device|head -c 53248 /dev/zero >/run/nvidia/fill; nvidia-driver init; s=$?; rm /run/nvidia/fill; exit $s
+32|Read-only file system|nsenter -t 1 -m mount -o remount,ro /run/nvidia; nvidia-driver init
+END
     umount -l /run/nvidia
     nothing_left
 fi

@@ -3,12 +3,6 @@
 . /mnt/guest/scenario.sh
 set_up "$1"
 gpu=/sys/bus/pci/devices/0001:01:00.0
-bound() { basename "$(readlink "$1/driver" || echo /nothing)"; }
-# swap_gpu CHIP: another one in its place.
-swap_gpu() {
-    unplug_gpu
-    plug_gpu "$1"
-}
 phase() { grep -q "\"phase\": \"$1\"" /run/nvidia/driverctr/status.json; }
 # Clock ticks a process has used, and how often it woke up.
 process_of() { container "$runtime" inspect --format '{{.State.Pid}}' "$1"; }
@@ -20,21 +14,7 @@ untouched() {
     check "no node" absent /dev/nvidiactl
 }
 
-if scenario "GPUs the release does not drive"; then
-    swap_gpu k80
-    start legacy -- nvidia-driver init
-    refused legacy 18 "Tesla K80 is a legacy GPU: driver branch 470.xx drives it"
-    swap_gpu b200
-    start new -- nvidia-driver init
-    refused new 19 "0001:01:00.0 (10de:2901) is newer than driver $driver"
-    swap_gpu v100
-    start type -e KERNEL_MODULE_TYPE=open -- nvidia-driver init
-    refused type 26 "does not work with the open modules" "KERNEL_MODULE_TYPE=proprietary"
-    untouched
-    swap_gpu a100
-fi
-
-if scenario "GPUs that the release drives with the open modules only"; then
+if scenario "GPUs the release does not drive, or with the open modules only; an NVSwitch, and no fabric manager"; then
     # As lists of later releases have them, GH200 among them; none of this one's is.
     python3 - /images/driver/usr/share/nvidia/supported-gpus.json /tmp/supported-gpus.json <<'PYTHON'
 import json, sys
@@ -43,32 +23,27 @@ for chip in known["chips"]:
     chip["features"].append("kernelopen" if chip["devid"].lower() == "0x20b0" else "gsp_proprietary_supported")
 json.dump(known, open(sys.argv[2], "w"))
 PYTHON
-    list=(-v /tmp/supported-gpus.json:/usr/share/nvidia/supported-gpus.json:ro)
-    start proprietary "${list[@]}" -e KERNEL_MODULE_TYPE=proprietary -- nvidia-driver init
-    refused proprietary 26 "does not work with the proprietary modules of $driver" "Set KERNEL_MODULE_TYPE=open"
-    start auto "${list[@]}" -- driverctr plan
-    check "without a setting they are chosen" is "$(exit_of auto)" 0
-    check "and it says so" said auto "driver $driver (open modules)"
+    printf '. /usr/lib/vm-host/lib.sh\nunplug_gpu\nplug_gpu "$1"\n' >/tmp/swap
+    tries gpus -v /usr/lib/vm-host:/usr/lib/vm-host:ro -v /tmp/swap:/swap:ro -v /tmp/supported-gpus.json:/list:ro <<'END'
+18|Tesla K80 is a legacy GPU: driver branch 470.xx drives it|bash /swap k80; nvidia-driver init
+19|0001:01:00.0 (10de:2901) is newer than driver 535.309.01|bash /swap b200; nvidia-driver init
+26|does not work with the open modules && KERNEL_MODULE_TYPE=proprietary|bash /swap v100; KERNEL_MODULE_TYPE=open nvidia-driver init
+29|NVSwitch at 0001:01:00.0|bash /swap nvswitch; NO_GPU=wait nvidia-driver init
+26|does not work with the proprietary modules of 535.309.01 && Set KERNEL_MODULE_TYPE=open|bash /swap a100; cp /list /usr/share/nvidia/supported-gpus.json; KERNEL_MODULE_TYPE=proprietary nvidia-driver init
+0|driver 535.309.01 (open modules)|driverctr plan
+END
     untouched
 fi
 
 if scenario "a GPU that belongs to another driver"; then
-    # vfio-pci itself binds only behind an IOMMU, which there is none of here: it is reserved for it all the same.
-    echo vfio-pci >$gpu/driver_override
-    start reserved -- nvidia-driver init
-    refused reserved 27 "is taken by vfio-pci"
     modprobe pci-stub
-    echo pci-stub >$gpu/driver_override
-    echo 0001:01:00.0 >/sys/bus/pci/drivers_probe
-    check "it is bound to a driver that does nothing" is "$(bound $gpu)" pci-stub
-    start taken -- nvidia-driver init
-    refused taken 27 "is taken by pci-stub"
-    check "it is left where it was" is "$(bound $gpu)" pci-stub
+    # vfio-pci itself binds only behind an IOMMU, which there is none of here: it is reserved for it all the same.
     # nouveau itself finds no firmware in the emulated GPU and lets it go: it has it reserved.
-    echo nouveau >$gpu/driver_override
-    echo 0001:01:00.0 >$gpu/driver/unbind
-    start nouveau -- nvidia-driver init
-    refused nouveau 27 "is taken by nouveau" "modprobe.blacklist=nouveau"
+    tries taken -e gpu=$gpu <<'END'
+27|is taken by vfio-pci|echo vfio-pci >$gpu/driver_override; nvidia-driver init
+27|is taken by pci-stub|echo pci-stub >$gpu/driver_override; echo 0001:01:00.0 >/sys/bus/pci/drivers_probe; nvidia-driver init; s=$?; [[ $(readlink $gpu/driver) == */pci-stub ]] || s=1; exit $s
+27|is taken by nouveau && modprobe.blacklist=nouveau|echo nouveau >$gpu/driver_override; echo 0001:01:00.0 >$gpu/driver/unbind; nvidia-driver init
+END
     untouched
     echo >$gpu/driver_override
 fi
@@ -109,14 +84,6 @@ if scenario "no GPU: fail, or wait for one"; then
     plug_gpu
 fi
 
-if scenario "an NVSwitch, and no fabric manager"; then
-    swap_gpu nvswitch
-    start fabric -e NO_GPU=wait -- nvidia-driver init
-    refused fabric 29 "NVSwitch at 0001:01:00.0"
-    untouched
-    swap_gpu a100
-fi
-
 if scenario "NVLink 5, and no fabric manager"; then
     # The kernel's own folder of InfiniBand devices, with one put over it: nothing here has such a function.
     modprobe ib_core
@@ -137,15 +104,11 @@ if scenario "/run/nvidia is not shared"; then
 fi
 
 if scenario "a capability is missing"; then
-    start poor -- setpriv --bounding-set -sys_module,-mknod nvidia-driver init
-    refused poor 5 "missing capabilities: SYS_MODULE, MKNOD"
-    start asked -- setpriv --bounding-set -sys_module driverctr plan
-    check "plan needs no privilege" is "$(exit_of asked)" 0
-    check "it says what blocks" said asked "Blocked (no-privilege): missing capabilities: SYS_MODULE"
-    check "and prints the plan" said asked "publish the ready markers"
-    start doctor -- setpriv --bounding-set -sys_module driverctr doctor
-    check "doctor ends with the refusal's status" is "$(exit_of doctor)" 5
-    check "and says the rest too" said doctor "ok       gpu "
+    tries poor <<'END'
+5|missing capabilities: SYS_MODULE, MKNOD|setpriv --bounding-set -sys_module,-mknod nvidia-driver init
+0|Blocked (no-privilege): missing capabilities: SYS_MODULE && publish the ready markers|setpriv --bounding-set -sys_module driverctr plan
+5|ok       gpu |setpriv --bounding-set -sys_module driverctr doctor
+END
     untouched
     start rich -- setpriv --bounding-set -sys_resource nvidia-driver init
     check "what we do not need may be missing" wait_for 240 ready_or_ended rich
@@ -154,41 +117,20 @@ if scenario "a capability is missing"; then
 fi
 
 if scenario "a driver on the host"; then
-    printf 'ELF' >/usr/sbin/nvidia-smi && chmod 755 /usr/sbin/nvidia-smi
-    start smi -- nvidia-driver init
-    refused smi 28 "/usr/sbin/nvidia-smi"
-    rm /usr/sbin/nvidia-smi
-    untouched
     tree=/lib/modules/$(uname -r)
     cp -a "$tree/modules.dep" /tmp/modules.dep
-    mkdir -p "$tree/updates/dkms" && cp "$VM_HOST/modules/nvidia.ko" "$tree/updates/dkms"
-    echo "updates/dkms/nvidia.ko:" >>"$tree/modules.dep"
-    start beside -- driverctr doctor
-    check "a module file that is not loaded is a warning" is "$(exit_of beside)" 0
-    check "it is said" said beside "the host has a driver module of its own"
-    insmod "$tree/updates/dkms/nvidia.ko"
-    start loaded -- nvidia-driver init
-    refused loaded 28 "the module loaded is the host's own"
-    check "it stays loaded" test -e /sys/module/nvidia
-    rmmod nvidia
+    mkdir -p "$tree/updates/dkms"
+    tries beside -v "$VM_HOST/modules/nvidia.ko:/theirs.ko:ro" -e "tree=/proc/1/root$tree" <<'END'
+28|/usr/sbin/nvidia-smi|smi=/proc/1/root/usr/sbin/nvidia-smi; printf ELF >$smi; chmod 755 $smi; nvidia-driver init; s=$?; rm $smi; exit $s
+0|the host has a driver module of its own|cp /theirs.ko $tree/updates/dkms/nvidia.ko; echo updates/dkms/nvidia.ko: >>$tree/modules.dep; driverctr doctor
+28|the module loaded is the host's own|insmod /theirs.ko; nvidia-driver init; s=$?; rmmod nvidia || s=1; exit $s
+END
     rm -r "$tree/updates/dkms" && cp -a /tmp/modules.dep "$tree/modules.dep"
+    untouched
 fi
 
 if scenario "the kernel wants signatures"; then
     umount /sys/kernel/security 2>/dev/null
-    start unseen -- driverctr doctor
-    check "what cannot be seen is no refusal" is "$(exit_of unseen)" 0
-    check "and is said" said unseen "lockdown cannot be seen"
-    mount -t securityfs securityfs /sys/kernel/security
-    start seen -- driverctr doctor
-    check "nothing is refused" is "$(exit_of seen)" 0
-    check "the host's securityfs is read" said seen "the kernel asks for no signatures"
-    echo integrity >/sys/kernel/security/lockdown
-    start lockdown -- nvidia-driver init
-    refused lockdown 9 "lockdown is integrity"
-    echo 1 >/sys/module/module/parameters/sig_enforce
-    start enforced -- nvidia-driver init
-    refused enforced 9 "module.sig_enforce is set"
     # Signed, but by nobody the kernel knows: only the load tells.
     openssl req -new -x509 -newkey rsa:2048 -nodes -subj /CN=nobody/ -keyout /tmp/key -out /tmp/cert 2>/dev/null
     cp -r /images/stand-in/opt/driverctr/modules /tmp/signed
@@ -196,8 +138,14 @@ if scenario "the kernel wants signatures"; then
         /usr/lib/linux-kbuild-*/scripts/sign-file sha256 /tmp/key /tmp/cert "$module"
     done
     sums /tmp/signed
-    start untrusted -v /tmp/signed:/opt/driverctr/modules:ro -- nvidia-driver load
-    refused untrusted 39 "the kernel rejects it: module with unavailable key" "MOK"
+    # What cannot be seen is no refusal; what can is the host's.
+    tries signatures -v /tmp/signed:/signed:ro -e security=/proc/1/root/sys/kernel/security <<'END'
+0|lockdown cannot be seen|driverctr doctor
+0|the kernel asks for no signatures|nsenter -t 1 -m mount -t securityfs securityfs /sys/kernel/security; driverctr doctor
+9|lockdown is integrity|echo integrity >$security/lockdown; nvidia-driver init
+9|module.sig_enforce is set|echo 1 >/sys/module/module/parameters/sig_enforce; nvidia-driver init
+39|the kernel rejects it: module with unavailable key && MOK|MODULES_DIR=/signed nvidia-driver load
+END
     untouched
 fi
 

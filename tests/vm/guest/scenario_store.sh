@@ -19,7 +19,7 @@ if scenario "what is in the store is taken from it, whatever else is missing"; t
     # As after a reboot: no module, no headers, no compiler, no network.
     bring_up later "${not_on_disk[@]}" -v /dev/null:/usr/bin/gcc-12:ro -v /dev/null:/usr/bin/make:ro
     check "the next start takes it from there" said later "take the modules from the store"
-    check "and builds nothing" fails said later "build:"
+    check "and builds nothing" unsaid later "build:"
     check "what serves is pinned" grep -q '"NVreg_EnableStreamMemOPs=1"' $store/pins.json
     check "the kernel has that build" is "$(tail -c 20 /sys/module/nvidia/notes/.note.gnu.build-id | od -An -tx1 | tr -d ' \n')" \
         "$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["modules"]["nvidia"]["build_id"])' "$(entry)/manifest.json")"
@@ -100,16 +100,15 @@ fi
 
 if scenario "pushed by one node, fetched and believed by a cold one"; then
     mkdir -p /tmp/keys /tmp/remote
-    start makes -v /tmp/keys:/keys -- driverctr store keygen /keys
-    check "a pair of keys" is "$(exit_of makes)" 0
-    start pushes -v /tmp/keys:/keys -v /tmp/remote:/remote -- driverctr store push --private-key /keys/private.pem --to /remote
-    check "an entry is pushed" is "$(exit_of pushes)" 0
+    start pushes -v /tmp/keys:/keys -v /tmp/remote:/remote -- sh -ec \
+        'driverctr store keygen /keys | tail -n 1 >/keys/told; driverctr store push --private-key /keys/private.pem --to /remote'
+    check "a pair of keys, and an entry is pushed" is "$(exit_of pushes)" 0
     python3 -m http.server --directory /tmp/remote 8080 >/tmp/http.log 2>&1 &
     mv $store /tmp/warm
-    remote=(-e REMOTE_URL=http://127.0.0.1:8080 -e "REMOTE_PUBLIC_KEY=$(logs makes | tail -n 1)")
+    remote=(-e REMOTE_URL=http://127.0.0.1:8080 -e "REMOTE_PUBLIC_KEY=$(cat /tmp/keys/told)")
     bring_up cold "${not_on_disk[@]}" "${remote[@]}" -v /dev/null:/usr/bin/gcc-12:ro
     check "it fetched them" said cold "fetch the modules from http://127.0.0.1:8080"
-    check "and built nothing" fails said cold "build:"
+    check "and built nothing" unsaid cold "build:"
     check "they are in its store now" grep -q http://127.0.0.1:8080 "$(entry)/provenance.json"
     take_down cold
     kill $!
@@ -122,16 +121,16 @@ if scenario "exported by one node, imported into a store on the host of another,
     on_host=(-e STORE_ON_HOST=true -e STORE_DIR=/srv/driverctr/store)
     imported=/srv/driverctr/store/entries/$(basename "$(entry)")
     mkdir /tmp/export
-    start exports -v /tmp/export:/export -- driverctr store export /export/modules
-    check "an entry is exported" is "$(exit_of exports)" 0
-    start imports -v /tmp/export:/export "${on_host[@]}" -- driverctr store import /export/modules
-    check "it is imported" is "$(exit_of imports)" 0
+    tries moves -v /tmp/export:/export <<'END'
+0|exported: |driverctr store export /export/modules
+0|imported: |STORE_ON_HOST=true STORE_DIR=/srv/driverctr/store driverctr store import /export/modules
+END
     check "and lies on the host itself, whole" diff -r "$(entry)" "$imported"
     bring_up takes "${not_on_disk[@]}" "${on_host[@]}" -v /dev/null:/usr/bin/gcc-12:ro
     check "the start takes it from there" said takes "take the modules from the store"
-    check "and builds nothing" fails said takes "build:"
+    check "and builds nothing" unsaid takes "build:"
     check "what serves is pinned there" grep -q "\"$driver\"" /srv/driverctr/store/pins.json
-    check "a store on the host outlives the container" fails said takes "goes with this container"
+    check "a store on the host outlives the container" unsaid takes "goes with this container"
     take_down takes
     rm -r /srv/driverctr /tmp/export
     nothing_left
@@ -163,9 +162,8 @@ if scenario "a store that others can write is not believed"; then
     chmod 777 $store
     bring_up untrusted
     check "ready without it" said untrusted "take the modules on disk"
-    start plans -- driverctr plan
-    check "plan" is "$(exit_of plans)" 0
-    check "and the reason is in the plan" said plans "set aside: store, since"
+    inside untrusted driverctr plan >/tmp/plan
+    check "and the reason is in the plan" grep -F "set aside: store, since" /tmp/plan
     take_down untrusted
     nothing_left
 fi

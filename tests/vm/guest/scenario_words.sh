@@ -10,57 +10,46 @@ let_go() { echo 0 >"/sys/module/nvidia/parameters/$1"; }
 phase_is() { grep -q "\"phase\": \"$1\"" /run/nvidia/driverctr/status.json; }
 state_is() { [ "$(cat "/sys/module/$1/initstate" 2>/dev/null)" = "$2" ]; }
 
-# altered FILE PYTHON: our module set with one file changed (`data` is its bytes), and a manifest that knows.
+# altered NAME FILE PYTHON: our module set in /tmp/sets/NAME, one file changed (`data` is its bytes), its manifest too.
 altered() {
-    rm -rf /tmp/set && cp -r /images/stand-in/opt/driverctr/modules /tmp/set
-    python3 - "$1" "$2" <<'PYTHON'
+    mkdir -p /tmp/sets && cp -r /images/stand-in/opt/driverctr/modules "/tmp/sets/$1"
+    python3 - "$@" <<'PYTHON'
 import glob, sys
-name, change = sys.argv[1:]
-[path] = glob.glob(f"/tmp/set/*/*/{name}.ko")
+name, file, change = sys.argv[1:]
+[path] = glob.glob(f"/tmp/sets/{name}/*/*/{file}.ko")
 scope = {"data": bytearray(open(path, "rb").read())}
 before = bytes(scope["data"])
 exec(change, scope)
 assert bytes(scope["data"]) != before, "nothing was changed"
 open(path, "wb").write(scope["data"])
 PYTHON
-    sums /tmp/set
-}
-# ends_with STATUS FILE PYTHON TEXT...: a start with such a set.
-ends_with() {
-    altered "$2" "$3"
-    start altered -v /tmp/set:/opt/driverctr/modules:ro -- nvidia-driver load
-    refused altered "$1" "${@:4}"
-    remove altered
-    nothing_left
+    sums "/tmp/sets/$1"
 }
 
 if scenario "init fails with an errno"; then
-    for case in "12 16 out of memory" "19 36 it found no device" "5 20 Input/output error"; do
-        read -r errno status text <<<"$case"
-        orders_to nvidia "fail_init=$errno"
-        start failing -- nvidia-driver init
-        refused failing "$status" "$text"
-        remove failing
-        nothing_left
-    done
+    tries failing -e asked=/proc/1/root/tmp/drivers/nvidia.conf <<'END'
+16|out of memory|echo fail_init=12 >$asked; nvidia-driver init
+36|it found no device|echo fail_init=19 >$asked; nvidia-driver init
+20|Input/output error|echo fail_init=5 >$asked; nvidia-driver init
+END
     no_orders
+    nothing_left
 fi
 
-if scenario "a module for another kernel"; then
-    ends_with 38 nvidia 'data = data.replace(b"mod_unload modversions", b"mod_unloaX modversions")' "mod_unloaX"
-    ends_with 38 nvidia 'data[data.find(b"module_layout\0") - 8] ^= 255' "module_layout differs"
-fi
-
-if scenario "a symbol that the kernel does not have"; then
-    ends_with 37 nvidia-uvm 'data = data.replace(b"param_ops_uint\0", b"param_ops_uinX\0")' "param_ops_uinX"
-fi
-
-if scenario "a module of another build of the driver"; then
-    ends_with 41 nvidia-uvm 'data[data.find(b"nvUvmInterfaceSessionCreate\0") - 8] ^= 255' "another build"
-fi
-
-if scenario "a module for another processor"; then
-    ends_with 42 nvidia 'data[18] = 183' "is for aarch64"
+if scenario "modules for another kernel, another processor, of another build; a symbol that the kernel does not have"; then
+    altered magic nvidia 'data = data.replace(b"mod_unload modversions", b"mod_unloaX modversions")'
+    altered layout nvidia 'data[data.find(b"module_layout\0") - 8] ^= 255'
+    altered symbol nvidia-uvm 'data = data.replace(b"param_ops_uint\0", b"param_ops_uinX\0")'
+    altered build nvidia-uvm 'data[data.find(b"nvUvmInterfaceSessionCreate\0") - 8] ^= 255'
+    altered processor nvidia 'data[18] = 183'
+    tries altered -v /tmp/sets:/sets:ro <<'END'
+38|mod_unloaX|MODULES_DIR=/sets/magic nvidia-driver load
+38|module_layout differs|MODULES_DIR=/sets/layout nvidia-driver load
+37|param_ops_uinX|MODULES_DIR=/sets/symbol nvidia-driver load
+41|another build|MODULES_DIR=/sets/build nvidia-driver load
+42|is for aarch64|MODULES_DIR=/sets/processor nvidia-driver load
+END
+    nothing_left
 fi
 
 if scenario "a load that hangs in the kernel"; then
