@@ -249,7 +249,7 @@ def compare(what: str, ours: float, bare: float, imports: float) -> Row:
 
 def measure_idle(tag: str) -> list[Row]:
     """The wait after a start that built the stand-in's modules in a virtual machine, with the store and PREBUILD."""
-    spec = standin.scenario_spec(image.export_rootfs(tag), bench=GUEST)
+    spec = standin.scenario_spec(imagefiles.export_rootfs(tag), bench=GUEST)
     result = vm.run(replace(spec, cpus=2, parallel=True), "bash /mnt/bench/bench_idle.sh").check()
     told = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"what"')]
     found = {number["what"]: number["value"] for number in told}
