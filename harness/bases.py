@@ -115,7 +115,7 @@ def _ubuntu(flavour: Flavour, driver_version: str) -> Base:
     sources = plain.arguments["APT_SOURCES"] or apt.sources(kernels.EXTRA_SUITES).replace(f"={foreign.root()}/", "=/")
     return Base(
         image,
-        {**_arguments(flavour), "APT_SOURCES": sources + line},
+        {**_arguments(flavour), "APT_SOURCES": line + sources},
         _run_file(flavour, driver_version),
         repository.folder,
     )

@@ -71,7 +71,9 @@ def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository
 
 
 def _make_key(to: Path) -> None:
-    aptrepo.make_key(to, "test")
+    key = aptrepo.make_key(to, "test")
+    # The agent knows the folder by the name that it has now, and would not find the key when it is published.
+    proc.run(["gpgconf", "--homedir", key.home, "--kill", "gpg-agent"])
 
 
 def _make(to: Path, key: aptrepo.Key, driver: Path, driver_version: str, kernel: kernels.Kernel) -> None:
