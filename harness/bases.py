@@ -17,7 +17,6 @@ REPOSITORY_NAME = "driverctr-base"
 OS_RELEASE = "usr/lib/os-release"
 
 KEYRING = "usr/share/keyrings/driverctr-test.asc"
-UBUNTU_SUITE = "jammy"
 UBUNTU_RELEASE = """\
 PRETTY_NAME="Ubuntu 22.04 (a Debian in its clothes, for tests of driverctr)"
 NAME="Ubuntu"
@@ -111,11 +110,11 @@ def _ubuntu(flavour: Flavour, driver_version: str) -> Base:
 
     plain, repository = debian(), debrepo.repository(driver_version)
     image = dressed(plain.image, {OS_RELEASE: UBUNTU_RELEASE, KEYRING: repository.key}, flavour.name)
-    line = f"deb [signed-by=/{KEYRING}] {serving.URL} {UBUNTU_SUITE} main\n"
+    line = f"deb [signed-by=/{KEYRING}] {serving.URL} {debrepo.SUITE} main\n"
     sources = plain.arguments["APT_SOURCES"] or apt.sources(kernels.EXTRA_SUITES).replace(f"={foreign.root()}/", "=/")
     return Base(
         image,
-        {**_arguments(flavour), "APT_SOURCES": line + sources},
+        {**_arguments(flavour), "APT_SOURCES": sources + line},
         _run_file(flavour, driver_version),
         repository.folder,
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from harness import aptrepo, cache, kernels, proc, runfile
 
-SUITE = "jammy"
+# Where Ubuntu has its newest kernels; driverctr asks such suites first, Debian's too.
+SUITE = "jammy-updates"
 # Increase it when the packages get other names or files.
-FORMAT = 2
+FORMAT = 4
 FORMAT_OF_KEY = 1
 # Above Debian's own packages, of which one has the same name.
 HEADERS_VERSION = "99.0-1"
@@ -92,7 +93,9 @@ def _headers(work: Path, kernel: kernels.Kernel) -> Iterable[Path]:
     for path in (*kernel.headers.glob("usr/src/*"), *kernel.headers.glob("usr/lib/*"), kernel.headers / own[1]):
         name = str(path.relative_to(kernel.headers))
         if name != "usr/lib/modules":
-            _copy(path, (work / "own" if name in own else work / "shared") / name)
+            # Ubuntu 22.04's packages have modules in /lib.
+            place = name.replace("usr/lib/modules", "lib/modules")
+            _copy(path, (work / "own" if name in own else work / "shared") / place)
     for name, tree in trees.items():
         yield _pack(work, tree, name, HEADERS_VERSION, shared if name != shared else "")
 
