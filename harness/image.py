@@ -24,7 +24,6 @@ from harness.wheels import REPOSITORY
 REPOSITORY_NAME = "driverctr"
 DEFAULT_DRIVER = "535.309.01"
 # Stages of each Dockerfile: the classic builder makes all of them up to the one that is named.
-WHOLE = "driver"
 WITHOUT_DRIVERCTR = "without-driverctr"
 PROPRIETARY = "proprietary"
 PATCHES = REPOSITORY / "src/driverctr/patches"
@@ -102,7 +101,7 @@ def _build(tag: str, target: str, flavour: Flavour, base: Base, driver_version: 
             path=scratch,
             dockerfile=flavour.dockerfile,
             tag=tag,
-            target=target or WHOLE,
+            target=target or None,
             buildargs=arguments,
             network_mode="host",
             rm=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import bases, dockerd, flavours, image
 from harness.bases import Base
+from harness.errors import HarnessError
 from harness.flavours import Flavour
 
 STAGE = "precompiled"
@@ -24,6 +25,8 @@ def build(
     `modules` is a folder of modules made elsewhere; without one the image's build compiles them. `base` is as image
     builds have it. Raises HarnessError.
     """
+    if not release:
+        raise HarnessError("no kernel release", "Name the kernel that the image is for")
     start = base or bases.of(flavour, driver_version)
     more = replace(
         start,

@@ -10,7 +10,6 @@ import docker
 import pytest
 
 from harness import containers, image, imagefiles, kernels, precompiled
-from harness.errors import HarnessError
 from tests.image.test_image_container import COMMANDS
 
 pytestmark = pytest.mark.image
@@ -82,8 +81,3 @@ def test_on_another_kernel_the_plan_says_which_image_would_do(built: str, releas
     (refused,) = [blocker for blocker in made["blockers"] if blocker["code"] == "wrong-kernel"]
     assert release in refused["message"] and os.uname().release in refused["message"]
     assert f"535-{os.uname().release}-debian12" in refused["remedy"]
-
-
-def test_without_a_kernel_there_is_no_such_image() -> None:
-    with pytest.raises(HarnessError, match="KERNEL_VERSION is empty"):
-        precompiled.build("")

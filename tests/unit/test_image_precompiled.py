@@ -1,6 +1,9 @@
 """What image builds of precompiled images run: Canonical's modules taken as they are, the tree left without sources."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import precompiled
@@ -8,10 +11,12 @@ import pytest
 import signed_modules
 from driver_files import BuildError
 
+from driverctr.errors import DriverError
 from driverctr.facts.loading import SIGNATURE_MARK
-from driverctr.userspace import image
+from driverctr.userspace import image, tag
 from tests.unit.conftest import FakeBin, make_tree
 
+BAKE = Path(precompiled.__file__).with_name("bake.sh")
 KERNEL = "5.15.0-105-generic"
 BRANCH = "535-server"
 PACKAGE = f"linux-modules-nvidia-{BRANCH}-{KERNEL}"
@@ -108,4 +113,23 @@ def test_an_image_is_precompiled_for_the_kernel_of_its_modules_alone(
 ) -> None:
     assert precompiled.main(["6.8.0-1-generic", str(laid_out)]) == 1
     assert f"has modules for {KERNEL}, not for 6.8.0-1-generic alone" in capsys.readouterr().err
-    assert precompiled.main(["", str(laid_out)]) == 2
+    assert precompiled.main([]) == 2
+
+
+def test_what_the_classic_builder_makes_on_its_way_refuses_every_node(laid_out: Path) -> None:
+    shutil.rmtree(laid_out / "opt/driverctr/modules")
+    assert precompiled.main(["", str(laid_out)]) == 0
+    found = image.read(laid_out)
+    with pytest.raises(DriverError, match="built without KERNEL_VERSION"):
+        tag.check_kernel(found, KERNEL, fallback=False)
+
+
+@pytest.mark.allow_process("sh")
+@pytest.mark.parametrize(("platform", "status"), [("", 0), ("linux/amd64", 1)])
+def test_an_image_for_no_kernel_is_made_by_no_builder_that_was_asked_for_it(
+    platform: str, status: int, tmp_path: Path
+) -> None:
+    script = (BAKE.read_text()).replace("/opt/driverctr", str(tmp_path))
+    environment = {"PATH": os.environ["PATH"], "TARGETPLATFORM": platform}
+    done = subprocess.run(["sh", "-c", script, "bake", str(tmp_path)], env=environment, capture_output=True, text=True)
+    assert done.returncode == status and "needs --build-arg KERNEL_VERSION" in done.stderr
