@@ -20,6 +20,7 @@ from harness import proc
 # Release files name moments so (RFC 5322, in UTC).
 DATE = "%a, %d %b %Y %H:%M:%S UTC"
 LIMIT_S = 120
+PACK_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ def make_package(
         else:
             file.write_text(text)
             file.chmod(0o755 if text.startswith("#!") else 0o644)
+    made = pack(tree, folder, name, version, depends, architecture)
+    shutil.rmtree(tree)
+    return made
+
+
+def pack(tree: Path, to: Path, name: str, version: str, depends: str = "", architecture: str = "amd64") -> Path:
+    """Make a .deb of a tree, which gets a control file, and return it; it lies in the folder `to`."""
     fields = {
         "Package": name,
         "Version": version,
@@ -72,18 +80,25 @@ def make_package(
     control = tree / "DEBIAN/control"
     control.parent.mkdir(parents=True)
     control.write_text("".join(f"{field}: {value}\n" for field, value in fields.items() if value))
-    made = folder / f"{name}_{version}_{architecture}.deb"
-    proc.run(["dpkg-deb", "--root-owner-group", "--build", tree, made], timeout=LIMIT_S)
-    shutil.rmtree(tree)
+    made = to / f"{name}_{version}_{architecture}.deb"
+    # Packed least: on a busy machine the headers of a real kernel would take minutes.
+    proc.run(["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", tree, made], timeout=PACK_LIMIT_S)
     return made
 
 
 def publish(
-    folder: Path, packages: Sequence[Path], key: Key | None, suite: str = "stable", *, valid_for: float | None = None
+    folder: Path,
+    packages: Sequence[Path],
+    key: Key | None,
+    suite: str = "stable",
+    *,
+    valid_for: float | None = None,
+    others: str = "",
 ) -> None:
     """Make a folder a repository with one suite and the component main; without a key it is not signed.
 
-    `valid_for` is how many days from now its index is good for; negative ones have passed.
+    `valid_for` is how many days from now its index is good for; negative ones have passed. `others` are stanzas of the
+    index for packages that are not there.
     """
     pool, dist = folder / "pool", folder / "dists" / suite
     index = dist / "main/binary-amd64"
@@ -91,9 +106,10 @@ def publish(
     index.mkdir(parents=True, exist_ok=True)
     for package in packages:
         shutil.copy2(package, pool)
-    listed = "\n".join(_stanza(file, folder) for file in sorted(pool.glob("*.deb"))).encode()
-    (index / "Packages").write_bytes(listed)
-    (index / "Packages.xz").write_bytes(lzma.compress(listed))
+    listed = "\n".join(_stanza(file, folder) for file in sorted(pool.glob("*.deb")))
+    text = "\n".join(part for part in (others, listed) if part).encode()
+    (index / "Packages").write_bytes(text)
+    (index / "Packages.xz").write_bytes(lzma.compress(text))
     now = datetime.now(UTC)
     until = [f"Valid-Until: {now + timedelta(days=valid_for):{DATE}}"] if valid_for is not None else []
     made = now - timedelta(days=1) + min(timedelta(), timedelta(days=valid_for or 0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import containers, image, imagefiles, kernels, standin, vm
+from harness import containers, headerfetch, image, imagefiles, kernels, standin, vm
 from harness.errors import HarnessError
 from harness.vm import VmSpec
 
@@ -152,6 +152,17 @@ def read_only(mounts: Mapping[Path, str]) -> dict[str, dict[str, str]]:
     return {str(path): {"bind": place, "mode": "ro"} for path, place in mounts.items()}
 
 
+def measure_headers(tag: str) -> list[Row]:
+    """Bytes that a cold start fetches where its headers come from a repository, natively in a container."""
+    rows = []
+    for suite in headerfetch.SUITES:
+        found = headerfetch.measure(tag, suite)
+        what = f"bytes fetched, headers in {suite} : header packages and index"
+        note = f"of {found.offered / 1e6:.1f} MB of indexes offered; packages {found.packages / 1e6:.1f} MB"
+        rows.append(Row(what, found.fetched, found.needed, 1.2, note))
+    return rows
+
+
 def measure_storm(tag: str) -> list[Row]:
     """CPU seconds that a storm of others' device events takes of the wait, natively: half of them PCI functions'."""
     words = ["python3", "-u", "/bench/bench_storm.py"]
@@ -253,6 +264,7 @@ PARTS = {
     "build": measure_build,
     "signal": measure_signal,
     "second": measure_second,
+    "headers": measure_headers,
     "storm": measure_storm,
     "store": measure_store,
     "life": measure_life,

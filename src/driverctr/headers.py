@@ -86,13 +86,17 @@ PackageSource = Callable[[str, Path], Packages]
 
 @frozen
 class HeaderSearch:
-    """Looks for headers; everything it makes lies in `scratch`, which the caller removes after the build."""
+    """Looks for headers; everything it makes lies in `scratch`, which the caller removes after the build.
+
+    `accept` raises DriverError where headers that were found are not those wanted: then the next place is asked.
+    """
 
     runner: Runner
     log: Log
     scratch: Path
     packages: PackageSource | None
     root: Path = Path("/")
+    accept: Callable[[Headers], object] = bool
 
     def find(self, release: str) -> Headers:
         """The headers of a kernel release; a later place is asked only where the ones before have none that serve.
@@ -134,6 +138,7 @@ class HeaderSearch:
     ) -> Headers | None:
         try:
             found = look()
+            self.accept(found)
         except (DriverError, OSError) as error:
             if isinstance(error, DriverError) and error.code is Code.NO_SPACE:
                 raise
@@ -159,6 +164,8 @@ class HeaderSearch:
     def _packaged(self, release: str, source: str, fetch: Callable[[Path], tuple[str, ...]]) -> Headers:
         unpacked = Path(tempfile.mkdtemp(prefix="packages-", dir=self.scratch))
         names = fetch(unpacked)
+        if not (unpacked / "lib").exists():  # newer packages know /usr/lib alone, of which /lib is a link
+            (unpacked / "lib").symlink_to("usr/lib")
         place = HostRoot(unpacked, Reach.MOUNT)
         build = place.resolve(Path("/lib/modules") / release / "build")
         check_release(build, release)

@@ -96,6 +96,12 @@ class Signals:
         self.check()
         self.drain()
 
+    def pause(self, seconds: float) -> None:
+        """Let all of that time pass, whatever child ends meanwhile; a stop signal ends it and raises Stopped."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.sleep(left)
+
     def wait_readable(self, descriptor: int | None, seconds: float) -> bool:
         """Wait until a descriptor is readable; False when `seconds` have passed or haste is asked.
 

@@ -1,107 +1,174 @@
 """Calling apt: a fake apt that is really executed."""
 
-import re
-from io import StringIO
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from driverctr import distros
 from driverctr.errors import Code, DriverError
-from driverctr.facts.osrelease import OsRelease
 from driverctr.log import Log
 from driverctr.packages.apt import Apt
 from driverctr.run import Runner
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.fake_apt import HEADERS, NAMES, PACKAGE, VERSION, add, apt, failing, pauses, root, words
+from tests.unit.stored import said
 
-DEPENDS = (
-    "Depends: linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), linux-compiler-gcc-12-x86"
-)
-HEADERS = distros.of(OsRelease("debian", "12")).header_packages("6.1.0-56-amd64")
-
-
-def add_apt(fake_bin: FakeBin, scratch: Path, get: str = "") -> None:
-    """apt-cache knows packages once an update has run; apt-get download leaves an archive per package."""
-    known = f'[ -e {scratch}/updated ] || exit 100; echo "Package: x"; echo "{DEPENDS}"'
-    fake_bin.add("apt-cache", known)
-    download = 'while [ "$1" != download ]; do shift; done; shift; for name; do : > "$name.deb"; done'
-    fake_bin.add("apt-get", get or f'case "$*" in *update*) : > {scratch}/updated ;; *) {download} ;; esac')
-    fake_bin.add("dpkg-deb", 'mkdir -p "$3"; : > "$3/${2##*/}"')
+__all__ = ["add", "apt", "pauses", "root"]
 
 
-def words(fake_bin: FakeBin) -> list[str]:
-    """The calls without apt's options."""
-    return [re.sub(r" -o \S+", "", call) for call in fake_bin.calls]
+def asked(apt: Apt) -> list[list[str]]:
+    """The sources of each round."""
+    rounds = sorted((apt.scratch / "repositories").glob("round-*"))
+    return [[file.read_text().strip() for file in sorted(each.iterdir())] for each in rounds]
 
 
-@pytest.fixture
-def pauses() -> list[float]:
-    """How long was waited between attempts."""
-    return []
+def test_only_header_packages_are_fetched_by_their_versions(
+    tmp_path: Path, fake_bin: FakeBin, apt: Apt, add: Callable[..., None]
+) -> None:
+    add()
+    assert apt.fetch(HEADERS, tmp_path / "into") == NAMES
+    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == sorted(f"{name}.deb" for name in NAMES)
+    assert f"apt-get -q download {' '.join(f'{name}={VERSION}' for name in NAMES)}" in words(fake_bin)
+    calls = [call for call in fake_bin.calls if call.startswith("apt")]
+    place = apt.scratch / "repositories"
+    for option in (f"Dir::State::Lists={place}/lists", f"Dir::State::status={place}/status"):
+        assert all(option in call for call in calls)
+    assert all("Acquire::AllowInsecureRepositories=false" in call for call in calls)
+    assert not any("Check-Valid-Until" in call for call in calls) and (place / "status").read_text() == ""
 
 
-@pytest.fixture
-def apt(tmp_path: Path, runner: Runner, log: Log, pauses: list[float]) -> Apt:
-    """apt with a scratch folder."""
-    return Apt(runner, tmp_path / "apt", pauses.append, log, certificates=tmp_path / "certificates")
+def test_the_large_index_is_not_fetched_where_a_small_one_has_the_packages(
+    tmp_path: Path, apt: Apt, add: Callable[..., None]
+) -> None:
+    add(has="*stable-security*")
+    apt.fetch(HEADERS, tmp_path / "into")
+    assert asked(apt) == [
+        [
+            "deb [target=Packages] http://mirror.example/debian stable-updates main",
+            "deb [target=Packages] http://mirror.example/security stable-security main",
+        ]
+    ]
 
 
-def test_only_header_packages_are_fetched(tmp_path: Path, fake_bin: FakeBin, apt: Apt) -> None:
-    add_apt(fake_bin, apt.scratch)
-    names = apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
-    assert names == ("linux-headers-6.1.0-56-amd64", "linux-headers-6.1.0-56-common", "linux-kbuild-6.1")
-    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == sorted(f"{name}.deb" for name in names)
-    assert "apt-get -q update" in words(fake_bin)
-    assert f"apt-get -q download {' '.join(names)}" in words(fake_bin)
-    assert all(f"Dir::State::Lists={apt.scratch}/lists" in call for call in fake_bin.calls if call.startswith("apt"))
+def test_all_is_asked_in_rounds_before_a_package_is_said_to_be_nowhere(
+    tmp_path: Path, apt: Apt, add: Callable[..., None], pauses: list[float]
+) -> None:
+    add(has="nothing")
+    with pytest.raises(DriverError, match=f"there is no package {PACKAGE}") as raised:
+        apt.fetch(HEADERS, tmp_path / "into")
+    assert raised.value.code is Code.HEADERS_MISSING and pauses == []
+    assert [len(each) for each in asked(apt)] == [2, 1, 2] and "universe" in asked(apt)[2][0]
 
 
-def test_known_packages_need_no_update(tmp_path: Path, fake_bin: FakeBin, apt: Apt) -> None:
-    add_apt(fake_bin, apt.scratch)
-    make_tree(apt.scratch, {"updated": ""})
-    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
-    assert "apt-get -q update" not in words(fake_bin)
+def test_the_users_repository_is_asked_first_and_alone_where_that_is_wished(
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], fake_bin: FakeBin
+) -> None:
+    stanza = (
+        "# mine\nTypes: deb deb-src\nURIs: http://own.example\nSuites: a b\nComponents: main\nSigned-By:\n .\n key\n"
+    )
+    make_tree(root, {"etc/apt/sources.list.d/own.sources": f"{stanza}\nEnabled: no\nTypes: deb\nSuites: c\n"})
+    add(has="*own.example*")
+    apt.fetch(HEADERS, tmp_path / "into")
+    head = "Types: deb\nTargets: Packages\nSuites: {}\nComponents: main\nURIs: http://own.example\nSigned-By:\n .\n key"
+    assert asked(apt) == [[head.format("a"), head.format("b")]]
+    add(has="*mirror.example*")
+    apt.fetch(HEADERS, tmp_path / "again")
+    without = replace(apt, sources=replace(apt.sources, defaults=False), scratch=tmp_path / "apt-2")
+    with pytest.raises(DriverError, match="there is no package"):
+        without.fetch(HEADERS, tmp_path / "third")
+    assert len(asked(without)) == 1
+
+
+def test_a_default_file_over_which_a_users_is_mounted_is_the_users(
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None]
+) -> None:
+    add()
+    without = replace(apt, sources=replace(apt.sources, defaults=False))
+    with pytest.raises(DriverError, match="DEFAULT_REPOSITORIES=false, and there is no other package source"):
+        without.fetch(HEADERS, tmp_path / "into")
+    mounts = f"1 0 0:1 / / rw - ext4 / rw\n2 1 0:2 /x {root}/etc/apt/sources.list rw - ext4 / rw\n"
+    make_tree(root, {"proc/self/mountinfo": mounts})
+    assert without.fetch(HEADERS, tmp_path / "into") == NAMES
+
+
+def test_repositories_cannot_be_left_out_where_the_image_does_not_tell_which(
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], fake_bin: FakeBin
+) -> None:
+    add()
+    (root / "usr/share/driverctr/default-repositories").unlink()
+    with pytest.raises(DriverError, match="default-repositories is missing or empty"):
+        replace(apt, sources=replace(apt.sources, defaults=False)).fetch(HEADERS, tmp_path / "into")
+    assert fake_bin.calls == []
+
+
+def test_one_repository_that_fails_is_no_reason_not_to_ask_another(
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], log: Log
+) -> None:
+    make_tree(root, {"etc/apt/sources.list.d/own.list": "deb http://own.example stable main\n"})
+    down = "E: Failed to fetch http://own.example/dists/stable/InRelease  Could not resolve 'own.example'"
+    add(has="*mirror.example*", update=f'case "$parts" in *round-0) {failing(down)} ;; esac')
+    assert apt.fetch(HEADERS, tmp_path / "into") == NAMES
+    assert "Could not resolve 'own.example'" in said(log)
+
+
+def test_the_version_of_the_kernel_is_sought_and_another_one_is_said(
+    tmp_path: Path, apt: Apt, add: Callable[..., None], log: Log
+) -> None:
+    add()
+    replace(apt, version=VERSION, scratch=tmp_path / "one").fetch(HEADERS, tmp_path / "into")
+    assert "is there in version" not in said(log)
+    apt = replace(apt, version="6.1.192-3")
+    apt.fetch(HEADERS, tmp_path / "into")
+    assert f"{PACKAGE} is there in version {VERSION}, not 6.1.192-3" in said(log) and len(asked(apt)) == 3
+
+
+def test_proxies_in_capitals_reach_apt_too(tmp_path: Path, apt: Apt, add: Callable[..., None], runner: Runner) -> None:
+    environment = {**runner.environment, "HTTPS_PROXY": "http://proxy.example", "http_proxy": "a", "HTTP_PROXY": "b"}
+    add(update=f'echo "$https_proxy $http_proxy" > {tmp_path}/proxies')
+    replace(apt, runner=replace(runner, environment=environment)).fetch(HEADERS, tmp_path / "into")
+    assert (tmp_path / "proxies").read_text() == "http://proxy.example a\n"
 
 
 def test_the_users_certificates_are_trusted_before_the_network_is_asked(
-    tmp_path: Path, fake_bin: FakeBin, apt: Apt, log: Log
+    tmp_path: Path, fake_bin: FakeBin, root: Path, apt: Apt, add: Callable[..., None], log: Log
 ) -> None:
-    add_apt(fake_bin, apt.scratch)
+    add()
     fake_bin.add("update-ca-certificates", "echo 'openssl: not found' >&2; exit 1")
-    make_tree(tmp_path, {"certificates/README": ""})
-    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
+    make_tree(root, {"usr/local/share/ca-certificates/README": ""})
+    apt.fetch(HEADERS, tmp_path / "into")
     assert "update-ca-certificates" not in fake_bin.calls
-    (apt.scratch / "updated").unlink()
-    make_tree(tmp_path, {"certificates/..data/own.crt": ""})
-    apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "again")
+    make_tree(root, {"usr/local/share/ca-certificates/..data/own.crt": ""})
+    apt.fetch(HEADERS, tmp_path / "again")
     told = words(fake_bin)
     assert told.index("update-ca-certificates") < len(told) - 1 - told[::-1].index("apt-get -q update")
-    assert isinstance(log.stream, StringIO) and "could not be added: openssl: not found" in log.stream.getvalue()
+    assert "could not be added: openssl: not found" in said(log)
 
 
-def test_a_network_failure_is_tried_again_and_told_in_apt_words(
-    tmp_path: Path, fake_bin: FakeBin, apt: Apt, pauses: list[float]
+@pytest.mark.parametrize("prefix", ["", "deb ", "deb [signed-by=/keys/a.asc] "])
+def test_only_the_archive_may_be_past_its_date(
+    tmp_path: Path, apt: Apt, add: Callable[..., None], fake_bin: FakeBin, prefix: str
 ) -> None:
-    add_apt(fake_bin, apt.scratch, "echo 'W: noise' >&2; echo 'E: Failed to fetch: Temporary failure' >&2; exit 100")
-    with pytest.raises(DriverError) as raised:
-        apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
-    assert raised.value.code is Code.PACKAGES_FAILED
-    assert raised.value.message == "`apt-get -q update` failed: E: Failed to fetch: Temporary failure"
-    assert len(pauses) == 2 and pauses[1] > pauses[0]
+    add()
+    archive = replace(apt, sources=replace(apt.sources, archive=f"{prefix}https://snapshot.example/d stable main"))
+    assert archive.from_archive(HEADERS, tmp_path / "into") == NAMES
+    calls = [call for call in fake_bin.calls if call.startswith("apt")]
+    assert all("Acquire::Check-Valid-Until=false" in call and "AllowUnauthenticated=false" in call for call in calls)
+    written = (apt.scratch / "archive/round-0/000.list").read_text()
+    assert written.endswith("target=Packages] https://snapshot.example/d stable main\n")
 
 
-def test_a_package_that_does_not_exist_is_asked_for_once(
-    tmp_path: Path, fake_bin: FakeBin, apt: Apt, pauses: list[float]
+@pytest.mark.parametrize(
+    ("archive", "told"),
+    [
+        ("https://user:secret@snapshot.example/debian", "is no package source"),
+        ("deb [trusted=yes] https://user:secret@snapshot.example/debian stable main", "signatures unchecked"),
+        ("deb [allow-insecure=yes] https://user:secret@snapshot.example/debian stable main", "signatures unchecked"),
+    ],
+)
+def test_an_archive_that_cannot_be_one_is_refused(
+    tmp_path: Path, apt: Apt, fake_bin: FakeBin, archive: str, told: str
 ) -> None:
-    add_apt(fake_bin, apt.scratch)
-    fake_bin.add("apt-cache", "echo 'E: No packages found' >&2; exit 100")
-    with pytest.raises(DriverError, match="No packages found"):
-        apt.fetch(HEADERS.package, HEADERS.companions, tmp_path / "into")
-    assert pauses == []
-
-
-def test_newer_kernels_have_a_kbuild_package_of_their_own() -> None:
-    companions = distros.of(OsRelease("debian", "12")).header_packages("6.12.117+deb12-amd64").companions
-    fits = ("linux-kbuild-6.12.117+deb12", "linux-headers-6.12.117+deb12-common", "linux-headers-6.1.0-56-common-rt")
-    assert all(companions.fullmatch(name) for name in fits)
-    assert not companions.fullmatch("linux-image-6.12.117+deb12-amd64")
+    with pytest.raises(DriverError, match=told) as raised:
+        replace(apt, sources=replace(apt.sources, archive=archive)).from_archive(HEADERS, tmp_path / "into")
+    assert raised.value.code is Code.BAD_SETTING and "secret" not in str(raised.value) and fake_bin.calls == []

@@ -1,14 +1,18 @@
 """Finding headers: split and whole trees, of the host and from packages, and each reason to refuse one."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from driverctr import node as facts_of_node
+from driverctr.distros import CertificatePlace, HeaderPackages
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot, kernel
-from driverctr.headers import Headers, HeaderSearch, Origin, PackageSource
+from driverctr.headers import Headers, HeaderSearch, Origin, Packages, PackageSource
 from driverctr.log import Log
+from driverctr.packages import Sources
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from tests.unit.conftest import FakeBin, make_tree
@@ -136,27 +140,112 @@ def test_headers_are_found_where_the_users_module_folder_was_set_aside(
     assert kernel.read(paths.root, RELEASE).cc_version_text.startswith("gcc-12 ")
 
 
-def test_packages_come_after_the_host_and_all_refusals_are_listed(
+class Tool:
+    """A package tool that has headers in one place; what it was asked, in order."""
+
+    def __init__(self, has: str = "", fails: Mapping[str, DriverError] | None = None) -> None:
+        """`fails` are errors of other places, by the name of the call."""
+        self.has, self.fails, self.calls = has, fails or {}, list[str]()
+
+    def _ask(self, name: str, into: Path) -> tuple[str, ...]:
+        self.calls.append(name)
+        if self.has != name:
+            raise self.fails.get(name, DriverError(Code.HEADERS_MISSING, f"no package by {name}"))
+        split_tree(into)
+        return ("linux-headers-x", "linux-kbuild-x")
+
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        return self._ask("fetch", into)
+
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        return self._ask("from_folder", into)
+
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        return self._ask("from_archive", into)
+
+
+def asking(tool: Tool, node: Path, archive: str = "https://archive.example a b") -> PackageSource:
+    """A source of packages with a folder of the user's that is there."""
+    (node / "drivers/packages").mkdir(parents=True, exist_ok=True)
+    sources = Sources(CertificatePlace(Path("/x"), ()), archive=archive, root=node)
+    return lambda release, scratch: Packages(tool, HeaderPackages(f"linux-headers-{release}", re.compile("")), sources)
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "place"),
+    [
+        ("from_folder", ["from_folder"], "PACKAGES_DIR=/drivers/packages"),
+        ("fetch", ["from_folder", "fetch"], "the repositories"),
+        ("from_archive", ["from_folder", "fetch", "from_archive"], "ARCHIVE_URL"),
+    ],
+)
+def test_a_place_is_asked_only_where_those_before_have_nothing(
+    node: Path, scratch: Path, runner: Runner, log: Log, has: str, asked: list[str], place: str
+) -> None:
+    tool = Tool(has)
+    found = find(node, scratch, runner, log, asking(tool, node))
+    assert tool.calls == asked and found.origin is Origin.PACKAGES
+    assert found.place == f"packages linux-headers-x, linux-kbuild-x of {place}"
+    assert found.source_dir.is_relative_to(scratch) and found.source_dir.parts[-3:] == tuple(COMMON.split("/"))
+
+
+def test_packages_that_know_usr_lib_alone_serve_too(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    class Merged(Tool):
+        def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+            names = super().fetch(wanted, into)
+            (into / "lib").unlink()
+            return names
+
+    assert find(node, scratch, runner, log, asking(Merged("fetch"), node)).origin is Origin.PACKAGES
+
+
+def test_the_host_serves_before_any_package_is_thought_of(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    split_tree(node)
+    tool = Tool("fetch")
+    find(node, scratch, runner, log, asking(tool, node))
+    assert tool.calls == []
+
+
+def test_headers_that_are_nowhere_are_told_with_every_place(
     node: Path, scratch: Path, runner: Runner, log: Log
 ) -> None:
-    def broken(release: str, into: Path) -> tuple[str, ...]:
-        raise DriverError(Code.PACKAGES_FAILED, f"E: Unable to locate package linux-headers-{release}")
-
+    make_tree(node, {"proc/sys/kernel/osrelease": RELEASE})
     with pytest.raises(DriverError) as raised:
-        find(node, scratch, runner, log, broken)
-    assert raised.value.code is Code.HEADERS_MISSING
-    assert "our own root: /lib/modules" in raised.value.message
-    assert f"packages: E: Unable to locate package linux-headers-{RELEASE}" in raised.value.message
+        find(node, scratch, runner, log, asking(Tool(), node, archive=""))
+    assert raised.value.code is Code.HEADERS_MISSING and "ARCHIVE_URL" in raised.value.remedy
+    told = raised.value.message
+    places = (
+        "our own root: /lib/modules",
+        "PACKAGES_DIR=/drivers/packages: no package by from_folder",
+        "/sys/kernel/kheaders.tar.xz: the kernel has none",
+        "repositories: no package by fetch",
+        "ARCHIVE_URL: it is not set",
+    )
+    positions = [told.find(place) for place in places]
+    assert -1 not in positions and positions == sorted(positions), told
+    (node / "drivers/packages").rmdir()
+    source = asking(Tool(), node)
+    (node / "drivers/packages").rmdir()
+    with pytest.raises(DriverError, match="PACKAGES_DIR=/drivers/packages: there is no such folder"):
+        find(node, scratch, runner, log, source)
 
 
-def test_packages_are_unpacked_and_joined(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
-    def fetch(release: str, into: Path) -> tuple[str, ...]:
-        split_tree(into)
-        return (f"linux-headers-{release}",)
+def test_where_a_package_tool_failed_its_error_is_the_one_told_and_the_rest_is_asked(
+    node: Path, scratch: Path, runner: Runner, log: Log
+) -> None:
+    untrusted = DriverError(Code.PACKAGES_UNTRUSTED, "the index is not signed", "Sign it")
+    tool = Tool(fails={"fetch": untrusted})
+    with pytest.raises(DriverError, match="repositories: the index is not signed; ARCHIVE_URL: no package") as raised:
+        find(node, scratch, runner, log, asking(tool, node))
+    assert (raised.value.code, raised.value.remedy) == (Code.PACKAGES_UNTRUSTED, "Sign it")
+    assert find(node, scratch, runner, log, asking(Tool("from_archive", {"fetch": untrusted}), node))
 
-    found = find(node, scratch, runner, log, fetch)
-    assert found.origin is Origin.PACKAGES
-    assert found.source_dir == scratch / "packages" / COMMON
+
+def test_a_full_disk_ends_the_search(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+    tool = Tool("fetch", {"from_folder": DriverError(Code.NO_SPACE, "full")})
+    with pytest.raises(DriverError, match="full"):
+        find(node, scratch, runner, log, asking(tool, node))
+    assert tool.calls == ["from_folder"]
 
 
 @pytest.mark.parametrize(

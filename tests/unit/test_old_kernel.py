@@ -4,8 +4,10 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -28,6 +30,9 @@ from tests.unit.test_processes import (
     test_a_daemon_is_started_found_watched_restarted_and_stopped as test_a_daemon,
 )
 from tests.unit.test_processes import test_a_time_limit_ends_the_whole_group as test_a_limit
+
+PYTHON = Path(sys.executable).name
+SOURCE = Path(pidfd.__file__).parents[1]
 
 __all__ = [
     "real_proc",
@@ -98,6 +103,15 @@ def test_what_is_worse_is_told_of_the_kernel_and_not_of_another_refusal(paths: P
         kernel.refuse["open_tree"] = number
         told = node.missing_calls(kernel)
         assert [words.split()[0] for words in told] == (["open_tree"] if gap else []) + ["pidfd_open"]
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_a_kernel_that_really_answers_enosys_is_lived_with() -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, (SOURCE, SOURCE.parent)))}
+    command = [sys.executable, "-m", "tests.unit.old_kernel"]
+    told = subprocess.run(command, env=environment, cwd=SOURCE.parent, capture_output=True, text=True, check=True)
+    expected = ["lacks open_tree pidfd_open", "lives False", "ended True True", f"status {-signal.SIGTERM}"]
+    assert told.stdout.splitlines() == expected
 
 
 def test_another_refusal_is_no_old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,20 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from driverctr import config as settings
+from driverctr import distros
+from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError, Stopped
+from driverctr.facts.osrelease import OsRelease
 from driverctr.log import Log
 from driverctr.packages import ubuntupro
+from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.signals import Signals
 from tests.unit.conftest import FakeBin
@@ -124,6 +129,61 @@ def test_an_image_without_pro_is_told_what_it_lacks(runner: Runner, scratch: Pat
     ):
         pytest.fail("the block must not run")
     assert "ubuntu-pro-client" in failed.value.remedy
+
+
+@frozen
+class Tool:
+    """A package tool that has the headers while pro is attached."""
+
+    fake_bin: FakeBin
+
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        if not self.fake_bin.calls or verbs(self.fake_bin)[-1] == "detach":
+            raise DriverError(Code.HEADERS_MISSING, "E: Unable to locate package")
+        return (wanted.package,)
+
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        return ("of the folder",)
+
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        return ("of the archive",)
+
+
+@pytest.fixture
+def tool(runner: Runner, fake_bin: FakeBin, scratch: Path) -> ubuntupro.WithPro:
+    """The tool for a FIPS kernel."""
+    return ubuntupro.WithPro(Tool(fake_bin), runner, scratch, FIPS, "fips-updates", TOKEN)
+
+
+FIPS = "5.15.0-1116-azure-fips"
+WANTED = distros.of(OsRelease("ubuntu", "22.04")).header_packages(FIPS)
+
+
+def test_only_what_asks_the_repositories_is_attached_and_only_meanwhile(
+    tool: ubuntupro.WithPro, fake_bin: FakeBin, scratch: Path
+) -> None:
+    add_pro(fake_bin)
+    assert tool.from_folder(WANTED, scratch) == ("of the folder",)
+    assert tool.from_archive(WANTED, scratch) == ("of the archive",) and not fake_bin.calls
+    assert tool.fetch(WANTED, scratch) == (WANTED.package,) and verbs(fake_bin) == ["attach", "enable", "detach"]
+
+
+def test_without_a_token_what_is_needed_is_in_the_error(
+    tool: ubuntupro.WithPro, fake_bin: FakeBin, scratch: Path
+) -> None:
+    add_pro(fake_bin)
+    with pytest.raises(DriverError, match=rf"{FIPS} are in Ubuntu Pro.*: set UBUNTU_PRO_TOKEN; E: Unable") as failed:
+        replace(tool, token="").fetch(WANTED, scratch)
+    assert failed.value.code is Code.HEADERS_MISSING and not fake_bin.calls
+
+
+def test_a_subscription_without_the_service_leaves_the_other_repositories(
+    tool: ubuntupro.WithPro, fake_bin: FakeBin, scratch: Path, log: Log
+) -> None:
+    add_pro(fake_bin, enable="echo 'not entitled' >&2; exit 1")
+    with pytest.raises(DriverError, match="could not be enabled: not entitled; E: Unable to locate package"):
+        tool.fetch(WANTED, scratch)
+    assert verbs(fake_bin) == ["attach", "enable", "detach"] and "not entitled" in said(log)
 
 
 def test_no_representation_of_the_settings_shows_the_token() -> None:

@@ -154,7 +154,6 @@ def test_a_build_in_place_of_an_unfit_entry_is_not_that_entry(
         return Build(entry.module_set, entry.key)
 
     monkeypatch.setattr(drafts, "keep", keep)
-    make_tree(paths.root, {"etc/os-release": "ID=debian\nVERSION_ID=12\n"})
     planned = PlannedStep(StepName.MODULES, "", Source.BUILD)
     known = facts(supply=Supply(key=WANTED, store=store), to_load=NAMES)
     refused = replace(known, observations=(Observation(StepName.MODULES, Source.STORE, UNFIT),))

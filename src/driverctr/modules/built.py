@@ -59,19 +59,19 @@ class Built:
         source = self.image.source(wish.driver_version, wish.module_type)
         with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             with self.log.step("headers", f"for kernel {wish.kernel_release}"):
-                search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root)
+                search = HeaderSearch(self.runner, self.log, scratch, self.packages, self.root, self._check_version)
                 headers = search.find(wish.kernel_release)
-                check_version(headers, self._version_meant(headers), self.distro)
             request = self._request(wish, source, headers, scratch)
             module_set = self._draft(wish, request, build(request, self.runner, self.log))
             yield Draft(module_set, self._provenance(request), request.log_path)
             request.log_path.unlink(missing_ok=True)
 
-    def _version_meant(self, headers: Headers) -> str:
-        """`uname -v` of the kernel the modules are for; what the host itself has as headers of it is taken as such."""
-        if self.kernel_version or headers.origin is Origin.HOST:
-            return self.kernel_version
-        return kernel.read(self.root, headers.release).version
+    def _check_version(self, headers: Headers) -> None:
+        """What the host itself has as headers of the kernel that runs is taken as such."""
+        wanted = self.kernel_version
+        if not wanted and headers.origin is not Origin.HOST:
+            wanted = kernel.read(self.root, headers.release).version
+        check_version(headers, wanted, self.distro)
 
     def _request(self, wish: Wish, source: Source, headers: Headers, scratch: Path) -> BuildRequest:
         wanted = headers.cc_version_text or kernel.read(self.root, wish.kernel_release).cc_version_text

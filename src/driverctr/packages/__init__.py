@@ -1,15 +1,12 @@
 """How to call each package tool, and which places it may fetch from."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from driverctr.distros import CertificatePlace, Distro, HeaderPackages, KernelIdentity, Repositories, Tool
+from driverctr.distros import CertificatePlace, HeaderPackages
 from driverctr.facts import mounttable
 from driverctr.files import read_text
-from driverctr.log import Log
 from driverctr.records import frozen
-from driverctr.run import Runner
 
 DEFAULT_FOLDER = Path("/drivers/packages")
 """Where a user mounts packages."""
@@ -67,24 +64,3 @@ class PackageTool(Protocol):
     def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
         """From `Sources.archive`, whose index may be past its date; signatures are checked all the same."""
         ...
-
-
-def tool_for(
-    distro: Distro,
-    identity: KernelIdentity,
-    repositories: Repositories,
-    sources: Sources,
-    *,
-    runner: Runner,
-    scratch: Path,
-    pause: Callable[[float], object],
-    log: Log,
-) -> PackageTool:
-    """The package tool of a distribution, imported only now; `pause` waits between attempts."""
-    if distro.tool is Tool.DNF:
-        from driverctr.packages.dnf import Dnf
-
-        return Dnf(runner, scratch, pause, log, sources, repositories)
-    from driverctr.packages.apt import Apt
-
-    return Apt(runner, scratch, pause, log, sources, identity.package_version)

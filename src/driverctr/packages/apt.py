@@ -77,18 +77,19 @@ class Apt:
 
     def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
         """From the sources in /etc/apt, round by round, until one has them; raises DriverError."""
+        listed = self.sources.root / DEFAULTS
+        known = bool(read_text(listed))
         of_image = self.sources.default_files()
         files = list(aptsources.files_of(self.sources.root))
         if not self.sources.defaults:
-            if not of_image:
-                listed = self.sources.root / DEFAULTS
+            if not known:
                 raise DriverError(
                     Code.HEADERS_MISSING,
                     f"{self.sources.reason}, and which repositories are the image's own is not told: {listed} is "
                     "missing or empty",
                 )
             files = [file for file in files if file not in of_image]
-        found = aptsources.read(files, of_image if of_image else files)
+        found = aptsources.read(files, of_image if known else files)
         if not found:
             why = "there is no" if self.sources.defaults else f"{self.sources.reason}, and there is no other"
             raise DriverError(Code.HEADERS_MISSING, f"{why} package source in /etc/apt")
@@ -153,10 +154,12 @@ class Apt:
     def _ask(self, place: Place, number: int, failures: list[DriverError]) -> None:
         """Fetch the index of one round; a repository that fails is no reason not to ask the others."""
         alone = place.folder / f"round-{number}"
-        aptsources.write(place.rounds[number], alone)
+        written = aptsources.write(place.rounds[number], alone)
         try:
             self._retry(lambda: self._call(place, ["apt-get", "-q", "update"], UPDATE_LIMIT, parts=alone))
         except DriverError as error:
+            if error.code is Code.BAD_SETTING:
+                raise DriverError(error.code, theirs(error.message, written), error.remedy) from error
             if error.code not in (Code.PACKAGES_FAILED, Code.PACKAGES_UNTRUSTED):
                 raise
             self.log.warning(error.message)
@@ -252,6 +255,15 @@ class Apt:
         final = retry(attempt, attempts=ATTEMPTS, first_pause=FIRST_PAUSE, pause=self.pause, log=self.log)
         if final is not None:
             raise final
+
+
+def theirs(message: str, written: Mapping[Path, Path]) -> str:
+    """apt's words about a file of ours, with the user's file that it was made of in its place."""
+    for ours, origin in written.items():
+        message = re.sub(
+            rf"(line \d+ (in|of) source list |entry \d+ in list file )?{re.escape(str(ours))}", str(origin), message
+        )
+    return message
 
 
 def local_entries(folder: Path) -> Iterator[Entry]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from driverctr.files import entries, read_text
@@ -26,6 +27,7 @@ class Entry:
     suite: str = ""
     component: str = ""
     users: bool = False
+    file: Path = Path("ARCHIVE_URL")
 
     @property
     def rank(self) -> int:
@@ -53,7 +55,8 @@ def read(files: Iterable[Path], of_image: Collection[Path]) -> list[Entry]:
     for file in files:
         text = read_text(file) or ""
         users = file not in of_image
-        found += list(of_stanzas(text, users=users) if file.suffix == ".sources" else of_lines(text, users=users))
+        taken = of_stanzas(text, users=users) if file.suffix == ".sources" else of_lines(text, users=users)
+        found += [replace(entry, file=file) for entry in taken]
     return found
 
 
@@ -100,8 +103,12 @@ def rounds(found: Iterable[Entry]) -> list[list[Entry]]:
     return [ranked[rank] for rank in sorted(ranked)]
 
 
-def write(chosen: Sequence[Entry], folder: Path, prefix: str = "") -> None:
-    """Write entries into a folder for Dir::Etc::SourceParts."""
+def write(chosen: Sequence[Entry], folder: Path, prefix: str = "") -> dict[Path, Path]:
+    """Write entries into a folder for Dir::Etc::SourceParts; returns the file that each of ours was taken from."""
     folder.mkdir(parents=True, exist_ok=True)
+    written = {}
     for number, entry in enumerate(chosen):
-        (folder / f"{prefix}{number:03}{entry.suffix}").write_text(entry.text + "\n")
+        file = folder / f"{prefix}{number:03}{entry.suffix}"
+        file.write_text(entry.text + "\n")
+        written[file] = entry.file
+    return written

@@ -125,6 +125,4 @@ def damaged(file: Path, result: Result) -> DriverError:
     """A package that dpkg-deb cannot use, or that finds no room."""
     if "No space left on device" in result.stderr:
         return DriverError(Code.NO_SPACE, f"{file} cannot be unpacked: {result.words}", "Free 1 GB in /var/tmp")
-    return DriverError(
-        Code.PACKAGES_FAILED, f"{file} cannot be used: {result.words}", "Put it there anew: it is damaged"
-    )
+    return DriverError(Code.PACKAGES_FAILED, f"{file} is damaged: {result.words}", "Put it there, or fetch it, anew")

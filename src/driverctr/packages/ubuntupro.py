@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files
 from driverctr.deferred import shutil
+from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
+from driverctr.packages import PackageTool
+from driverctr.records import frozen
 from driverctr.run import Result, Runner
 
 ATTACH_LIMIT = 120.0
@@ -56,6 +59,44 @@ def attached(runner: Runner, token: str, service: str, scratch: Path) -> Iterato
 def describe_need(release: str, service: str) -> str:
     """Why the packages of a kernel are not to be had without a token."""
     return f"the packages of kernel {release} are in Ubuntu Pro ({service}): set UBUNTU_PRO_TOKEN"
+
+
+@frozen
+class WithPro:
+    """A package tool whose repositories are to be had with a subscription; the folder and the archive need none."""
+
+    tool: PackageTool
+    runner: Runner
+    scratch: Path
+    release: str
+    service: str
+    token: str
+
+    def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """With the token from the subscription's repositories; where that fails the others are asked.
+
+        A mirror of the user's may have the packages, or a later Ubuntu has them without a subscription.
+        """
+        lacks = "" if self.token else describe_need(self.release, self.service)
+        with ExitStack() as stack:
+            if self.token:
+                try:
+                    stack.enter_context(attached(self.runner, self.token, self.service, self.scratch))
+                except DriverError as error:
+                    self.runner.log.warning(error.message)
+                    lacks = error.message
+            try:
+                return self.tool.fetch(wanted, into)
+            except DriverError as error:
+                raise DriverError(error.code, "; ".join(filter(None, (lacks, error.message))), error.remedy) from error
+
+    def from_folder(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """As the tool itself."""
+        return self.tool.from_folder(wanted, into)
+
+    def from_archive(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
+        """As the tool itself."""
+        return self.tool.from_archive(wanted, into)
 
 
 def _attach(runner: Runner, token: str, config: Path) -> bool:

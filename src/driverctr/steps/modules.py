@@ -58,14 +58,15 @@ def builder(tools: Tools, described: Image, folder: Path) -> "Built":
 
 def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> "Packages":
     """How the packages with a kernel's headers are asked for, by the settings; nothing is asked yet."""
-    from driverctr import packages
     from driverctr.facts import kernel, osrelease
     from driverctr.headers import Packages
+    from driverctr.packages import Sources
+    from driverctr.packages.tools import tool_for
 
     config, root = tools.config, tools.paths.root
     identity = distro.identify(release, kernel.read(root, release).version)
     mismatch = distro.describe_mismatch(osrelease.of_host(tools.paths))
-    sources = packages.Sources(
+    sources = Sources(
         distro.certificates,
         config.default_repositories and not mismatch,
         config.packages_dir,
@@ -73,15 +74,16 @@ def packages_of(tools: Tools, distro: "Distro", release: str, scratch: Path) -> 
         mismatch or "DEFAULT_REPOSITORIES=false",
         root,
     )
-    tool = packages.tool_for(
+    tool = tool_for(
         distro,
         identity,
-        distro.repositories(identity),
+        distro.repositories(identity, releasever=config.dnf_releasever, openshift=config.openshift_version),
         sources,
         runner=tools.runner,
         scratch=scratch,
-        pause=tools.signals.sleep,
+        pause=tools.signals.pause,
         log=tools.runner.log,
+        pro_token=config.ubuntu_pro_token,
     )
     return Packages(tool, distro.header_packages(release), sources)
 
@@ -148,11 +150,14 @@ class Modules:
 
         if (wanted := supply.key) is None:
             raise supply.refusals[Source.BUILD]
-        built = builder(tools, facts.image, tools.config.modules_dir)
         refused = [seen.error.code for seen in facts.refusals(StepName.MODULES) if seen.alternative == Source.STORE]
         unfit = any(code in OF_THE_BUILD for code in refused)  # what lies in the store stays until others serve
         return keep(
-            lambda: fetched(tools, wanted) if source is Source.REMOTE else built.draft(facts.wish),
+            lambda: (
+                fetched(tools, wanted)
+                if source is Source.REMOTE
+                else builder(tools, facts.image, tools.config.modules_dir).draft(facts.wish)
+            ),
             wanted,
             None if unfit else supply.store,
             tools.config.modules_dir,
