@@ -24,7 +24,7 @@ from driverctr.packages import Sources
 from driverctr.packages.dnf import Dnf
 from driverctr.run import Runner
 
-HTTP, HTTPS = 8000, 8443
+HTTP, HTTPS, EXPIRED = 8000, 8443, 8444
 OWNED_BY_THE_IMAGE = ("etc", "var/lib/rpm", "var/lib/dnf", "var/cache/dnf", "var/log", "usr/lib/sysimage")
 SCRATCH, INTO = Path("/tmp/scratch"), Path("/tmp/into")
 
@@ -67,8 +67,8 @@ def main() -> None:
         file.write_text(text)
     if wish["serve"]:
         serve(HTTP)
-        if Path("/repositories/tls.pem").exists():
-            serve(HTTPS, "/repositories/tls.pem")
+        serve(HTTPS, "/repositories/tls.pem")
+        serve(EXPIRED, "/repositories/expired.pem")
     log = Log(stream=StringIO())
     sources = Sources(
         Rhel.certificates,

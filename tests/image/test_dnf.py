@@ -24,6 +24,9 @@ SOURCE = Path(__file__).parents[2] / "src"
 BODY_BYTES = 1 << 20
 """A real kernel-devel has 20 MB; the index is to be small beside it as there."""
 
+EXPIRED = "https://127.0.0.1:8444"
+"""A server whose certificate is past its date."""
+
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -79,6 +82,8 @@ def make_certificates(root: Path) -> None:
             -keyout s.key -out s.csr
         openssl x509 -req -in s.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out s.pem
         cat s.pem s.key >tls.pem
+        openssl x509 -req -in s.csr -CA ca.pem -CAkey ca.key -days 0 -copy_extensions copy -out e.pem
+        cat e.pem s.key >expired.pem
     """
     containers.output(rpmbase.image(), ["sh", "-euc", script], LIMIT_S, volumes=[f"{root}:/out"])
 
@@ -96,7 +101,7 @@ def ask(served: Served) -> Ask:
         files: Mapping[str, str] | None = None,
         **wish: Any,
     ) -> dict[str, Any]:
-        address = {"http": "http://127.0.0.1:8000", "https": "https://127.0.0.1:8443"}[scheme]
+        address = {"http": "http://127.0.0.1:8000", "https": "https://127.0.0.1:8443", "expired": EXPIRED}[scheme]
         key = f"gpgkey={address}/good/RPM-GPG-KEY-tests" if "gpgkey" not in options else ""
         text = f"[test]\nname=test\nbaseurl={address}/{repository}\n{key}\n{options}\n"
         full = {
@@ -237,6 +242,13 @@ def test_authorities_of_the_user_are_trusted(ask: Ask, served: Served, place: st
     told = ask(scheme="https", options=key)
     assert told["code"] == "packages-failed" and "Curl error (60)" in told["message"]
     assert "/etc/pki/ca-trust/source/anchors" in told["remedy"] and "attempt " not in told["log"]
+
+
+def test_a_certificate_past_its_date_is_told(ask: Ask, served: Served) -> None:
+    authority = {"/etc/pki/ca-trust/source/anchors/corporate.pem": (served.root / "ca.pem").read_text()}
+    told = ask(scheme="expired", options="gpgkey=file:///none", files=authority)
+    assert told["code"] == "packages-failed" and "Curl error (60): SSL peer certificate" in told["message"], told
+    assert "clock" in told["remedy"] and "attempt " not in told["log"]
 
 
 def test_a_damaged_rpm_database_of_the_image_is_none_of_ours(ask: Ask) -> None:

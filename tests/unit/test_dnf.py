@@ -244,6 +244,20 @@ def test_dnfs_words(words: str, code: Code, told: str, remedy: str, passing: boo
     assert not re.search(r"Ignoring|B/s|No package .* No|metadata.* No package", error.message)
 
 
+def test_names_and_passwords_of_a_server_are_not_told() -> None:
+    words = NOT_FOUND.replace("https://", "https://me:word@")
+    read = complaints(Result(("dnf",), 1, "", words, 0.1))
+    assert "Status code: 404 for https://...@packages.example/9.4/" in read and "word" not in read
+
+
+def test_nothing_to_ask_is_told_with_why(tmp_path: Path, root: Path, dnf: Dnf, fake_bin: FakeBin) -> None:
+    (root / "etc/yum.repos.d/own.repo").write_text(section("own", 0))
+    with pytest.raises(DriverError) as raised:
+        replaced(dnf, defaults=False, reason="the host is another").fetch(WANTED, tmp_path / "into")
+    assert raised.value.message == "no repository is enabled, and the image's own are left out: the host is another"
+    assert "entitlement" in raised.value.remedy and asked(fake_bin) == []
+
+
 def test_proxies_are_handed_on_in_small_letters_too(tmp_path: Path, dnf: Dnf, fake_bin: FakeBin, log: Log) -> None:
     fake_bin.add("dnf", f'echo "$http_proxy $https_proxy" > {tmp_path}/seen' + GET)
     environment = {

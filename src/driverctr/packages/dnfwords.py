@@ -13,6 +13,9 @@ COMPLAINT = re.compile(
 
 COMPLAINTS_MAX = 8
 
+CREDENTIALS = re.compile(r"://[^/\s]+@")
+"""A server's name and password, which dnf repeats from a repository file."""
+
 GONE = re.compile(r"No package \S+ available|No match for argument|Unable to find a match")
 NO_INDEX = re.compile(r"Failed to download metadata|Cannot find a valid baseurl|failed loading")
 UNSIGNED = re.compile(r"GPG signature verification error|GPG verification is enabled, but")
@@ -56,7 +59,7 @@ def complaints(result: Result) -> str:
     if any(NO_INDEX.search(line) for line in lines):
         lines = [line for line in lines if not GONE.search(line)]
     said = dict.fromkeys(line.strip().removeprefix("- ").removeprefix("Error: ").rstrip(".") for line in lines)
-    return "; ".join(list(said)[-COMPLAINTS_MAX:]) or result.words
+    return CREDENTIALS.sub("://...@", "; ".join(list(said)[-COMPLAINTS_MAX:]) or result.words)
 
 
 def refusal(words: str) -> DriverError:
