@@ -193,9 +193,7 @@ def check_links(root: Path, base: Path | None = None) -> None:
 def leads_somewhere(link: Path, root: Path, base: Path | None) -> bool:
     """Return whether a link is relative and its target in the tree, or where the tree will lie in the image."""
     target = os.readlink(link)
-    if os.path.isabs(target):
-        return False
-    if link.exists() or base is None:
-        return link.exists()
     name = os.path.normpath(link.parent.relative_to(root) / target)
-    return not name.startswith("..") and (base / name).exists()
+    if os.path.isabs(target) or name.startswith(".."):
+        return False
+    return link.exists() or (base is not None and (base / name).exists())

@@ -38,7 +38,7 @@ PACKAGES = (
     "nvidia-kernel-source-{branch}-open",
     "nvidia-utils-{branch}",
 )
-# Only shared files and documentation, with the list of GPUs; not on arm64; not where the branch has the other type only.
+# Shared files and documentation, with the list of GPUs; not on arm64; not where the branch has the other type only.
 OPTIONAL = (
     "libnvidia-common-{branch}",
     "libnvidia-fbc1-{branch}",
