@@ -73,11 +73,28 @@ class Headers:
 
 @frozen
 class Packages:
-    """How the packages with the headers of one kernel are asked for."""
+    """How the packages of one kernel are asked for, those with its headers being `wanted`."""
 
     tool: "PackageTool"
     wanted: "HeaderPackages"
     sources: "Sources"
+
+    @property
+    def folder(self) -> str:
+        """What the user's folder is called."""
+        return f"PACKAGES_DIR={self.sources.folder}"
+
+    def from_folder(self, wanted: "HeaderPackages", into: Path) -> tuple[str, ...]:
+        """From the user's folder; raises DriverError as PackageTool does."""
+        if not (self.sources.root / self.sources.folder.relative_to("/")).is_dir():
+            raise DriverError(Code.HEADERS_MISSING, "there is no such folder")
+        return self.tool.from_folder(wanted, into)
+
+    def from_archive(self, wanted: "HeaderPackages", into: Path) -> tuple[str, ...]:
+        """From the archive of old packages; raises DriverError as PackageTool does."""
+        if not self.sources.archive:
+            raise DriverError(Code.HEADERS_MISSING, "it is not set")
+        return self.tool.from_archive(wanted, into)
 
 
 PackageSource = Callable[[str, Path], Packages]
@@ -117,15 +134,16 @@ class HeaderSearch:
             yield str(place.reach), partial(self._host, release, place)
         asked = None if self.packages is None else self.packages(release, self.scratch / "package-tool")
         if asked is not None:
-            name = f"PACKAGES_DIR={asked.sources.folder}"
-            yield name, partial(self._packaged, release, name, partial(self._from_folder, asked))
+            fetch = partial(asked.from_folder, asked.wanted)
+            yield asked.folder, partial(self._packaged, release, asked.folder, fetch)
         yield f"/{kheaders.ARCHIVE}", partial(self._kernels_own, release)
         if asked is not None:
             yield (
                 "repositories",
                 partial(self._packaged, release, "the repositories", partial(asked.tool.fetch, asked.wanted)),
             )
-            yield "ARCHIVE_URL", partial(self._packaged, release, "ARCHIVE_URL", partial(self._from_archive, asked))
+            fetch = partial(asked.from_archive, asked.wanted)
+            yield "ARCHIVE_URL", partial(self._packaged, release, "ARCHIVE_URL", fetch)
 
     def _nowhere(self, release: str, refusals: list[str], failures: list[DriverError]) -> DriverError:
         first = failures[0] if failures else DriverError(Code.HEADERS_MISSING, "", REMEDY)
@@ -171,17 +189,6 @@ class HeaderSearch:
         check_release(build, release)
         where = f"packages {', '.join(names)} of {source}"
         return self._headers(release, place, build, Origin.PACKAGES, where)
-
-    def _from_folder(self, asked: Packages, into: Path) -> tuple[str, ...]:
-        folder = self.root / asked.sources.folder.relative_to("/")
-        if not folder.is_dir():
-            raise DriverError(Code.HEADERS_MISSING, "there is no such folder")
-        return asked.tool.from_folder(asked.wanted, into)
-
-    def _from_archive(self, asked: Packages, into: Path) -> tuple[str, ...]:
-        if not asked.sources.archive:
-            raise DriverError(Code.HEADERS_MISSING, "it is not set")
-        return asked.tool.from_archive(asked.wanted, into)
 
     def _kernels_own(self, release: str) -> Headers:
         build = kheaders.unpack(self.root, release, host_roots(self.root), self.scratch / "kheaders")

@@ -51,16 +51,18 @@ def assemble(
     kmod: Kmod,
     hashes: Hashes,
     needed: Sequence[str] = (),
+    usual: Sequence[str] = WANTED_FROM_HOST,
 ) -> tuple[str, ...]:
     """Put our modules and the host's that they need into one indexed tree; returns the host modules to load first.
 
-    `ours` are files and the SHA-256 that each must have, `needed` the host's modules that they name. What is loaded or
-    built in already is not needed from the host. Raises DriverError: load-failed, no-space where the tree cannot be
-    written, no-modules where a file of ours is gone, or not the one described.
+    `ours` are files and the SHA-256 that each must have, `needed` the host's modules that they name, `usual` those that
+    are loaded first whatever they name. What is loaded or built in already is not needed from the host. Raises
+    DriverError: load-failed, no-space where the tree cannot be written, no-modules where a file of ours is gone, or not
+    the one described.
     """
     tree = paths.modules_tree(kernel_release)
     builtin = kernel.builtin_modules(kernel_release, (host,)) if host is not None else frozenset()
-    wanted = {name.replace("-", "_"): name for name in (*needed, *WANTED_FROM_HOST)}
+    wanted = {name.replace("-", "_"): name for name in (*needed, *usual)}
     first = [name for known, name in wanted.items() if known not in builtin and not modules.is_available(paths, name)]
     try:
         _place_ours(paths, tree, ours, hashes)

@@ -40,6 +40,9 @@ class StepName(StrEnum):
 KEEP_DIGEST = "keep-digest"
 """How markers are withdrawn where the driver that is loaded stays: what the operator installed is still so."""
 
+NO_PACKAGES = "no-packages"
+"""How the module tree is furnished where no packages may be fetched for it."""
+
 UNKNOWN = {
     Source.REMOTE: "whether that folder has them, and they are signed",
     Source.BUILD: "whether headers can be had and the source compiles",
@@ -134,12 +137,14 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
     kept = facts.supply.kept.get(Source(source)) if source else None
     substituted = facts.supply.former.userspace if source == Source.LAST_GOOD and facts.supply.former else None
     version = substituted.driver_version if substituted else wish.driver_version
-    judged = preflight.judge(config, facts, building=source == Source.BUILD, unloading=kept is None)
+    judged = preflight.judge(
+        config, facts, building=source == Source.BUILD, unloading=kept is None, fetching=build_allowed
+    )
     what_markers = "the ready markers" if kept else "the ready markers and the operator's digest"
     steps = (
         PlannedStep(StepName.WITHDRAW, f"remove {what_markers}", KEEP_DIGEST if kept else ""),
         modules_step,
-        _plan_tree(kept),
+        _plan_tree(facts, kept, build_allowed),
         _plan_unload(facts, kept),
         *([PlannedStep(StepName.USERSPACE, f"put the userspace of {version} in place of ours")] if substituted else []),
         PlannedStep(StepName.FIRMWARE, f"GSP firmware {version} in /lib/firmware; search path if blank"),
@@ -277,10 +282,15 @@ def _describe_source(config: Config, facts: Facts, source: Source) -> str:
     }[source]
 
 
-def _plan_tree(kept: Loaded | None) -> PlannedStep:
+def _plan_tree(facts: Facts, kept: Loaded | None, build_allowed: bool) -> PlannedStep:
+    name, alternative = StepName.MODULE_TREE, "" if build_allowed else NO_PACKAGES
     if kept and not kept.missing:
-        return PlannedStep(StepName.MODULE_TREE, "nothing: all modules are loaded")
-    return PlannedStep(StepName.MODULE_TREE, "put them, and the host's that they need, where modprobe finds them")
+        return PlannedStep(name, "nothing: all modules are loaded", alternative)
+    what = "put them, and the host's that they need, where modprobe finds them"
+    if facts.host_lacks and not facts.host_modules and build_allowed:
+        lacks = ", ".join(facts.host_lacks)
+        return PlannedStep(name, f"{what}; fetch packages with {lacks}", unknown="whether packages can be had")
+    return PlannedStep(name, what, alternative)
 
 
 def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:

@@ -19,6 +19,7 @@ from driverctr.survey import Facts
 
 STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
 SHOW_THE_TREE = "Run the container with --pid=host (hostPID), or with -v /lib/modules:/lib/modules:ro"
+FIND_IT = "Install the host's package that has it (linux-modules-extra-*, kernel-modules-core), or load it on the host"
 BE_PRIVILEGED = "Run the container with --privileged (Kubernetes: securityContext.privileged)"
 
 FABRIC_MANAGER = "nv-fabricmanager"
@@ -53,14 +54,17 @@ class Check:
     warnings: tuple[str, ...] = ()
 
 
-def judge(config: Config, facts: Facts, *, building: bool, unloading: bool = True) -> tuple[Check, ...]:
+def judge(
+    config: Config, facts: Facts, *, building: bool, unloading: bool = True, fetching: bool = True
+) -> tuple[Check, ...]:
     """Every check, in the order in which a refusal counts.
 
-    `building`: the plan is to build modules; `unloading`: what is loaded is to go, and nobody may use it.
+    `building`: the plan is to build modules; `unloading`: what is loaded is to go, and nobody may use it; `fetching`:
+    packages may be fetched.
     """
     checks = [check(config, facts) for check in CHECKS]
     checks += [
-        check_host_modules(facts, loading=unloading),
+        check_host_modules(facts, loading=unloading, fetching=fetching),
         check_in_use(facts, unloading=unloading),
         check_rollback(facts, unloading=unloading),
     ]
@@ -253,27 +257,22 @@ def check_fabric(config: Config, facts: Facts) -> Check:
     return _ok(name, ", ".join(parts) if parts else "no NVSwitch and no NVLink 5")
 
 
-def check_host_modules(facts: Facts, *, loading: bool) -> Check:
+def check_host_modules(facts: Facts, *, loading: bool, fetching: bool) -> Check:
     """Whether the host's modules that ours need can be had, if ours are to be loaded."""
-    name = "host-modules"
+    name, lacking = "host-modules", describe_lacking(facts.host_lacks)
     if facts.host_modules:
         return _ok(name, "the host's module tree can be seen")
+    if facts.host_lacks and loading and fetching:
+        return _unknown(name, f"{lacking}: whether its distribution's packages can be had only asking for them tells")
     if facts.host_lacks and loading:
-        return _refused(
-            name,
-            Code.LOAD_FAILED,
-            describe_lacking(facts.host_lacks),
-            SHOW_THE_TREE,
-        )
+        return _refused(name, Code.LOAD_FAILED, lacking, SHOW_THE_TREE)
     return _unknown(name, "the host's module tree cannot be seen: what ours need of it must be loaded already")
 
 
-def describe_lacking(names: Sequence[str]) -> str:
-    """Which of the host's modules ours need, and why they cannot be had."""
-    return (
-        f"our modules need {', '.join(names)} of the host's kernel, which is not loaded, and the host's module tree is "
-        "not visible"
-    )
+def describe_lacking(names: Sequence[str], *, visible: bool = False) -> str:
+    """Which of the host's modules ours need, and where they are not."""
+    tree = "it is not in the host's module tree" if visible else "the host's module tree is not visible"
+    return f"our modules need {', '.join(names)} of the host's kernel, which is not loaded, and {tree}"
 
 
 def check_in_use(facts: Facts, *, unloading: bool) -> Check:

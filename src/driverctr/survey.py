@@ -9,6 +9,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, holders, kernel, modules, processes, tasks
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.holders import Holder, InUse
+from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
@@ -48,7 +49,7 @@ class Facts:
     """What is true of this node and this image, and what was learned since.
 
     `to_load` are our modules in the order they are loaded, `beside` those asked for that a driver serves without,
-    `host_lacks` the host's modules that those at hand need and that can be had from nowhere.
+    `host_lacks` the host's modules that those at hand need and that are nowhere on the node, as far as it can be seen.
     """
 
     image: Image
@@ -128,17 +129,25 @@ def modules_beside(config: Config, *, mellanox: bool) -> tuple[str, ...]:
 
 
 def find_lacking(paths: Paths, found: ModuleSet, names: Sequence[str]) -> tuple[str, ...]:
-    """The host's modules that a set names, neither loaded nor in our own tree, where the host's cannot be seen.
+    """The host's modules that a set names, neither loaded nor built in nor in our own tree.
 
-    What modpost names is no part of the kernel's image.
+    The host's own tree is not looked at: what is in there is in ours once that is furnished.
     """
-    tree = paths.modules_tree(found.kernel_release)
+    release = found.kernel_release
     try:
         needed = needed_of_host(found, names)
     except DriverError:  # told where they are to be used
         return ()
     lacking = [name for name in needed if not modules.is_available(paths, name)]
-    return tuple(name for name in lacking if not any(tree.rglob(f"{name}.ko*")))
+    if not lacking:
+        return ()
+    there = {_plain(file.name.partition(".")[0]) for file in paths.modules_tree(release).rglob("*.ko*")}
+    there |= kernel.builtin_modules(release, (HostRoot(paths.root, Reach.OWN),))
+    return tuple(name for name in lacking if _plain(name) not in there)
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def survey(paths: Paths, config: Config) -> Facts:

@@ -50,7 +50,7 @@ ROOMS = (
     ),
     ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
-    ("headers", "kheaders", "userspace"),
+    ("headers", "kheaders", "hostmodules", "userspace"),
     ("build",),
     ("modules",),
     ("survey", "node"),

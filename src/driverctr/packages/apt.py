@@ -197,7 +197,7 @@ class Apt:
                 self._call(place, call, DOWNLOAD_LIMIT, cwd=folder)
 
         self._retry(act)
-        return sorted(folder.glob("*.deb"))
+        return [file for file in sorted(folder.glob("*.deb")) if file.name.partition("_")[0] in chosen]
 
     def _call(
         self,

@@ -10,13 +10,11 @@ from driverctr.facts import modules
 from driverctr.modules import loaded, needed_of_host
 from driverctr.modules.loaded import Record
 from driverctr.plan import PlannedStep, StepName
-from driverctr.preflight import SHOW_THE_TREE
+from driverctr.preflight import FIND_IT, SHOW_THE_TREE
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.steps.unload import unload_modules
 from driverctr.survey import Facts
-
-FIND_IT = "Install the host's package that has it (linux-modules-extra-*, kernel-modules-core), or load it on the host"
 
 
 class Load:

@@ -1,7 +1,7 @@
 """Have the modules, found or built, and where modprobe finds them, before anything is unloaded."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from driverctr import moduletree, parameters
 from driverctr.deferred import load_of_others
 from driverctr.errors import Code, DriverError
+from driverctr.facts.hostroot import HostRoot
 from driverctr.modules import PEERMEM, ModuleSet, Source, elf, needed_of_host
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import Build
@@ -16,8 +17,8 @@ from driverctr.modules.ondisk import check_file, verify
 from driverctr.modules.supply import Supply
 from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
-from driverctr.plan import PlannedStep, StepName
-from driverctr.preflight import SHOW_THE_TREE, describe_lacking
+from driverctr.plan import NO_PACKAGES, PlannedStep, StepName
+from driverctr.preflight import FIND_IT, SHOW_THE_TREE, describe_lacking
 from driverctr.settings import Unknown
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts, find_lacking
@@ -211,31 +212,84 @@ class ModuleTree:
     """The tree that modprobe reads is our container's own: what a store elsewhere gives up is still in it."""
 
     name = StepName.MODULE_TREE
-    interruptible = False
+    interruptible = True
 
     def apply(self, tools: Tools, planned: PlannedStep, facts: Facts, gained: Gained) -> Outcome:
         """Settle our mount namespace, move what is mounted over our folder off it, and furnish it.
 
-        What was built or fetched in this start may need modules of the host's that the plan could not know of.
+        What was built or fetched in this start may need modules of the host's that the plan could not know of: where
+        they are nowhere on the node, their packages are asked for, which alone a signal may end half-way.
         """
-        propagation.settle(tools.paths)
-        moduletree.set_aside(tools.paths, facts.wish.kernel_release, Syscalls())
-        if gained.kept and not gained.kept.missing:
-            return Outcome(None, gained)
-        names = tuple(gained.parameters)
-        if not facts.host_modules and (lacking := find_lacking(tools.paths, gained.module_set, names)):
-            raise DriverError(Code.LOAD_FAILED, describe_lacking(lacking), SHOW_THE_TREE)
-        return Outcome(None, replace(gained, host_modules=furnish(tools, gained.module_set, names)))
+        release, kept = facts.wish.kernel_release, gained.kept
+        with tools.signals.held():
+            propagation.settle(tools.paths)
+            moduletree.set_aside(tools.paths, release, Syscalls())
+            if kept and not kept.missing:
+                return Outcome(None, gained)
+            names = tuple(gained.parameters)
+            first = furnish(tools, gained.module_set, names)
+            lacking = find_lacking(tools.paths, gained.module_set, names)
+        if lacking and planned.alternative == NO_PACKAGES:
+            visible = facts.host_modules
+            raise DriverError(Code.LOAD_FAILED, describe_lacking(lacking, visible=visible), how_to_have(visible))
+        if lacking:
+            first += self._fetch(tools, gained.module_set, names, lacking, visible=facts.host_modules)
+        return Outcome(None, replace(gained, host_modules=tuple(dict.fromkeys(first))))
+
+    def _fetch(
+        self, tools: Tools, module_set: ModuleSet, names: Sequence[str], lacking: Sequence[str], *, visible: bool
+    ) -> tuple[str, ...]:
+        """Add what is nowhere on the node, from packages; returns the host's modules to be loaded first."""
+        told = describe_lacking(lacking, visible=visible)
+        tools.runner.log.info(f"{told}: asking for its packages")
+        try:
+            with unpacked(tools, module_set.kernel_release, lacking) as place, tools.signals.held():
+                return furnish(tools, module_set, names, place)
+        except DriverError as error:
+            if error.code is Code.NO_SPACE:
+                raise
+            remedy = f"{how_to_have(visible)}; or put the kernel's own packages of modules into PACKAGES_DIR"
+            raise DriverError(Code.LOAD_FAILED, f"{told}; {error.message}", remedy) from error
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """The next start finds its copies there, and hashes them."""
 
 
-def furnish(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> tuple[str, ...]:
+def how_to_have(visible: bool) -> str:
+    """What to do about modules of the host's that are not there."""
+    return FIND_IT if visible else SHOW_THE_TREE
+
+
+@contextmanager
+def unpacked(tools: Tools, release: str, lacking: Sequence[str]) -> Iterator[HostRoot]:
+    """A tree with these modules of the host's kernel, from packages, for as long as the block lasts.
+
+    What that needs is imported here: a start that lacks nothing pays nothing for it. Raises DriverError.
+    """
+    from driverctr import distros
+    from driverctr.facts import osrelease
+    from driverctr.hostmodules import HostModules
+    from driverctr.modules.drafts import DEFAULT_SCRATCH, scratch_folder, told_if_full
+
+    parent = tools.paths.root / DEFAULT_SCRATCH.relative_to("/")
+    distro = distros.of(osrelease.of_image(tools.paths.root))
+    with told_if_full(parent), scratch_folder(parent) as scratch:
+        packages = packages_of(tools, distro, release, scratch / "package-tool")
+        search = HostModules(tools.paths, tools.runner, packages, distro.module_packages(release), scratch)
+        place = search.find(release, lacking)
+        with tools.signals.held():
+            tools.kmod.index(release, place.path)
+        yield place
+
+
+def furnish(
+    tools: Tools, module_set: ModuleSet, names: Sequence[str], fetched: HostRoot | None = None
+) -> tuple[str, ...]:
     """Put the modules where modprobe finds them, here and in the driver root; returns the host's to be loaded first.
 
-    Where RDMA is asked for, nvidia-peermem is put there too, for whoever loads it. Raises DriverError (load-failed,
-    no-space; no-modules where a file is not the one described).
+    Those are the host's own, or of what was `fetched` only such as ours name. Where RDMA is asked for, nvidia-peermem
+    is put there too, for whoever loads it. Raises DriverError (load-failed, no-space; no-modules where a file is not
+    the one described).
     """
     beside = [PEERMEM] if tools.config.rdma and PEERMEM in module_set.modules else []
     placed = [module_set.modules[name] for name in dict.fromkeys((*names, *beside))]
@@ -244,8 +298,9 @@ def furnish(tools: Tools, module_set: ModuleSet, names: Sequence[str]) -> tuple[
         tools.paths,
         release,
         {module.file: module.sha256 for module in placed},
-        moduletree.host_place(tools.paths, release),
+        fetched or moduletree.host_place(tools.paths, release),
         tools.kmod,
         tools.hashes,
         needed_of_host(module_set, names, softly=True),
+        () if fetched else moduletree.WANTED_FROM_HOST,
     )
