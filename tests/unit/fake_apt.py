@@ -91,7 +91,7 @@ offers || {{ echo 'E: No packages found' >&2; exit 100; }}
 case $name in {PACKAGE}*) echo 'Depends: {DEPENDS}' ;; esac
 """,
     )
-    fetch = 'while [ "$1" != download ]; do shift; done; shift; for name; do : > "${name%%=*}.deb"; done'
+    fetch = 'while [ "$1" != download ]; do shift; done; shift; for name; do : > "${name%%=*}_${name#*=}_all.deb"; done'
     fake_bin.add(
         "apt-get",
         f"""{options}

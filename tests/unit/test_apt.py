@@ -28,7 +28,9 @@ def test_only_header_packages_are_fetched_by_their_versions(
 ) -> None:
     add()
     assert apt.fetch(HEADERS, tmp_path / "into") == NAMES
-    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == sorted(f"{name}.deb" for name in NAMES)
+    assert sorted(path.name for path in (tmp_path / "into").iterdir()) == sorted(
+        f"{name}_{VERSION}_all.deb" for name in NAMES
+    )
     assert f"apt-get -q download {' '.join(f'{name}={VERSION}' for name in NAMES)}" in words(fake_bin)
     calls = [call for call in fake_bin.calls if call.startswith("apt")]
     place = apt.scratch / "repositories"

@@ -18,13 +18,13 @@ from driverctr.kmod import Kmod
 from driverctr.modules import PEERMEM, ModuleSet, Source, describe, needed_of_host
 from driverctr.modules.loaded import Build, Loaded
 from driverctr.modules.supply import Supply
-from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
+from driverctr.preflight import Result
 from driverctr.settings import GpuNeed
 from driverctr.steps import Gained, Tools
 from driverctr.steps.load import Load
-from driverctr.steps.modules import Modules, ModuleTree, furnish
+from driverctr.steps.modules import Modules, furnish
 from driverctr.survey import find_lacking, modules_beside
 from driverctr.verify import check_beside, recall
 from tests.unit.conftest import FakeBin, make_tree
@@ -147,45 +147,38 @@ def test_a_module_of_the_host_that_does_not_load_is_told_and_ours_are_tried(
     assert fake_bin.calls[-2:] == ["modprobe nvidia", "modprobe nvidia-uvm"]
 
 
-def test_what_the_host_lacks_is_refused_before_anything_is_touched() -> None:
+def test_what_the_host_lacks_is_refused_before_anything_is_touched_where_no_packages_may_be_fetched() -> None:
     lacks = facts(host_modules=False, host_lacks=("drm",))
-    (blocker,) = make(settings.load({}), lacks).blockers
+    (blocker,) = make(settings.load({}), lacks, build_allowed=False).blockers
     assert blocker.code is Code.LOAD_FAILED and "need drm" in blocker.message and "--pid=host" in blocker.remedy
     core = LoadedModule("nvidia", "535.309.01", "", "", "live", 0, ())
     kept = replace(lacks, stack={"nvidia": core}, supply=Supply(kept={Source.LOADED: Loaded(Build(module_less()))}))
-    assert not make(settings.load({}), kept).blockers
-    assert not make(settings.load({}), facts(host_modules=False)).blockers
+    assert not make(settings.load({}), kept, build_allowed=False).blockers
+    assert not make(settings.load({}), facts(host_modules=False), build_allowed=False).blockers
+
+
+def test_the_plan_tells_that_packages_are_asked_for_and_not_whether_they_can_be_had() -> None:
+    made = make(settings.load({}), facts(host_modules=False, host_lacks=("drm",)))
+    assert not made.blockers
+    (step,) = (step for step in made.steps if step.name is StepName.MODULE_TREE)
+    assert step.what.endswith("fetch packages with drm") and step.unknown == "whether packages can be had"
+    (check,) = (check for check in made.checks if check.name == "host-modules")
+    assert check.result is Result.UNKNOWN and "need drm" in check.evidence
+    (step,) = (step for step in make(settings.load({}), facts()).steps if step.name is StepName.MODULE_TREE)
+    assert "packages" not in step.what and not step.unknown and not step.alternative
 
 
 def module_less() -> ModuleSet:
     return ModuleSet(Path("/set"), RELEASE, "", "535.309.01", "open", {})
 
 
-def test_the_host_lacks_what_is_neither_loaded_nor_in_our_own_tree(paths: Paths, tmp_path: Path) -> None:
-    found = module_set(tmp_path / "set", nvidia={"depends": "drm,ecc,video"})
-    make_tree(
-        paths.root, {"sys/module/video/refcnt": "0", f"lib/modules/{RELEASE}/kernel/crypto/ecc.ko.xz": "of the image"}
-    )
+def test_the_host_lacks_what_is_neither_loaded_nor_built_in_nor_in_our_own_tree(paths: Paths, tmp_path: Path) -> None:
+    found = module_set(tmp_path / "set", nvidia={"depends": "drm,ecc,video,i2c-algo-bit"})
+    tree = f"lib/modules/{RELEASE}"
+    make_tree(paths.root, {"sys/module/video/refcnt": "0", f"{tree}/kernel/crypto/ecc.ko.xz": "of the image"})
+    assert find_lacking(paths, found, NAMES) == ("drm", "i2c-algo-bit")
+    make_tree(paths.root, {f"{tree}/modules.builtin": "kernel/drivers/i2c/algos/i2c-algo-bit.ko\n"})
     assert find_lacking(paths, found, NAMES) == ("drm",)
-
-
-def test_what_was_built_in_this_start_and_lacks_a_module_of_the_host_is_refused_before_the_unload(
-    tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(propagation, "settle", lambda paths: None)
-    built = Build(module_set(tmp_path / "set", nvidia={"depends": "drm"}))
-    gained = Gained(build=built, source=Source.BUILD, parameters=dict.fromkeys(NAMES, ()))
-
-    def place(*, visible: bool) -> None:
-        known = facts(host_modules=visible, to_load=NAMES)
-        ModuleTree().apply(tools, PlannedStep(StepName.MODULE_TREE, ""), known, gained)
-
-    with pytest.raises(DriverError, match="need drm of the host's kernel") as refused:
-        place(visible=False)
-    assert refused.value.code is Code.LOAD_FAILED and "--pid=host" in refused.value.remedy
-    place(visible=True)
-    make_tree(tools.paths.root, {"sys/module/drm/refcnt": "0"})
-    place(visible=False)
 
 
 RDMA = settings.load({"GPU_DIRECT_RDMA_ENABLED": "true"})
