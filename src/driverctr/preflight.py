@@ -263,7 +263,7 @@ def check_host_modules(facts: Facts, *, loading: bool, fetching: bool) -> Check:
     if facts.host_modules:
         return _ok(name, "the host's module tree can be seen")
     if facts.host_lacks and loading and fetching:
-        return _unknown(name, f"{lacking}: whether its distribution's packages can be had only asking for them tells")
+        return _unknown(name, f"{lacking}: packages with it are asked for, and whether they can be had is not known")
     if facts.host_lacks and loading:
         return _refused(name, Code.LOAD_FAILED, lacking, SHOW_THE_TREE)
     return _unknown(name, "the host's module tree cannot be seen: what ours need of it must be loaded already")
