@@ -1,6 +1,8 @@
 # A start that builds in place, and bare commands that do the same, in one container with the headers as README mounts them.
 . /mnt/guest/scenario.sh
 set_up podman-crun
+# Without the host's pids the headers are used in place, as they are by the bare make.
+common=(-v /run/nvidia:/run/nvidia:rshared -v "$orders:$orders:ro")
 kbuild=$(readlink -f /usr/src/linux-kbuild-*)
 cp -r /mnt/stand-in /tmp/source
 

@@ -5,7 +5,15 @@ trap 'echo "bench: line $LINENO failed: $BASH_COMMAND" >&2; tail -n 30 /tmp/log 
 . /bench/bench_bare.sh
 source=$1
 release=$(uname -r)
-load_ours() { for module in nvidia nvidia-uvm nvidia-modeset; do insmod /tmp/tree/$module.ko; done; }
+# modprobe reads a tree of their own: the mounted one is read-only.
+load_ours() {
+    tree=/tmp/root/lib/modules/$release
+    mkdir -p "$tree/updates"
+    cp "/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$tree"
+    cp /tmp/tree/*.ko "$tree/updates"
+    depmod --basedir /tmp/root "$release"
+    for module in nvidia nvidia-uvm nvidia-modeset; do modprobe --dirname /tmp/root $module; done
+}
 
 # The image's own source stays as it is in both.
 make_bare() {
