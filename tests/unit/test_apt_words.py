@@ -150,8 +150,10 @@ def test_a_source_that_is_no_source_is_named_by_the_users_own_file(
     assert f"Type 'dab' is not known on {root}/etc/apt/sources.list.d/own.list" in raised.value.message
 
 
-def test_credentials_are_in_no_error(tmp_path: Path, apt: Apt, add: Callable[..., None]) -> None:
-    add(has="nothing", update=failing("E: Failed to fetch http://user:secret@own.example/InRelease  Could not connect"))
+@pytest.mark.parametrize("password", ["secret", "p@secret"])
+def test_credentials_are_in_no_error(tmp_path: Path, apt: Apt, add: Callable[..., None], password: str) -> None:
+    told = f"E: Failed to fetch http://user:{password}@own.example/InRelease  Could not connect"
+    add(has="nothing", update=failing(told))
     with pytest.raises(DriverError) as raised:
         apt.fetch(HEADERS, tmp_path / "into")
     assert "secret" not in str(raised.value) and "http://...@own.example" in raised.value.message

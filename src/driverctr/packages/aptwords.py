@@ -6,7 +6,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.records import frozen
 from driverctr.run import Result
 
-CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+@")
+CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")
 MOST_LINES = 6
 
 REPOSITORY = r"(?:GPG error: |The repository ')(?P<repository>\S+ \S+)"
