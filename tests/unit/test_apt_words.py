@@ -75,10 +75,16 @@ INDEX = "http://mirror.example/debian/dists/stable"
             True,
         ),
         (
-            f"E: Failed to fetch {INDEX}/InRelease  401  Unauthorized [IP: 10.0.0.1 80]{SOME}",
+            f"E: Failed to fetch {INDEX}/InRelease  401  Unauthorized [IP: 10.0.0.1 80]{NOT_SIGNED}",
             Code.PACKAGES_FAILED,
             "was refused: 401",
             False,
+        ),
+        (
+            f"E: Failed to fetch {INDEX}/InRelease  503  Service Unavailable [IP: 10.0.0.1 80]{NOT_SIGNED}",
+            Code.PACKAGES_FAILED,
+            "InRelease cannot be had: the server, or a proxy, answers 503  Service Unavailable",
+            True,
         ),
         (
             "E: Could not get lock /x/lists/lock. It is held by process 10899 (python3)\nE: Unable to lock directory "
