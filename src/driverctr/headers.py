@@ -105,7 +105,8 @@ PackageSource = Callable[[str, Path], Packages]
 class HeaderSearch:
     """Looks for headers; everything it makes lies in `scratch`, which the caller removes after the build.
 
-    `accept` raises DriverError where headers that were found are not those wanted: then the next place is asked.
+    `accept` raises DriverError where headers that were found are not those wanted: then the next place is asked. What
+    it doubts it tells in words, "" for nothing: those headers serve where no later place has better ones.
     """
 
     runner: Runner
@@ -113,7 +114,7 @@ class HeaderSearch:
     scratch: Path
     packages: PackageSource | None
     root: Path = Path("/")
-    accept: Callable[[Headers], object] = bool
+    accept: Callable[[Headers], str] = lambda found: ""
 
     def find(self, release: str) -> Headers:
         """The headers of a kernel release; a later place is asked only where the ones before have none that serve.
@@ -123,9 +124,16 @@ class HeaderSearch:
         """
         refusals: list[str] = []
         failures: list[DriverError] = []
+        doubted: list[Headers] = []
         for place, look in self._places(release):
-            if found := self._try(place, look, refusals, failures):
+            if found := self._try(place, look, refusals, failures, doubted):
                 return found
+        if doubted:
+            self.log.warning(
+                f"headers: {release} from {doubted[0].place} all the same, for no other place has better: the kernel "
+                "compares the versions of its symbols when it loads what is built with them"
+            )
+            return doubted[0]
         raise self._nowhere(release, refusals, failures)
 
     def _places(self, release: str) -> Iterator[tuple[str, Callable[[], Headers]]]:
@@ -152,11 +160,16 @@ class HeaderSearch:
         )
 
     def _try(
-        self, place: str, look: Callable[[], Headers], refusals: list[str], failures: list[DriverError]
+        self,
+        place: str,
+        look: Callable[[], Headers],
+        refusals: list[str],
+        failures: list[DriverError],
+        doubted: list[Headers],
     ) -> Headers | None:
         try:
             found = look()
-            self.accept(found)
+            doubt = self.accept(found)
         except (DriverError, OSError) as error:
             if isinstance(error, DriverError) and error.code is Code.NO_SPACE:
                 raise
@@ -165,6 +178,11 @@ class HeaderSearch:
                 failures.append(error)
             refusals.append(f"{place}: {reason}")
             self.log.info(f"headers: not from {place}: {reason}")
+            return None
+        if doubt:
+            doubted.append(found)
+            refusals.append(f"{place}: {doubt}")
+            self.log.info(f"headers: not yet from {place}: {doubt}")
             return None
         self.log.info(f"headers: {found.release} from {found.place}")
         return found

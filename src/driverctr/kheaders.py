@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts.hostroot import HostRoot
+from driverctr.facts.kernel import compares_symbols
 from driverctr.files import read_text
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def add_symbols(build: Path, release: str, places: tuple[HostRoot, ...]) -> None
             except (OSError, DriverError, lzma.LZMAError, EOFError):
                 continue
             return
-    if "\nCONFIG_MODVERSIONS=y" in f"\n{read_text(build / 'include/config/auto.conf') or ''}":
+    if compares_symbols(build):
         raise DriverError(
             Code.HEADERS_MISSING,
             f"it lacks {SYMVERS}, without which no module fits this kernel (CONFIG_MODVERSIONS), and the host has it "

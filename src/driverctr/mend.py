@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from driverctr import daemons, devices, firmware
+from driverctr import daemons, devices, firmware, selinux
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
 from driverctr.mounts import driverroot
@@ -91,3 +91,4 @@ class Mender:
         made = devices.create(self.tools.paths, devices.wanted(self.tools.paths))
         if made:
             self.tools.runner.log.info(f"made again: {', '.join(f'/dev/{name}' for name in made)}")
+            selinux.label_devices(self.tools.paths, log=self.tools.runner.log)

@@ -82,14 +82,15 @@ def test_the_users_repository_is_asked_first_and_alone_where_that_is_wished(
     assert len(asked(without)) == 1
 
 
+@pytest.mark.parametrize("place", ["sources.list", ""])
 def test_a_default_file_over_which_a_users_is_mounted_is_the_users(
-    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None]
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], place: str
 ) -> None:
     add()
     without = replace(apt, sources=replace(apt.sources, defaults=False))
     with pytest.raises(DriverError, match="DEFAULT_REPOSITORIES=false, and there is no other package source"):
         without.fetch(HEADERS, tmp_path / "into")
-    mounts = f"1 0 0:1 / / rw - ext4 / rw\n2 1 0:2 /x {root}/etc/apt/sources.list rw - ext4 / rw\n"
+    mounts = f"1 0 0:1 / / rw - ext4 / rw\n2 1 0:2 /x {root / 'etc/apt' / place} rw - ext4 / rw\n"
     make_tree(root, {"proc/self/mountinfo": mounts})
     assert without.fetch(HEADERS, tmp_path / "into") == NAMES
 

@@ -75,10 +75,16 @@ INDEX = "http://mirror.example/debian/dists/stable"
             True,
         ),
         (
-            f"E: Failed to fetch {INDEX}/InRelease  401  Unauthorized [IP: 10.0.0.1 80]{SOME}",
+            f"E: Failed to fetch {INDEX}/InRelease  401  Unauthorized [IP: 10.0.0.1 80]{NOT_SIGNED}",
             Code.PACKAGES_FAILED,
             "was refused: 401",
             False,
+        ),
+        (
+            f"E: Failed to fetch {INDEX}/InRelease  503  Service Unavailable [IP: 10.0.0.1 80]{NOT_SIGNED}",
+            Code.PACKAGES_FAILED,
+            "InRelease cannot be had: the server, or a proxy, answers 503  Service Unavailable",
+            True,
         ),
         (
             "E: Could not get lock /x/lists/lock. It is held by process 10899 (python3)\nE: Unable to lock directory "
@@ -150,8 +156,10 @@ def test_a_source_that_is_no_source_is_named_by_the_users_own_file(
     assert f"Type 'dab' is not known on {root}/etc/apt/sources.list.d/own.list" in raised.value.message
 
 
-def test_credentials_are_in_no_error(tmp_path: Path, apt: Apt, add: Callable[..., None]) -> None:
-    add(has="nothing", update=failing("E: Failed to fetch http://user:secret@own.example/InRelease  Could not connect"))
+@pytest.mark.parametrize("password", ["secret", "p@secret"])
+def test_credentials_are_in_no_error(tmp_path: Path, apt: Apt, add: Callable[..., None], password: str) -> None:
+    told = f"E: Failed to fetch http://user:{password}@own.example/InRelease  Could not connect"
+    add(has="nothing", update=failing(told))
     with pytest.raises(DriverError) as raised:
         apt.fetch(HEADERS, tmp_path / "into")
     assert "secret" not in str(raised.value) and "http://...@own.example" in raised.value.message

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -137,8 +138,8 @@ ROCKYS = "#1 SMP PREEMPT_DYNAMIC Wed May 1 19:11:28 UTC 2024"
         ),
     ],
 )
-def test_packaged_headers_of_another_build_than_runs_are_refused_and_the_hosts_own_are_believed(
-    built: Built, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch, theirs: str, running: str, words: str
+def test_packaged_headers_of_another_build_than_runs_serve_only_where_the_kernel_compares_symbols(
+    built: Built, fake_bin: FakeBin, log: Log, monkeypatch: pytest.MonkeyPatch, theirs: str, running: str, words: str
 ) -> None:
     make_tree(built.root, {"proc/sys/kernel/osrelease": RELEASE, "proc/sys/kernel/version": running})
     (built.root / FLAVOUR / "include/generated/utsversion.h").write_text(f'#define UTS_VERSION "{theirs}"\n')
@@ -148,6 +149,10 @@ def test_packaged_headers_of_another_build_than_runs_are_refused_and_the_hosts_o
         built.find(WISH)
     assert refused.value.code is Code.HEADERS_MISSING
     assert not compiled(fake_bin)
+    auto_conf = built.root / FLAVOUR / "include/config/auto.conf"
+    auto_conf.write_text(f"{CONFIG}CONFIG_MODVERSIONS=y\n")
+    assert built.find(WISH) and re.search(f"(?s){words}.*all the same", said(log))
+    auto_conf.write_text(CONFIG)
     origin = Origin.HOST
     assert built.find(WISH)
 

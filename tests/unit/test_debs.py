@@ -16,21 +16,21 @@ __all__ = ["add", "apt", "pauses", "root"]
 
 
 @pytest.mark.parametrize(
-    ("files", "line"),
+    ("files", "lines"),
     [
-        ({"Release": ""}, "./"),
-        ({"dists/stable/InRelease": "Suite: stable\nComponents: main other\n"}, "stable main"),
-        ({"dists/a/updates/Release": "", "dists/a/updates/main/binary-amd64/Release": ""}, "a/updates main"),
+        ({"Release": ""}, ["./"]),
+        ({"dists/stable/InRelease": "Suite: stable\nComponents: main other\n"}, ["stable main", "stable other"]),
+        ({"dists/a/updates/Release": "", "dists/a/updates/main/binary-amd64/Release": ""}, ["a/updates main"]),
     ],
 )
 def test_a_repository_in_the_folder_is_asked_by_apt_and_verified(
-    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], files: dict[str, str], line: str
+    tmp_path: Path, root: Path, apt: Apt, add: Callable[..., None], files: dict[str, str], lines: list[str]
 ) -> None:
     make_tree(root, {f"drivers/packages/{name}": text for name, text in files.items()})
     add()
     assert apt.from_folder(HEADERS, tmp_path / "into") == NAMES
-    written = (apt.scratch / "folder/round-0/000.list").read_text()
-    assert written == f"deb [target=Packages] file:{root}/drivers/packages {line}\n"
+    written = [file.read_text() for file in sorted((apt.scratch / "folder/round-0").iterdir())]
+    assert written == [f"deb [target=Packages] file:{root}/drivers/packages {line}\n" for line in lines]
 
 
 def test_packages_in_the_folder_need_neither_index_nor_network(

@@ -301,35 +301,6 @@ def test_what_is_in_ubuntu_pro_alone_is_known(flavour: str, service: str) -> Non
     assert distro.repositories(distro.identify(f"5.15.0-1032-{flavour}")).pro_service == service
 
 
-@pytest.mark.parametrize(
-    ("kind", "architecture", "expected"),
-    [
-        (
-            "proprietary",
-            "amd64",
-            (
-                "linux-objects-nvidia-535-server-5.15.0-105-generic",
-                "linux-signatures-nvidia-5.15.0-105-generic",
-                "linux-modules-nvidia-535-server-5.15.0-105-generic",
-            ),
-        ),
-        (
-            "open",
-            "amd64",
-            (
-                "linux-signatures-nvidia-5.15.0-105-generic",
-                "linux-modules-nvidia-535-server-open-5.15.0-105-generic",
-            ),
-        ),
-        ("open", "arm64", ("linux-modules-nvidia-535-server-open-5.15.0-105-generic",)),
-    ],
-)
-def test_canonicals_built_modules_have_names(kind: str, architecture: str, expected: tuple[str, ...]) -> None:
-    from driverctr.distros.ubuntu import Ubuntu
-
-    assert Ubuntu(UBUNTU_22).precompiled_packages(535, kind, "5.15.0-105-generic", architecture) == expected
-
-
 def test_a_kernel_of_nobodys_name_is_asked_for_all_the_same() -> None:
     distro = distros.of(UBUNTU_22)
     assert distro.identify("6.8.4-rt11-custom", "#1 SMP").flavour == ""

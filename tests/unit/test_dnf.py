@@ -274,7 +274,7 @@ def test_proxies_are_handed_on_in_small_letters_too(tmp_path: Path, dnf: Dnf, fa
 def test_keys_are_those_the_repositories_name(
     tmp_path: Path, root: Path, dnf: Dnf, fake_bin: FakeBin, log: Log
 ) -> None:
-    own = section("own") + "gpgkey=file:///keys/$releasever\n  https://packages.example/KEY-$driverctr\n"
+    own = section("own") + "gpgkey=file:///keys/$releasever\n  https://me:pass@packages.example/KEY-$driverctr\n"
     make_tree(root, {"keys/9.4": "", "etc/dnf/vars/driverctr": "two\n"})
     (root / "etc/yum.repos.d/own.repo").write_text(own)
     fake_bin.add("curl", say("curl: (22) The requested URL returned error: 404", 22))
@@ -282,11 +282,14 @@ def test_keys_are_those_the_repositories_name(
         "rpmkeys", f'case "$*" in *KEY-two) echo "error: import read failed(2)." >&2; exit 1 ;; esac\n{SIGNED}'
     )
     dnf.fetch(WANTED, tmp_path / "into")
-    fetched = f"{dnf.scratch}/keys/KEY-two"
+    fetched = f"{dnf.scratch}/keys/1/KEY-two"
     imported = [call.split()[-1] for call in fake_bin.calls if "--import" in call]
     assert imported == [f"{root}/keys/9.4", fetched]
-    assert f"--output {fetched} https://packages.example/KEY-two" in "".join(fake_bin.calls)
-    assert "could not be fetched: curl: (22) The requested URL returned error: 404" in said(log)
+    assert f"--output {fetched} --config {dnf.scratch}/keys/1/address" in "".join(fake_bin.calls)
+    address = dnf.scratch / "keys/1/address"
+    assert address.read_text() == 'url = "https://me:pass@packages.example/KEY-two"\n'
+    assert address.stat().st_mode & 0o777 == 0o600 and "pass" not in said(log) + "".join(fake_bin.calls)
+    assert "KEY-two could not be fetched: curl: (22) The requested URL returned error: 404" in said(log)
     assert f"the key {fetched} is not taken: error: import read failed(2)." in said(log)
 
 
@@ -300,6 +303,41 @@ def test_gpgcheck_0_is_heard_only_where_no_repository_wants_more(
     make_tree(root, {"etc/yum.repos.d/second.repo": section("second")})
     dnf.fetch(WANTED, tmp_path / "two")
     assert any("--checksig" in call for call in fake_bin.calls)
+
+
+def test_an_unsigned_package_is_taken_from_the_repositories_with_gpgcheck_0_alone(
+    tmp_path: Path, root: Path, dnf: Dnf, fake_bin: FakeBin, log: Log
+) -> None:
+    make_tree(root, {"etc/yum.repos.d/second.repo": section("second")})
+    fake_bin.add("rpmkeys", "echo '/x.rpm: digests OK'")
+    with pytest.raises(DriverError):
+        dnf.fetch(WANTED, tmp_path / "into")
+    (root / "etc/yum.repos.d/own.repo").write_text(section("own") + "gpgcheck=0\n")
+    dnf.fetch(WANTED, tmp_path / "into")
+    enabled = [word for word in asked(fake_bin)[-1] if word.startswith("--enablerepo")]
+    assert enabled == ["--enablerepo=own"] and "signatures are not checked: own has" in said(log)
+    fake_bin.add("dnf", 'case "$*" in *=second*) ;; *) exit 1 ;; esac' + GET)
+    with pytest.raises(DriverError) as raised:
+        dnf.fetch(WANTED, tmp_path / "into")
+    assert raised.value.code is Code.PACKAGES_UNTRUSTED
+
+
+def test_keys_of_one_name_from_two_servers_are_two(tmp_path: Path, root: Path, dnf: Dnf, fake_bin: FakeBin) -> None:
+    keys = section("own") + "gpgkey=https://one.example/KEY https://two.example/KEY\n"
+    (root / "etc/yum.repos.d/own.repo").write_text(keys)
+    fake_bin.add("curl")
+    dnf.fetch(WANTED, tmp_path / "into")
+    imported = [call.split()[-1] for call in fake_bin.calls if "--import" in call]
+    assert imported == [f"{dnf.scratch}/keys/0/KEY", f"{dnf.scratch}/keys/1/KEY"]
+
+
+def test_a_name_with_a_star_stands_for_all_that_it_fits(
+    tmp_path: Path, root: Path, dnf: Dnf, fake_bin: FakeBin
+) -> None:
+    make_tree(root, {"etc/yum.repos.d/ol.repo": section("ol9_baseos_latest") + section("ol9_UEKR7", 0)})
+    named = Repositories((Rung("9", ("ol9_baseos_latest", "ol9_UEK*")),))
+    Dnf(dnf.runner, dnf.scratch, dnf.pause, dnf.log, dnf.sources, named).fetch(WANTED, tmp_path / "into")
+    assert {"--enablerepo=ol9_baseos_latest", "--enablerepo=ol9_UEKR7"} <= set(asked(fake_bin)[0])
 
 
 def test_a_package_that_is_not_trusted_is_not_unpacked(tmp_path: Path, dnf: Dnf, fake_bin: FakeBin) -> None:

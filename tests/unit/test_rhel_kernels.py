@@ -139,6 +139,14 @@ KERNELS = [
         "kernel-devel-5.14.0-427.42.1.el9_4.x86_64",
         "in the wild: #1 SMP PREEMPT_DYNAMIC Thu Oct 31 14:01:51 UTC 2024",
     ),
+    Row(
+        ROCKY_9,
+        "5.14.0-427.28.1.el9_4.cloud.1.0.x86_64",
+        "",
+        "9.4",
+        "kernel-devel-5.14.0-427.28.1.el9_4.cloud.1.0.x86_64",
+        "in the wild (the Cloud SIG's)",
+    ),
 ]
 
 

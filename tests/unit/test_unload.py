@@ -25,6 +25,7 @@ from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Tools, unload
+from driverctr.steps.devices import DeviceNodes
 from driverctr.steps.load import Load
 from driverctr.syslog import Syslog
 from tests.unit.conftest import FakeBin, make_tree
@@ -267,6 +268,17 @@ def test_the_nodes_come_back_with_the_modules_at_a_stop_that_is_refused(
     with pytest.raises(DriverError):
         Load().undo(tools, {})
     assert len(made) == 1
+
+
+def test_nodes_that_are_made_after_the_driver_root_are_labelled_too(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled: list[Paths] = []
+    monkeypatch.setattr("driverctr.selinux.label_devices", lambda paths, log: labelled.append(paths))
+    for made in ([], ["nvidia0"]):
+        monkeypatch.setattr("driverctr.devices.create", lambda paths, nodes, made=made: made)
+        DeviceNodes().apply(tools, PlannedStep(StepName.DEVICE_NODES, ""), facts(), Gained())
+        assert labelled == [tools.paths] * len(made)
 
 
 def test_where_nobody_asked_for_a_stop_an_unload_has_the_time_of_a_load(

@@ -8,10 +8,13 @@ from driverctr.distros import CertificatePlace, Distro, HeaderPackages, KernelId
 from driverctr.facts.compiler import major_of
 
 RELEASE = re.compile(
-    r"(?P<package>(?P<build>\d+(\.\d+)+-\d+)[\w.]*?(?P<rt>\.rt\d[\w.]*)?\.el(?P<major>\d+)(_(?P<minor>\d+))?\w*)"
+    r"(?P<package>(?P<build>\d+(\.\d+)+-\d+)[\w.]*?(?P<rt>\.rt\d[\w.]*)?\.el(?P<major>\d+)(_(?P<minor>\d+))?[\w.]*?)"
     r"\.(?P<arch>x86_64|aarch64|ppc64le|s390x)(\+(?P<variant>[\w-]+))?"
 )
-"""5.14.0-427.13.1.el9_4.x86_64, with +debug, +rt or +64k for a variant; RHEL 8 and early 9 have .rt7.342 inside."""
+"""5.14.0-427.13.1.el9_4.x86_64, with +debug, +rt or +64k for a variant; RHEL 8 and early 9 have .rt7.342 inside.
+
+Rebuilds put their own mark behind: 5.14.0-427.28.1.el9_4.cloud.1.0.x86_64 (Rocky Linux's Cloud SIG).
+"""
 
 GENERAL = {
     "4.18.0-80": "8.0",
@@ -33,6 +36,7 @@ GENERAL = {
     "5.14.0-503": "9.5",
     "5.14.0-570": "9.6",
     "5.14.0-611": "9.7",
+    "5.14.0-687": "9.8",
     "6.12.0-55": "10.0",
     "6.12.0-124": "10.1",
     "6.12.0-211": "10.2",

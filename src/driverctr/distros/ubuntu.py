@@ -1,4 +1,4 @@
-"""Ubuntu's kernels and packages, and Canonical's packages of built NVIDIA modules."""
+"""Ubuntu's kernels and packages."""
 
 import re
 from typing import ClassVar
@@ -50,13 +50,3 @@ class Ubuntu(Debian, name="ubuntu"):
         words = identity.flavour.split("-")
         service = next((service for word, service in PRO_SERVICES.items() if word in words), "")
         return Repositories((Rung(""),), service)
-
-    def precompiled_packages(self, branch: int, module_type: str, release: str, architecture: str) -> tuple[str, ...]:
-        """Canonical's built modules of a driver branch for a kernel, in the order to install (reference B.1, UP).
-
-        Proprietary modules are linked on the spot from linux-objects; the signatures are there for amd64 alone.
-        """
-        kind = f"{branch}-server-open" if module_type == "open" else f"{branch}-server"
-        objects = () if module_type == "open" else (f"linux-objects-nvidia-{kind}-{release}",)
-        signatures = (f"linux-signatures-nvidia-{release}",) if architecture in ("amd64", "x86_64") else ()
-        return (*objects, *signatures, f"linux-modules-nvidia-{kind}-{release}")

@@ -129,6 +129,11 @@ def version_of_tree(build_dir: Path) -> str:
     return ""
 
 
+def compares_symbols(build_dir: Path) -> bool:
+    """Whether the kernel compares the versions of the symbols a module uses, as it loads it (CONFIG_MODVERSIONS)."""
+    return "\nCONFIG_MODVERSIONS=y" in f"\n{read_text(build_dir / 'include/config/auto.conf') or ''}"
+
+
 def running_build_id(root: Path) -> str:
     """The GNU build-id of the running kernel, from its ELF notes; empty where the kernel has none."""
     try:

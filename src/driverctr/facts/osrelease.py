@@ -57,7 +57,8 @@ def _unquoted(text: str) -> str:
     """A value as a shell would take it; in double quotes a backslash stands before the signs that mean something."""
     if len(text) < 2 or text[0] not in "\"'" or text[-1] != text[0]:
         return text
-    return re.sub(r"\\([$\"\\`])", r"\1", text[1:-1]) if text[0] == '"' else text[1:-1]
+    bare = text[1:-1]
+    return re.sub(r"\\([$\"\\`])", r"\1", bare) if text[0] == '"' and "\\" in bare else bare
 
 
 def of_image(root: Path = Path("/")) -> OsRelease:

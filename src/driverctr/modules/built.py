@@ -67,12 +67,23 @@ class Built:
             yield Draft(module_set, self._provenance(request), request.log_path)
             request.log_path.unlink(missing_ok=True)
 
-    def _check_version(self, headers: Headers) -> None:
-        """What the host itself has as headers of the kernel that runs is taken as such."""
-        wanted = self.kernel_version
-        if not wanted and headers.origin is not Origin.HOST:
-            wanted = kernel.read(self.root, headers.release).version
-        check_version(headers, wanted, self.distro)
+    def _check_version(self, headers: Headers) -> str:
+        """What the host itself has as headers of its kernel is taken as such; packages of another build are in doubt.
+
+        Builds of one release keep their symbols (Debian kernel handbook, 5.1), and where the kernel compares the
+        versions of those, it judges what comes of them. Raises DriverError (headers-missing) where it does not, or a
+        kernel of that very version is meant.
+        """
+        if self.kernel_version:
+            check_version(headers, self.kernel_version, self.distro)
+        elif headers.origin is not Origin.HOST:
+            try:
+                check_version(headers, kernel.read(self.root, headers.release).version, self.distro)
+            except DriverError as error:
+                if not kernel.compares_symbols(headers.build_dir):
+                    raise
+                return error.message
+        return ""
 
     def _request(self, wish: Wish, source: Source, headers: Headers, scratch: Path) -> BuildRequest:
         wanted = headers.cc_version_text or kernel.read(self.root, wish.kernel_release).cc_version_text

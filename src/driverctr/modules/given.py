@@ -43,7 +43,8 @@ class Given:
     def find(self, release: str, version: str, module_type: ModuleType) -> ModuleSet:
         """Judge the modules and publish them as a set; for the type `auto` their licence tells which they are.
 
-        Raises DriverError: no-modules, wrong-kernel, other-version, wrong-module-type, wrong-architecture, no-space.
+        Raises DriverError: no-modules, wrong-kernel, other-version, wrong-module-type, wrong-architecture,
+        signature-needed, no-space.
         """
         with told_if_full(self.scratch), scratch_folder(self.scratch) as scratch:
             given = self._look()
@@ -122,7 +123,7 @@ def check(name: str, info: elf.ModuleInfo, release: str, version: str) -> None:
 
 
 def check_signatures(files: Mapping[str, Path]) -> None:
-    """All are signed or none is: else some would load and others not. Raises DriverError (signature-invalid)."""
+    """All are signed or none is: else some would load and others not. Raises DriverError (signature-needed)."""
     signed = [name for name, file in files.items() if loading.is_signed(file)]
     if signed and (lacking := [name for name in files if name not in signed]):
         raise DriverError(

@@ -34,15 +34,17 @@ class Sources:
     def default_files(self) -> tuple[Path, ...]:
         """The repository files that the image brought, below `root`; none where it does not tell.
 
-        One over which something is mounted is the user's.
+        One over which something is mounted, or over a folder it is in, is the user's.
         """
-        listed = (read_text(self.root / DEFAULTS) or "").splitlines()
+        list_of_them = self.root / DEFAULTS
+        listed = (read_text(list_of_them) or "").splitlines()
         files = [self.root / line.strip().lstrip("/") for line in listed if line.strip().startswith("/")]
         try:
             mounts = mounttable.read(self.root) if files else ()
         except OSError:  # then nothing can be told to be mounted there
             mounts = ()
-        return tuple(file for file in files if not mounttable.layers(mounts, file))
+        images = mounttable.visible(mounts, list_of_them)
+        return tuple(file for file in files if mounttable.visible(mounts, file) == images)
 
 
 class PackageTool(Protocol):

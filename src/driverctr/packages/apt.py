@@ -267,11 +267,15 @@ def theirs(message: str, written: Mapping[Path, Path]) -> str:
 
 
 def local_entries(folder: Path) -> Iterator[Entry]:
-    """The repository in a folder: a flat one (Release beside the packages) or one with dists/ and pool/."""
+    """The repository in a folder: a flat one (Release beside the packages) or one with dists/ and pool/.
+
+    What lies in a suite is not one: many tools write a Release into each folder of a component too, which none signs.
+    """
     address = f"file:{quote(str(folder))}"
     if has_release(folder):
         yield from aptsources.of_lines(f"deb {address} ./")
-    for dist in sorted({found.parent for found in folder.glob("dists/**/*Release")}):
+    suites = {found.parent for found in folder.glob("dists/**/*Release")}
+    for dist in sorted(suite for suite in suites if suites.isdisjoint(suite.parents)):
         release = read_text(dist / "InRelease") or read_text(dist / "Release") or ""
         components = re.search(r"^Components:(.*)$", release, re.MULTILINE)
         listed = components[1].strip() if components else "main"

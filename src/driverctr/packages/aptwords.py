@@ -6,7 +6,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.records import frozen
 from driverctr.run import Result
 
-CREDENTIALS = re.compile(r"(?<=://)[^\s/@]+@")
+CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")
 MOST_LINES = 6
 
 REPOSITORY = r"(?:GPG error: |The repository ')(?P<repository>\S+ \S+)"
@@ -57,6 +57,20 @@ SIGNS = (
         "Use a mirror that is kept up to date, and see that the node's clock is right; a snapshot of old packages is "
         "given by ARCHIVE_URL, whose index may be past its date",
     ),
+    # Of an InRelease that a server does not give, save by 404, apt says that its repository is not signed, too.
+    Sign(
+        r"Failed to fetch (?P<file>\S+) +(?P<status>40[137] [^\[;]*)",
+        Code.PACKAGES_FAILED,
+        "{file} was refused: {status}",
+        "Give the credentials in /etc/apt/auth.conf.d, or for a proxy in its variable",
+    ),
+    Sign(
+        r"Failed to fetch (?P<file>\S+) +(?P<status>(?:4(?!04)\d\d|5\d\d) [^\[;]*)",
+        Code.PACKAGES_FAILED,
+        "{file} cannot be had: the server, or a proxy, answers {status}",
+        REACH,
+        again=True,
+    ),
     Sign(
         r"The repository '(?P<repository>\S+ \S+)[^']*' is not signed",
         Code.PACKAGES_UNTRUSTED,
@@ -94,12 +108,6 @@ SIGNS = (
         Code.NO_SPACE,
         "no space is left on the device",
         "Give the container's /var/tmp 1 GB to spare",
-    ),
-    Sign(
-        r"Failed to fetch (?P<file>\S+) +(?P<status>40[137] [^\[;]*)",
-        Code.PACKAGES_FAILED,
-        "{file} was refused: {status}",
-        "Give the credentials in /etc/apt/auth.conf.d, or for a proxy in its variable",
     ),
     Sign(
         r"Failed to fetch (?P<file>\S+) .*[Cc]ertificate",

@@ -6,10 +6,13 @@ mirrors; it compares the package with the index, and looks at no signature.
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from driverctr.addresses import without_credentials
 from driverctr.distros import HeaderPackages, Repositories, Rung
 from driverctr.errors import Code, DriverError
+from driverctr.files import write_atomic
 from driverctr.log import Log
 from driverctr.packages import Sources
 from driverctr.packages.authorities import bundle
@@ -114,8 +117,7 @@ class Dnf:
         if isinstance(got, DriverError):
             raise got
         rung, package = got
-        self._check(package, files.used(rung.enable), rung.releasever, authorities)
-        return self._unpacked(wanted, package, into)
+        return self._unpacked(wanted, self._trusted(wanted.package, package, files, rung, authorities), into)
 
     def _download(self, package: str, files: RepositoryFiles, rung: Rung, authorities: Path | None) -> Path:
         """Fetch one package by one rung; raises DriverError in dnf's words."""
@@ -171,12 +173,29 @@ class Dnf:
         names = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
         return {name: given[name.upper()] for name in names if name.upper() in given and name not in given}
 
-    def _check(self, package: Path, used: Sequence[Repository], releasever: str, authorities: Path | None) -> None:
-        if not any(one.checked for one in used):
-            names = ", ".join(one.name for one in used)
-            self.log.warning(f"signatures are not checked: {names} has gpgcheck=0")
-            return
-        self._keyring(self._keys(used, releasever, authorities)).check(package)
+    def _trusted(self, name: str, package: Path, files: RepositoryFiles, rung: Rung, authorities: Path | None) -> Path:
+        """The package, or where it is not trusted the one of the repositories that are not to be checked.
+
+        dnf does not say which repository a package is from. Raises DriverError (packages-untrusted).
+        """
+        used = files.used(rung.enable)
+        unchecked = tuple(replace(one, enabled=True) for one in used if not one.checked)
+        if len(unchecked) < len(used):
+            try:
+                self._keyring(self._keys(used, rung.releasever, authorities)).check(package)
+            except DriverError as error:
+                if error.code is not Code.PACKAGES_UNTRUSTED or not unchecked:
+                    raise
+                try:
+                    theirs = RepositoryFiles(files.folder, unchecked)
+                    package = self._download(name, theirs, Rung(rung.releasever), authorities)
+                except DriverError:
+                    raise error from None
+            else:
+                return package
+        names = ", ".join(one.name for one in unchecked)
+        self.log.warning(f"signatures are not checked: {names} has gpgcheck=0")
+        return package
 
     def _keyring(self, keys: Sequence[Path]) -> Keyring:
         folder = self.scratch / "keyring"
@@ -193,19 +212,26 @@ class Dnf:
                 found |= dict.fromkeys(key_files(root))
             for address in (filled(key, releasever, root) for key in repository.keys):
                 place = address.removeprefix("file://")
-                found[root / place.lstrip("/") if place.startswith("/") else self._fetched(place, authorities)] = None
+                if place.startswith("/"):
+                    found[root / place.lstrip("/")] = None
+                else:
+                    found[self._fetched(place, self.scratch / "keys" / str(len(found)), authorities)] = None
         return list(found)
 
-    def _fetched(self, address: str, authorities: Path | None) -> Path:
-        """A key from a server; where it cannot be had, the file is missing, and rpmkeys says so."""
-        folder = self.scratch / "keys"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / address.rsplit("/", 1)[-1]
+    def _fetched(self, address: str, folder: Path, authorities: Path | None) -> Path:
+        """A key from a server; where it cannot be had, the file is missing, and rpmkeys says so.
+
+        The address, which may hold a password, goes by a file (curl(1), --config); the folder is this key's alone.
+        """
+        shown = without_credentials(address)
+        file, config = folder / shown.rsplit("/", 1)[-1], folder / "address"
+        quoted = address.replace("\\", "\\\\").replace('"', '\\"')
+        write_atomic(config, f'url = "{quoted}"\n', mode=0o600)
         trust: list[str | Path] = ["--cacert", authorities] if authorities else []
-        argv = ["curl", "--fail", "--silent", "--show-error", "--location", *trust, "--output", file, address]
-        result = self.runner.run(argv, limit=KEY_LIMIT, check=False, extra_env=self._proxies())
+        argv = ["curl", "--fail", "--silent", "--show-error", "--location", *trust, "--output", file]
+        result = self.runner.run([*argv, "--config", config], limit=KEY_LIMIT, check=False, extra_env=self._proxies())
         if result.status != 0:
-            self.log.warning(f"the key {address} could not be fetched: {result.words}")
+            self.log.warning(f"the key {shown} could not be fetched: {result.words.replace(address, shown)}")
         return file
 
     def _unpacked(self, wanted: HeaderPackages, package: Path, into: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import configparser
 import os
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from driverctr.files import read_text
@@ -50,7 +51,7 @@ class RepositoryFiles:
 
     def used(self, names: Sequence[str]) -> tuple[Repository, ...]:
         """Those named and the user's own, as far as they are there; where none of those named is, all enabled ones."""
-        named = [one for one in self.repositories if one.name in names]
+        named = [one for one in self.repositories if any(fnmatchcase(one.name, name) for name in names)]
         if not named:
             return tuple(one for one in self.repositories if one.enabled)
         return (*named, *(one for one in self.repositories if one.own and one.enabled and one not in named))

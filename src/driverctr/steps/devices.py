@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from driverctr import daemons, devices
+from driverctr import daemons, devices, selinux
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -19,6 +19,8 @@ class DeviceNodes:
         wanted = devices.wanted(tools.paths)
         made = devices.create(tools.paths, wanted)
         tools.runner.log.info(f"{len(wanted)} device nodes, {len(made)} made")
+        if made:  # those that were not there when the driver root was exported
+            selinux.label_devices(tools.paths, log=tools.runner.log)
         return Outcome({"nodes": [node.name for node in wanted]}, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:
