@@ -24,7 +24,8 @@ from driverctr.survey import Facts, Observation, make_wish
 from driverctr.userspace import tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
-from harness import precompiled
+from harness import bases, dockerd, precompiled
+from harness import image as harness_image
 from harness.bases import Base
 from harness.flavours import FLAVOURS, Flavour
 from tests.unit.conftest import make_tree
@@ -77,9 +78,9 @@ def test_an_image_on_a_base_of_the_users_is_tagged_as_that(
     monkeypatch: pytest.MonkeyPatch, base: Base | None, wanted: str
 ) -> None:
     client = MagicMock()
-    monkeypatch.setattr(precompiled.dockerd, "client", lambda: client)
-    monkeypatch.setattr(precompiled.bases, "of", lambda *_: Base("test", {"OS_TAG": "ubuntu22.04-test"}))
-    monkeypatch.setattr(precompiled.image, "build", lambda *_: "made")
+    monkeypatch.setattr(dockerd, "client", lambda: client)
+    monkeypatch.setattr(bases, "of", lambda *_: Base("test", {"OS_TAG": "ubuntu22.04-test"}))
+    monkeypatch.setattr(harness_image, "build", lambda *_: "made")
     made = precompiled.build("6.8.0-45-generic", "535.309.01", FLAVOURS["ubuntu"], base=base)
     assert made == f"driverctr:535-6.8.0-45-generic-{wanted}"
     client.images.get("made").tag.assert_called_once_with("driverctr", made.partition(":")[2])
