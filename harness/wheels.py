@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -16,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 # The oldest glibc among them, RHEL 8's, is 2.28 and takes all of these (PEP 600).
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010")
+ZIP_EPOCH = "315532800"
 PACKAGE_FILES = ("pyproject.toml", "README.md", "src")
 
 
@@ -60,6 +62,8 @@ def _own() -> Path:
                     shutil.copytree(source, Path(scratch) / name, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy2(source, scratch)
-            proc.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", to, scratch])
+            wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", to, scratch]
+            # The same bytes of the same sources: a zip archive's first day, not that of the checkout (wheel reads it).
+            proc.run(wheel, env={**os.environ, "SOURCE_DATE_EPOCH": ZIP_EPOCH})
 
     return cache.entry("own-wheel", [REPOSITORY / name for name in PACKAGE_FILES], build)
