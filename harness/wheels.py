@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -15,6 +15,8 @@ from harness import cache, proc
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Of Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04, RHEL 8, 9 and 10: pip takes those of the image's own.
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+# One context serves a build for both, with BuildKit and its emulation too.
+MACHINES = ("x86_64", "aarch64")
 # The oldest glibc among them, RHEL 8's, is 2.28 and takes all of these (PEP 600).
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010")
 ZIP_EPOCH = "315532800"
@@ -37,19 +39,19 @@ def collect(to: Path) -> None:
 
 def key_parts() -> list[cache.KeyPart]:
     """Return what the content of the wheels depends on."""
-    return [*PYTHON_VERSIONS, platform.machine(), *dependencies(), *(REPOSITORY / name for name in PACKAGE_FILES)]
+    return [*MACHINES, *PYTHON_VERSIONS, *dependencies(), *(REPOSITORY / name for name in PACKAGE_FILES)]
 
 
 def _libraries() -> Path:
     def download(to: Path) -> None:
         # pip itself is among them: the image's Python comes without one, and needs it only once.
         requirements = [*dependencies(), "pip"]
-        platforms = [f"--platform={name}_{platform.machine()}" for name in PLATFORMS]
-        for version in PYTHON_VERSIONS:
+        for machine, version in itertools.product(MACHINES, PYTHON_VERSIONS):
+            platforms = [f"--platform={name}_{machine}" for name in PLATFORMS]
             options = ["--only-binary=:all:", "--implementation=cp", f"--python-version={version}", *platforms]
             proc.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", to, *options, *requirements])
 
-    return cache.entry("wheels", [*PYTHON_VERSIONS, platform.machine(), *dependencies()], download)
+    return cache.entry("wheels", [*MACHINES, *PYTHON_VERSIONS, *dependencies()], download)
 
 
 def _own() -> Path:
