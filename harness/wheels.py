@@ -64,8 +64,8 @@ def _own() -> Path:
                     shutil.copytree(source, Path(scratch) / name, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy2(source, scratch)
-            wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", to, scratch]
+            pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
             # The same bytes of the same sources: a zip archive's first day, not that of the checkout (wheel reads it).
-            proc.run(wheel, env={**os.environ, "SOURCE_DATE_EPOCH": ZIP_EPOCH})
+            proc.run([*pip, to, scratch], env={**os.environ, "SOURCE_DATE_EPOCH": ZIP_EPOCH})
 
     return cache.entry("own-wheel", [REPOSITORY / name for name in PACKAGE_FILES], build)

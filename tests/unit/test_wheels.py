@@ -16,7 +16,7 @@ def test_one_context_has_wheels_for_both_processors(tmp_path: Path, monkeypatch:
         return ""
 
     def entry(kind: str, parts: object, make: Callable[[Path], None]) -> Path:
-        (tmp_path / kind).mkdir()
+        (tmp_path / kind).mkdir(exist_ok=True)
         make(tmp_path / kind)
         return tmp_path / kind
 
