@@ -25,6 +25,8 @@ REPOSITORY_NAME = "driverctr"
 DEFAULT_DRIVER = "535.309.01"
 # Stages of each Dockerfile: the classic builder makes all of them up to the one that is named.
 WITHOUT_DRIVERCTR = "without-driverctr"
+# The whole image that builds on the node; behind it are those of a precompiled one.
+WHOLE = "driver"
 PROPRIETARY = "proprietary"
 PATCHES = REPOSITORY / "src/driverctr/patches"
 # Increase it when `nvidia-driver build` writes something else for the same source.
@@ -101,7 +103,7 @@ def _build(tag: str, target: str, flavour: Flavour, base: Base, driver_version: 
             path=scratch,
             dockerfile=flavour.dockerfile,
             tag=tag,
-            target=target or None,
+            target=target or WHOLE,
             buildargs=arguments,
             network_mode="host",
             rm=True,

@@ -33,12 +33,14 @@ def build(
         arguments={**start.arguments, "KERNEL_VERSION": release},
         files={**start.files, **({"modules": modules} if modules else {})},
     )
-    made, name = image.build(driver_version, STAGE, flavour, more), tag(release, driver_version, flavour)
+    made = image.build(driver_version, STAGE, flavour, more)
+    # The bases of tests have a tag of their own in the image's label; nodes ask without it.
+    name = tag(release, driver_version, base.arguments.get("OS_TAG", flavour.os_tag) if base else flavour.os_tag)
     dockerd.client().images.get(made).tag(image.REPOSITORY_NAME, name)
     return f"{image.REPOSITORY_NAME}:{name}"
 
 
-def tag(release: str, driver_version: str = image.DEFAULT_DRIVER, flavour: Flavour = flavours.DEBIAN) -> str:
+def tag(release: str, driver_version: str, os_tag: str) -> str:
     """Return the tag by which gpu-operator asks for it, as the program tells it (driverctr.userspace.tag)."""
     branch = driver_version.partition(".")[0]
-    return f"{branch}-{release}-{flavour.os_tag}".replace("+", "_")
+    return f"{branch}-{release}-{os_tag}".replace("+", "_")

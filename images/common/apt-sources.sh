@@ -12,6 +12,10 @@ else
     for file in /etc/apt/sources.list "$listed"/*.list; do
         [ -f "$file" ] || continue
         sed -i -E "s/^(deb(-src)? +(\[[^]]*\] +)?[^ ]+ +[^ ]+) +.*/\1 $COMPONENTS/" "$file"
+        # Ubuntu 22.04 has a line for each component: what they are now is one line, said once.
+        awk '!/^deb/ || !seen[$0]++' "$file" > "$file.once"
+        cat "$file.once" > "$file"
+        rm "$file.once"
     done
     for file in "$listed"/*.sources; do
         [ -f "$file" ] || continue

@@ -13,15 +13,17 @@ from driver_files import copy
 
 # Where a driver's files can lie; links among these lead to others of them.
 PLACES = ("bin", "sbin", "lib", "lib64", "lib32", "etc", "opt", "usr")
-# Changed by whatever runs, or of use only to the installer itself, to people with a terminal, or to an X server.
+# Changed by whatever runs, or of use only to the installer itself, people with a terminal, an X server or systemd.
 LEFT_OUT = (
     "etc/ld.so.cache",
     "etc/X11",
+    "etc/systemd",
     "usr/bin/nvidia-installer",
     "usr/bin/nvidia-uninstall",
     "usr/bin/nvidia-settings",
     "usr/bin/nvidia-xconfig",
     "usr/lib/modules",
+    "usr/lib/systemd",
     "usr/share/applications",
     "usr/share/doc/NVIDIA_GLX-1.0/html",
     "usr/share/doc/NVIDIA_GLX-1.0/samples",

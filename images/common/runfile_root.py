@@ -43,6 +43,8 @@ FLAGS = (
     "--x-library-path=/tmp/null",
     "--x-sysconfig-path=/tmp/null",
 )
+# What else it is told, where it knows the word: unasked, it installs 32-bit libraries where RHEL has them (/usr/lib).
+FLAGS_OF_MACHINE = {"x86_64": ("--no-install-compat32-libs",)}
 # What neighbours look for by name: an installer that ends well without one of them did not do what we think.
 ESSENTIAL = ("nvidia-smi", "nvidia-persistenced", "libcuda.so.1", "libnvidia-ml.so.1")
 
@@ -120,7 +122,7 @@ def check_manifest(content: Path, version: str) -> None:
 def install(content: Path, scratch: Path) -> None:
     """Run nvidia-installer in the unpacked folder; raises BuildError with the end of its log."""
     log = scratch / LOG
-    argv = ["./nvidia-installer", *FLAGS, f"--log-file-name={log}"]
+    argv = ["./nvidia-installer", *FLAGS, *FLAGS_OF_MACHINE.get(os.uname().machine, ()), f"--log-file-name={log}"]
     print(" ".join(argv), flush=True)
     try:
         done = subprocess.run(

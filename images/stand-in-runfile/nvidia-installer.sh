@@ -10,7 +10,9 @@ x_module_path=/usr/lib/xorg/modules
 kernel_module=y
 modprobe=y
 source=y
-compat32=n
+# As the real one: 32-bit libraries too, unless told otherwise; its build for x86_64 alone knows the word.
+compat32=y
+machine=$(uname -m)
 arguments=$*
 
 fail() {
@@ -21,6 +23,10 @@ fail() {
 }
 
 for word; do
+    case $word:$machine in
+    *-install-compat32-libs:x86_64) ;;
+    *-install-compat32-libs:*) word=$word-on-$machine ;;
+    esac
     case $word in
     --silent | --ui=none | --no-questions | --accept-license) ;;
     --no-kernel-module | --no-kernel-modules) kernel_module=n ;;
@@ -47,7 +53,6 @@ printf 'Installing NVIDIA driver version %s.\n' "$version" >> "$log"
 [ -z "${STAND_IN_FAILS:-}" ] || fail "$STAND_IN_FAILS"
 [ "$kernel_module" = n ] || fail 'Unable to find the kernel source tree for the currently running kernel.'
 
-machine=$(uname -m)
 # RHEL has no folder by the name of a triplet; the Debian that stands for it in tests does.
 if [ -d "$root/usr/lib/$machine-linux-gnu" ] && ! grep -qs '^ID="rhel"' "$root/etc/os-release"; then
     libraries=/usr/lib/$machine-linux-gnu
@@ -95,6 +100,10 @@ install_entry() { # FILE MODE TYPE ARCH-OR-MORE MORE MORE
     EXPLICIT_PATH) put "$1" "$2" "$4/$name" ;;
     GLVND_EGL_ICD_JSON) put "$1" "$2" "/usr/share/glvnd/egl_vendor.d/$name" ;;
     XMODULE_SHARED_LIB) put "$1" "$2" "$x_module_path/drivers/$name" ;;
+    SYSTEMD_UNIT)
+        put "$1" "$2" "/usr/lib/systemd/system/$name"
+        link "$name" /etc/systemd/system/systemd-suspend.service.requires "/usr/lib/systemd/system/$name"
+        ;;
     DOCUMENTATION) put "$1" "$2" "/usr/share/doc/NVIDIA_GLX-1.0/$name" ;;
     *) fail "Invalid .manifest file; type $3" ;;
     esac

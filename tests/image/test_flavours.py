@@ -97,10 +97,11 @@ def test_the_userspace_is_listed_as_it_lies_there(rootfs: Path, flavour: Flavour
             assert (path.stat().st_size, sha256(path)) == (item.size, item.sha256), item.path
 
 
-def test_repositories_of_the_image_are_named(rootfs: Path) -> None:
+def test_repositories_of_the_image_are_named(rootfs: Path, flavour: Flavour) -> None:
     listed = (rootfs / "usr/share/driverctr/default-repositories").read_text().split()
-    assert listed
-    assert all((rootfs / name.lstrip("/")).is_file() for name in listed)
+    patterns = {"ubuntu": ("apt/sources.list", "apt/sources.list.d/*"), "rhel": ("yum.repos.d/*.repo",)}[flavour.name]
+    there = [path for pattern in patterns for path in (rootfs / "etc").glob(pattern)]
+    assert listed and sorted(listed) == sorted(f"/{path.relative_to(rootfs)}" for path in there)
 
 
 def test_nothing_secret_and_nothing_of_the_build_is_left(rootfs: Path, flavour: Flavour) -> None:

@@ -33,11 +33,13 @@ nvidia-modprobe 0755 NVIDIA_MODPROBE /usr/bin
 nvidia-installer 0755 INSTALLER_BINARY
 nvidia_drv.so 0755 XMODULE_SHARED_LIB drivers/
 nvidia.icd 0644 CUDA_ICD
+nvidia-suspend.service 0644 SYSTEMD_UNIT
 kernel/Makefile 0644 KERNEL_MODULE_SRC INHERIT_PATH_DEPTH:1
 LICENSE 0644 DOCUMENTATION
 """
 FILES = {
     "nvidia.icd": f"libnvidia-opencl.so.{VERSION}\n",
+    "nvidia-suspend.service": "[Service]\n",
     "LICENSE": "as NVIDIA says\n",
     "firmware/gsp_ga10x.bin": "firmware",
     "supported-gpus/supported-gpus.json": '{"chips": []}',

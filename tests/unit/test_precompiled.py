@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -23,7 +24,9 @@ from driverctr.survey import Facts, Observation, make_wish
 from driverctr.userspace import tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
-from harness import precompiled
+from harness import bases, dockerd, precompiled
+from harness import image as harness_image
+from harness.bases import Base
 from harness.flavours import FLAVOURS, Flavour
 from tests.unit.conftest import make_tree
 from tests.unit.good_node import GOOD_NODE, facts
@@ -60,7 +63,27 @@ def test_the_harness_names_images_as_the_program_asks_for_them(flavour: Flavour)
     version = {"debian": "12", "ubuntu": "22.04", "rhel": "9.4"}[flavour.name]
     described = Image(VERSION, (), flavour.name, "amd64", version)
     release = "6.12.73+deb13-amd64"
-    assert precompiled.tag(release, VERSION.text, flavour) == tag.for_kernel(described, release)
+    assert precompiled.tag(release, VERSION.text, flavour.os_tag) == tag.for_kernel(described, release)
+
+
+@pytest.mark.parametrize(
+    ("base", "wanted"),
+    [
+        (Base("ubuntu:24.04", {"OS_TAG": "ubuntu24.04"}), "ubuntu24.04"),
+        (Base("ubuntu:22.04"), "ubuntu22.04"),
+        (None, "ubuntu22.04"),
+    ],
+)
+def test_an_image_on_a_base_of_the_users_is_tagged_as_that(
+    monkeypatch: pytest.MonkeyPatch, base: Base | None, wanted: str
+) -> None:
+    client = MagicMock()
+    monkeypatch.setattr(dockerd, "client", lambda: client)
+    monkeypatch.setattr(bases, "of", lambda *_: Base("test", {"OS_TAG": "ubuntu22.04-test"}))
+    monkeypatch.setattr(harness_image, "build", lambda *_: "made")
+    made = precompiled.build("6.8.0-45-generic", "535.309.01", FLAVOURS["ubuntu"], base=base)
+    assert made == f"driverctr:535-6.8.0-45-generic-{wanted}"
+    client.images.get("made").tag.assert_called_once_with("driverctr", made.partition(":")[2])
 
 
 def seen(image: Image, supply: Supply) -> Facts:

@@ -103,6 +103,15 @@ def test_the_installer_builds_nothing_and_leaves_x_and_itself_out(root: Path, fi
     assert {"--silent", "--no-kernel-module", "--no-rpms", "--no-backup", "--x-module-path=/tmp/null"} <= set(arguments)
     names = {path.name for path in out.rglob("*")}
     assert not names & {"nvidia-installer", "nvidia-uninstall", "nvidia_drv.so", "log", "libc.so.6"}
+    assert not names & {"lib32", "nvidia-suspend.service"}
+
+
+def test_32_bit_libraries_are_declined_where_the_installer_knows_them(
+    root: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runfile_root, "FLAGS_OF_MACHINE", {})
+    out = build(root, "--file", file)
+    assert (out / "usr/lib32").is_dir() == (MACHINE == "x86_64"), "what the flag is for"
 
 
 def test_a_folder_is_searched_for_the_file_of_the_version(root: Path, file: Path) -> None:
