@@ -27,6 +27,12 @@ def choose(exact: Iterable[str], companions: Iterable[str], version: str, option
     return wanted
 
 
+def whatever_is_offered(package: str) -> dict[str, str]:
+    """Return the full version to fetch of a package that serves a driver of any version; nothing where none is."""
+    offered = offers(package)
+    return {package: offered[0]} if offered else {}
+
+
 def fetch(wanted: dict[str, str], scratch: Path) -> tuple[Path, dict[str, str]]:
     """Download and unpack packages; returns the folder of unpacked trees, and each package's upstream version."""
     command = ["apt-get", "-o", "APT::Sandbox::User=root", "--quiet", "download"]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import debs
 import driver_files
-from driver_files import ModuleSource, copy
+from driver_files import BuildError, ModuleSource, copy
 
 # Of the same source package as the driver itself: their version is the driver's, to the byte. OptiX (libnvoptix1) is
 # left out: 189 MB for one kind of renderer.
@@ -64,7 +64,10 @@ LOADER_FILES = (
     ("nvidia-vulkan-common", "usr/share/vulkan/implicit_layer.d/nvidia_layers.json"),
 )
 # Of source packages of their own, which do not follow each release: the newest of the driver's branch serves.
-COMPANION_PACKAGES = ("nvidia-modprobe", "nvidia-open-kernel-source", "nvidia-persistenced")
+COMPANION_PACKAGES = ("nvidia-open-kernel-source", "nvidia-persistenced")
+# It makes device nodes, for a driver of any branch: Debian 13 has that of 570 beside the driver 550.
+MODPROBE = "nvidia-modprobe"
+FIRMWARE = "firmware/nvidia"
 # Name of the source archive below /usr/src, its package, module type.
 SOURCE_ARCHIVES = (
     ("nvidia-kernel.tar.xz", "nvidia-kernel-source", "proprietary"),
@@ -86,7 +89,7 @@ def build(version: str, root: Path) -> None:
     release = driver_files.read_release()
     with tempfile.TemporaryDirectory() as scratch:
         wanted = debs.choose(DRIVER_PACKAGES, COMPANION_PACKAGES, version, optional=())
-        unpacked, versions = debs.fetch(wanted, Path(scratch))
+        unpacked, versions = debs.fetch({**wanted, **debs.whatever_is_offered(MODPROBE)}, Path(scratch))
         lay_out_userspace(unpacked, root, version)
         driver_files.list_userspace(root, version, release)
         sources = [
@@ -119,9 +122,14 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
     supported = root / driver_files.SUPPORTED_GPUS
     supported.parent.mkdir(parents=True, exist_ok=True)
     supported.write_bytes(gzip.decompress(packed.read_bytes()))
-    for blob in sorted((unpacked / "firmware-nvidia-gsp/lib/firmware/nvidia" / version).glob("*.bin")):
-        # /lib is a link to usr/lib in the image; a folder of that name in a copied tree would stand in its way.
-        copy(blob, root / "usr/lib/firmware/nvidia" / version / blob.name)
+    # Below /usr since Debian 13. /lib is a link to usr/lib in the image; a folder of that name in a copied tree would
+    # stand in its way.
+    firmware = unpacked / "firmware-nvidia-gsp"
+    blobs = [blob for lib in ("lib", "usr/lib") for blob in (firmware / lib / FIRMWARE / version).glob("*.bin")]
+    if not blobs:
+        raise BuildError(f"firmware-nvidia-gsp {version} has no GSP firmware where it is looked for", "Report it")
+    for blob in sorted(blobs):
+        copy(blob, root / "usr/lib" / FIRMWARE / version / blob.name)
 
 
 def lay_out_source(package: Path, archive: str, version: str, module_type: str, root: Path) -> ModuleSource:

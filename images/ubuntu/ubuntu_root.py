@@ -76,10 +76,7 @@ def build(version: str, root: Path) -> None:
     release = driver_files.read_release()
     with tempfile.TemporaryDirectory() as scratch:
         wanted = debs.choose(names(PACKAGES, version), (), version, optional=names(OPTIONAL, version))
-        offered = debs.offers(MODPROBE)
-        if offered:
-            wanted[MODPROBE] = offered[0]
-        unpacked, _ = debs.fetch(wanted, Path(scratch))
+        unpacked, _ = debs.fetch({**wanted, **debs.whatever_is_offered(MODPROBE)}, Path(scratch))
         lay_out_userspace(unpacked, root, version)
         driver_files.make_relative(root)
         driver_files.list_userspace(root, version, release)

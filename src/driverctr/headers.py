@@ -154,10 +154,9 @@ class HeaderSearch:
             yield "ARCHIVE_URL", partial(self._packaged, release, "ARCHIVE_URL", fetch)
 
     def _nowhere(self, release: str, refusals: list[str], failures: list[DriverError]) -> DriverError:
-        first = failures[0] if failures else DriverError(Code.HEADERS_MISSING, "", REMEDY)
-        return DriverError(
-            first.code, f"no headers for kernel {release}: " + "; ".join(refusals), first.remedy or REMEDY
-        )
+        code = failures[0].code if failures else Code.HEADERS_MISSING
+        remedies = dict.fromkeys((*(failure.remedy.rstrip(".") for failure in failures[:1] if failure.remedy), REMEDY))
+        return DriverError(code, f"no headers for kernel {release}: " + "; ".join(refusals), ". Or: ".join(remedies))
 
     def _try(
         self,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import debs
 import driver_files
+import nvidia_root
 import pytest
 import ubuntu_root
 from driver_files import BuildError, Release
 
 from driverctr.userspace import image
 from driverctr.userspace.image import ModuleType, Origin
-from tests.unit.conftest import FakeBin
+from tests.unit.conftest import FakeBin, make_tree
 
 VERSION = "535.309.01"
 FULL = f"{VERSION}-0ubuntu0.22.04.1"
@@ -147,3 +148,27 @@ def test_links_that_lead_out_or_nowhere_are_refused(tmp_path: Path) -> None:
     (out / "usr/lib/of-base").unlink()
     with pytest.raises(BuildError, match="is a link that breaks"):
         driver_files.check_links(out, base)
+
+
+@pytest.mark.parametrize("lib", ["lib", "usr/lib"])
+def test_debians_firmware_is_found_above_usr_and_below(lib: str, tmp_path: Path) -> None:
+    unpacked, root = tmp_path / "unpacked", tmp_path / "root"
+    files = {
+        f"firmware-nvidia-gsp/{lib}/firmware/nvidia/{VERSION}/gsp_ga10x.bin": "firmware",
+        "nvidia-smi/usr/lib/nvidia/current/nvidia-smi": "program",
+        **{f"{owner}/{name}": "{}" for owner, name in nvidia_root.LOADER_FILES},
+    }
+    make_tree(unpacked, files)
+    packed = unpacked / "nvidia-driver/usr/share/doc/nvidia-driver/supported-gpus.json.gz"
+    packed.parent.mkdir(parents=True)
+    packed.write_bytes(gzip.compress(b"{}"))
+    nvidia_root.lay_out_userspace(unpacked, root, VERSION)
+    assert (root / f"usr/lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin").read_text() == "firmware"
+    with pytest.raises(BuildError, match=r"firmware-nvidia-gsp 550\.1 has no GSP firmware"):
+        nvidia_root.lay_out_userspace(unpacked, root, "550.1")
+
+
+def test_the_maker_of_device_nodes_serves_any_branch(offered: Path) -> None:
+    (offered / "nvidia-modprobe").write_text("570.133.07-1\n")
+    assert debs.whatever_is_offered("nvidia-modprobe") == {"nvidia-modprobe": "570.133.07-1"}
+    assert debs.whatever_is_offered("nvidia-nothing") == {}

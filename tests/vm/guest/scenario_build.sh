@@ -41,8 +41,8 @@ fi
 
 if scenario "headers that cannot be had"; then
     start none -- nvidia-driver init
-    refused none 11 "no headers for kernel $release" "our own root: /lib/modules/$release/build" "packages: " \
-        "Install the headers on the host"
+    refused none 14 "no headers for kernel $release" "our own root: /lib/modules/$release/build" "not from repositories: " \
+        "cannot be fetched" "Install the headers on the host"
     nothing_left
 fi
 
