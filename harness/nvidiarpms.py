@@ -74,6 +74,7 @@ def _make(to: Path, driver: Path, version: str) -> None:
     with tempfile.TemporaryDirectory(dir=to.parent) as scratch:
         other = rpmrepo.new_key(Path(scratch, "other"), "somebody else")
         packages = [_package(Path(scratch), driver, version, *row) for row in USERSPACE]
+        packages.append(_shell(Path(scratch)))
         packages += [_source(Path(scratch), driver, version), _modules(Path(scratch), version)]
         rpmrepo.make(to / "repositories/good", packages, key)
         modprobe = _package(Path(scratch), driver, version, *MODPROBE)
@@ -92,6 +93,13 @@ def _package(work: Path, driver: Path, version: str, name: str, patterns: tuple[
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target, follow_symlinks=False)
     return Package(name, version, RELEASE, tree)
+
+
+def _shell(work: Path) -> Package:
+    """What a package with a script needs, and the test base's rpm does not know of."""
+    tree = work / "bash"
+    tree.mkdir()
+    return Package("bash", "5", RELEASE, tree, provides=("/bin/sh",))
 
 
 def _source(work: Path, driver: Path, version: str) -> Package:
