@@ -21,6 +21,8 @@ TIMEOUT_S = 60
 DNF = ("dnf", "--quiet", "--assumeyes", "--setopt=*.module_hotfixes=1", "--setopt=install_weak_deps=False")
 # A signature is demanded, and nothing is left unchecked (rpm's macros.in); rpm before 4.14.2 does not know these.
 STRICT = ("--define", "_pkgverify_level signature", "--define", "_pkgverify_flags 0x0")
+# Lines about the payload too: its digest, which the signed header holds, or an older signature of it all.
+OF_PAYLOAD = re.compile(r"(Payload |(V\d |OpenPGP |RSA |DSA )[^:]*signature).*: OK", re.IGNORECASE)
 UNPACK = 'rpm2cpio "$1" | cpio --extract --make-directories --preserve-modification-time --no-preserve-owner --quiet'
 
 
@@ -130,6 +132,8 @@ def check(file: Path, keys: Path) -> None:
         why = f"it is signed with another key: {unknown[0]}"
     elif done.returncode != 0 or not any(line.endswith(": OK") for line in signatures):
         why = "; ".join(line for line in said if not line.endswith(": OK")) or "rpmkeys refuses it"
+    elif not any(OF_PAYLOAD.match(line) for line in said):
+        why = "its signature does not cover the files in it"
     else:
         return
     raise BuildError(

@@ -129,6 +129,7 @@ def test_what_is_missing_is_told_with_what_is_offered(offered: Path, capsys: pyt
     [
         ("    Header SHA256 digest: OK\n    Payload SHA256 digest: OK\n", "it is not signed"),
         (SIGNED.replace("1234abcd: OK", "1234abcd: NOKEY"), "it is signed with another key: .*NOKEY"),
+        (SIGNED.partition("    Payload")[0], "its signature does not cover the files in it"),
         (SIGNED.replace("digest: OK", "digest: BAD (Expected a != b)"), "Payload SHA256 digest: BAD"),
     ],
 )
