@@ -43,7 +43,10 @@ gpg --batch --yes --armor --local-user "$1" --detach-sign /out/repodata/repomd.x
 
 @dataclass(frozen=True)
 class Package:
-    """A package of the files below `tree`, which is a root: its folders are not the package's own unless empty."""
+    """A package of the files below `tree`, which is a root: its folders are not the package's own unless empty.
+
+    `post` is a script that runs when it is installed.
+    """
 
     name: str
     version: str
@@ -52,6 +55,7 @@ class Package:
     architecture: str = "x86_64"
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
+    post: str = ""
 
     @property
     def file_name(self) -> str:
@@ -128,6 +132,7 @@ def _spec(package: Package, tree: str) -> str:
         f"mkdir -p %{{buildroot}} && cp -a {tree}/. %{{buildroot}}/",
         "%files",
         *_files(package.tree),
+        *(["%post", package.post] if package.post else []),
     ]
     return "\n".join(lines) + "\n"
 

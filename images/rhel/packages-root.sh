@@ -1,6 +1,5 @@
 #!/bin/sh
-# Lay out the driver from the distribution's packages: packages-root.sh FOLDER
+# Lay out the driver from NVIDIA's rpm packages: packages-root.sh FOLDER
 set -eu
 
-printf '%s\n' "DRIVER_SOURCE=packages: this image takes no driver from RPM packages; use DRIVER_SOURCE=runfile" >&2
-exit 1
+exec /usr/libexec/driverctr/python3 "$(dirname -- "$0")/rhel_root.py" "$DRIVER_VERSION" "$1"

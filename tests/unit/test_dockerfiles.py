@@ -40,3 +40,8 @@ def test_rhels_image_can_download_and_unpack_headers() -> None:
 def test_a_precompiled_image_has_nothing_to_build_with(name: str) -> None:
     assert installed(name, "precompiled") >= {"kmod", "util-linux", "ca-certificates", "${PYTHON}"}
     assert not installed(name, "precompiled") & {"gcc", "${COMPILERS}", "make", "binutils", "dnf-plugins-core"}
+
+
+def test_rhels_packages_can_be_fetched_and_unpacked() -> None:
+    """Of dnf-plugins-core are `dnf download` and `dnf repoquery`; rpm2cpio is rpm's."""
+    assert {"dnf-plugins-core", "cpio", "binutils"} <= installed("rhel", "nvidia")

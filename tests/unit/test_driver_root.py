@@ -44,10 +44,3 @@ def test_what_it_cannot_do_is_told(tmp_path: Path, variables: dict[str, str], to
     done = run(tmp_path, **variables)
     assert done.returncode == 1
     assert told in done.stderr
-
-
-def test_rhel_takes_no_driver_from_packages() -> None:
-    script = SCRIPT.parents[1] / "rhel/packages-root.sh"
-    done = subprocess.run(["sh", str(script), "/out"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "use DRIVER_SOURCE=runfile" in done.stderr
