@@ -26,6 +26,8 @@ class Syslog:
             return
         taken = self.path.exists() or self.path.is_symlink()
         place = self.own_folder / "log" if taken else self.path
+        if taken and place.exists() and place.samefile(self.path):
+            Syscalls().umount(self.path)  # the cover of a start that was killed: nothing can be mounted on it
         place.parent.mkdir(parents=True, exist_ok=True)
         if taken:
             place.unlink(missing_ok=True)
@@ -38,6 +40,7 @@ class Syslog:
                 self._covered = place
         except BaseException:
             listener.close()
+            place.unlink(missing_ok=True)
             raise
         self._socket = listener
 

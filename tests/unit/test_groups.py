@@ -226,7 +226,7 @@ def test_syslog_covers_what_the_host_mounted_there_and_uncovers_it(
     if refused:
         with pytest.raises(PermissionError):
             syslog.open()
-        assert not syslog.is_open
+        assert not syslog.is_open and not (tmp_path / "own/log").exists()
         return
     syslog.open()
     send(tmp_path / "own/log", b"<3>word")
@@ -234,6 +234,20 @@ def test_syslog_covers_what_the_host_mounted_there_and_uncovers_it(
     syslog.close()
     assert calls == [("mount", host), ("umount", host)]
     assert host.exists() and not (tmp_path / "own/log").exists()
+
+
+def test_the_cover_of_a_start_that_was_killed_is_taken_away_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("driverctr.mounts.syscalls.Syscalls.mount", lambda *arguments: calls.append("mount"))
+    monkeypatch.setattr("driverctr.mounts.syscalls.Syscalls.umount", lambda *arguments: calls.append("umount"))
+    covering = tmp_path / "own/log"
+    covering.parent.mkdir()
+    covering.touch()
+    (tmp_path / "log").hardlink_to(covering)  # as a bind mount of it looks
+    Syslog(tmp_path / "log", tmp_path / "own").open()
+    assert calls == ["umount", "mount"]
 
 
 def supervisor(paths: Paths, runner: Runner, signals: Signals, on_change: Callable[[bool], None]) -> Supervisor:
