@@ -25,12 +25,12 @@ class Syslog:
         if self._socket is not None:
             return
         taken = self.path.exists() or self.path.is_symlink()
-        place = self.own_folder / "log" if taken else self.path
-        if taken and place.exists() and place.samefile(self.path):
-            Syscalls().umount(self.path)  # the cover of a start that was killed: nothing can be mounted on it
+        cover = self.own_folder / "log"
+        if taken and cover.exists() and cover.samefile(self.path):
+            Syscalls().umount(self.path)  # that of a start that was killed: nothing can be mounted on it
+        cover.unlink(missing_ok=True)
+        place = cover if taken else self.path
         place.parent.mkdir(parents=True, exist_ok=True)
-        if taken:
-            place.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             listener.bind(str(place))

@@ -248,6 +248,8 @@ def test_the_cover_of_a_start_that_was_killed_is_taken_away_first(
     (tmp_path / "log").hardlink_to(covering)  # as a bind mount of it looks
     Syslog(tmp_path / "log", tmp_path / "own").open()
     assert calls == ["umount", "mount"]
+    Syslog(tmp_path / "free", tmp_path / "own").open()
+    assert not covering.exists()
 
 
 def supervisor(paths: Paths, runner: Runner, signals: Signals, on_change: Callable[[bool], None]) -> Supervisor:
