@@ -62,12 +62,27 @@ def make_package(
         else:
             file.write_text(text)
             file.chmod(0o755 if text.startswith("#!") else 0o644)
-    made = pack(tree, folder, name, version, depends, architecture)
+    made = pack(tree, folder, name, version, depends, architecture=architecture)
     shutil.rmtree(tree)
     return made
 
 
-def pack(tree: Path, to: Path, name: str, version: str, depends: str = "", architecture: str = "amd64") -> Path:
+# On a busy machine the headers of a real kernel would take minutes.
+LEAST = ("-Zxz", "-z1")
+# For what is unpacked once, and on the same machine.
+NOT_AT_ALL = ("-Znone",)
+
+
+def pack(
+    tree: Path,
+    to: Path,
+    name: str,
+    version: str,
+    depends: str = "",
+    *,
+    architecture: str = "amd64",
+    compression: Sequence[str] = LEAST,
+) -> Path:
     """Make a .deb of a tree, which gets a control file, and return it; it lies in the folder `to`."""
     fields = {
         "Package": name,
@@ -81,8 +96,7 @@ def pack(tree: Path, to: Path, name: str, version: str, depends: str = "", archi
     control.parent.mkdir(parents=True)
     control.write_text("".join(f"{field}: {value}\n" for field, value in fields.items() if value))
     made = to / f"{name}_{version}_{architecture}.deb"
-    # Packed least: on a busy machine the headers of a real kernel would take minutes.
-    proc.run(["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", tree, made], timeout=PACK_LIMIT_S)
+    proc.run(["dpkg-deb", "--root-owner-group", *compression, "--build", tree, made], timeout=PACK_LIMIT_S)
     return made
 
 

@@ -97,7 +97,9 @@ def _headers(work: Path, kernel: kernels.Kernel) -> Iterable[Path]:
             place = name.replace("usr/lib/modules", "lib/modules")
             _copy(path, (work / "own" if name in own else work / "shared") / place)
     for name, tree in trees.items():
-        yield _pack(work, tree, name, HEADERS_VERSION, shared if name != shared else "")
+        yield aptrepo.pack(
+            tree, work, name, HEADERS_VERSION, shared if name != shared else "", compression=aptrepo.NOT_AT_ALL
+        )
 
 
 def _driver(work: Path, laid_out: Path, version: str) -> Iterable[Path]:
@@ -121,7 +123,7 @@ def _driver(work: Path, laid_out: Path, version: str) -> Iterable[Path]:
             _copy(path, tree / named(SOURCE_PLACE))
             _copy(path.parent / "LICENSE", tree / "usr/share/doc" / named(package) / "copyright")
     for name, tree in trees.items():
-        yield _pack(work, tree, name, f"{version}-0ubuntu0.22.04.1")
+        yield aptrepo.pack(tree, work, name, f"{version}-0ubuntu0.22.04.1", compression=aptrepo.NOT_AT_ALL)
 
 
 def _copy(path: Path, to: Path) -> None:
@@ -130,21 +132,3 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copytree(path, to, symlinks=True, dirs_exist_ok=True)
     else:
         shutil.copy2(path, to, follow_symlinks=False)
-
-
-def _pack(work: Path, tree: Path, name: str, version: str, depends: str = "") -> Path:
-    fields = {
-        "Package": name,
-        "Version": version,
-        "Architecture": "amd64",
-        "Maintainer": "driverctr <driverctr@driverctr.example>",
-        "Depends": depends,
-        "Description": "made by a test of driverctr",
-    }
-    control = tree / "DEBIAN/control"
-    control.parent.mkdir(parents=True)
-    control.write_text("".join(f"{field}: {value}\n" for field, value in fields.items() if value))
-    made = work / f"{name}_{version}_amd64.deb"
-    # Not packed: it is unpacked once, and on the same machine.
-    proc.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, made])
-    return made

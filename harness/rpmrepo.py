@@ -23,7 +23,7 @@ gpg --batch --armor --export "$1" >"$GNUPGHOME/RPM-GPG-KEY"
 
 # Nothing of a package is changed, stripped or looked into on its way.
 BUILD = """
-for spec in /work/*.spec; do
+for spec in /specs/*.spec; do
     rpmbuild -bb --quiet --target "$1" --define '_rpmdir /out' --define '_topdir /tmp/rpmbuild' \
         --define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' --define '_build_id_links none' \
         --define '__os_install_post %{nil}' --define 'debug_package %{nil}' \
@@ -91,7 +91,7 @@ def make(to: Path, packages: Sequence[Package], key: Key | None) -> None:
     to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        mounts = {to: "/out", work: "/work"}
+        mounts = {to: "/out", work: "/specs"}
         for number, package in enumerate(packages):
             (work / f"{number}.spec").write_text(_spec(package, f"/tree{number}"))
             mounts[package.tree] = f"/tree{number}"

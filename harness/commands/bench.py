@@ -247,26 +247,27 @@ def compare(what: str, ours: float, bare: float, imports: float) -> Row:
     return Row(what, ours, bare, 1.3 + imports / bare, f"bar: 1.3, and {imports:.2f} s of imports")
 
 
-def measure_cold(tag: str) -> list[Row]:
-    """A start that builds the stand-in's modules in a virtual machine, against make and the same start's commands."""
+def told_in_vm(tag: str, script: str, unit: str) -> dict[str, float]:
+    """The three numbers that a script of harness/guest tells in a virtual machine with the stand-in driver, by name."""
     spec = standin.scenario_spec(imagefiles.export_rootfs(tag), bench=GUEST)
-    result = vm.run(replace(spec, cpus=2, parallel=True), "bash /mnt/bench/bench_cold.sh").check()
+    result = vm.run(replace(spec, cpus=2, parallel=True), f"bash /mnt/bench/{script}").check()
     told = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"what"')]
-    found = {number["what"]: number["seconds"] for number in told}
+    found = {number["what"]: number[unit] for number in told}
     if len(found) != 3:
         raise HarnessError(f"the bench in the guest told {sorted(found)}\n{result.report()}")
+    return found
+
+
+def measure_cold(tag: str) -> list[Row]:
+    """A start that builds the stand-in's modules in a virtual machine, against make and the same start's commands."""
+    found = told_in_vm(tag, "bench_cold.sh", "seconds")
     what = "cold start with headers at hand : bare make and commands (s)"
     return [Row(what, found["cold"], found["cold-bare"], 1.1, f"make: {found['cold-make']:.1f} s")]
 
 
 def measure_idle(tag: str) -> list[Row]:
     """The wait after a start that built the stand-in's modules in a virtual machine, with the store and PREBUILD."""
-    spec = standin.scenario_spec(imagefiles.export_rootfs(tag), bench=GUEST)
-    result = vm.run(replace(spec, cpus=2, parallel=True), "bash /mnt/bench/bench_idle.sh").check()
-    told = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"what"')]
-    found = {number["what"]: number["value"] for number in told}
-    if len(found) != 3:
-        raise HarnessError(f"the bench in the guest told {sorted(found)}\n{result.report()}")
+    found = told_in_vm(tag, "bench_idle.sh", "value")
     note = f"at most {found['most-mb']:.0f} MB before"
     return [
         Row("waiting, after a build: wake-ups in 60 s", found["wake-ups"], None, 6),

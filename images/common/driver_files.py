@@ -73,6 +73,14 @@ def end(build: Callable[[], None]) -> int:
     return 0
 
 
+def run(argv: Sequence[str], usage: str | None, build: Callable[[str, Path], None]) -> int:
+    """Run a script whose arguments are a text and a folder; its exit status is that of `end`, or 2 on wrong usage."""
+    if len(argv) != 2:
+        print(usage, file=sys.stderr)
+        return 2
+    return end(lambda: build(argv[0], Path(argv[1])))
+
+
 def read_release(root: Path = Path("/")) -> Release:
     """Read os-release(5) of a root; raises BuildError where there is none."""
     for name in ("etc/os-release", "usr/lib/os-release"):

@@ -26,10 +26,7 @@ UNNAMED = "(none: built without KERNEL_VERSION)"
 
 def main(argv: Sequence[str]) -> int:
     """Change the tree; the exit status is 0, 1 with the error, or 2 on wrong usage."""
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return driver_files.end(lambda: precompile(argv[0], Path(argv[1])))
+    return driver_files.run(argv, __doc__, precompile)
 
 
 def precompile(release: str, root: Path) -> None:

@@ -64,10 +64,7 @@ SUPPORTED = "supported-gpus.json"
 
 def main(argv: Sequence[str]) -> int:
     """Build the tree; the exit status is 0, 1 with the reason, or 2 on wrong usage."""
-    if len(argv) != 2:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return driver_files.end(lambda: build(argv[0], Path(argv[1])))
+    return driver_files.run(argv, __doc__, build)
 
 
 def build(version: str, root: Path) -> None:

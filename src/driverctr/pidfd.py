@@ -71,7 +71,7 @@ def _start_of(pid: int) -> str | None:
     folder = Path("/proc") / str(pid)
     try:
         fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        if fields[0] in "ZX" and len(os.listdir(folder / "task")) < 2:  # noqa: PTH208
+        if fields[0] in "ZX" and len(os.listdir(folder / "task")) < 2:  # noqa: PTH208  # counted, not made into paths
             return None
     except OSError:
         return None

@@ -43,7 +43,7 @@ def publish(store: Store, key: Key = KEY, content: str = "", provenance: Mapping
 
 def said(log: Log) -> str:
     """All that was logged."""
-    return log.stream.getvalue()  # type: ignore[attr-defined,no-any-return]
+    return log.stream.getvalue()  # type: ignore[attr-defined,no-any-return]  # a StringIO in tests
 
 
 @pytest.fixture

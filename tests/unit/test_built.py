@@ -198,7 +198,9 @@ def test_a_build_that_fails_leaves_its_log_and_the_next_may_try(built: Built, st
 def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
     built: Built, store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_store = lambda descriptor, *words: str(store.folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink())  # noqa: E731
+    def in_store(descriptor: int, *words: object) -> bool:
+        return str(store.folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
     monkeypatch.setattr(fcntl, "flock", raising(errno.ENOLCK, when=in_store, instead=fcntl.flock))
     assert build_once(built, store).folder.is_relative_to(built.folder)
     assert f"the filesystem of {store.folder / 'locks'} has no locks" in said(log)
@@ -207,7 +209,9 @@ def test_a_store_that_cannot_be_locked_is_no_reason_not_to_build(
 def test_a_store_that_is_full_is_no_reason_to_lose_what_was_built(
     built: Built, store: Store, log: Log, fake_bin: FakeBin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    into = lambda source, target: Path(target).is_relative_to(store.folder)  # noqa: E731
+    def into(source: Path, target: Path) -> bool:
+        return Path(target).is_relative_to(store.folder)
+
     monkeypatch.setattr(shutil, "copyfile", raising(errno.ENOSPC, when=into, instead=shutil.copyfile))
     found = build_once(built, store)
     assert OnDisk(built.folder).find(WISH) == found and compiled(fake_bin) == 1

@@ -45,7 +45,7 @@ def test_what_an_earlier_run_left_is_gone_on_with(tmp_path: Path) -> None:
 def test_another_file_by_the_same_name_begins_anew(tmp_path: Path) -> None:
     def other(handler: object) -> None:
         server.tag, server.content = '"two"', CONTENT[::-1]
-        whole(handler)  # type: ignore[arg-type]
+        whole(handler)  # type: ignore[arg-type]  # any handler will do
 
     with serving(Server(CONTENT, broken_off(3000), other)) as server:
         assert fetch(server, tmp_path) == CONTENT[::-1]

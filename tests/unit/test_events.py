@@ -89,7 +89,7 @@ def test_it_listens_to_the_kernel_itself_with_filters_set_before_the_start(
         return monitor
 
     setattr(pyudev, "Context", object)  # noqa: B010  # a module made here has no such attribute for mypy
-    setattr(pyudev, "Monitor", type("Monitor", (), {"from_netlink": staticmethod(from_netlink)}))  # noqa: B010
+    setattr(pyudev, "Monitor", type("Monitor", (), {"from_netlink": staticmethod(from_netlink)}))  # noqa: B010  # as above
     monkeypatch.setitem(sys.modules, "pyudev", pyudev)
     with events.listening() as heard:
         assert heard.fileno() == 7

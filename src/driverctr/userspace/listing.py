@@ -99,4 +99,4 @@ def _item(entry: Mapping[str, Any]) -> Item:
 def _is_inside(path: str) -> bool:
     """Whether a path stays below the root, by its text alone."""
     normal = os.path.normpath(path)
-    return bool(path) and not os.path.isabs(path) and normal != ".." and not normal.startswith("../")  # noqa: PTH117
+    return bool(path) and not os.path.isabs(path) and normal != ".." and not normal.startswith("../")  # noqa: PTH117  # a name, not a file

@@ -71,7 +71,7 @@ class Substitute:
 
     def _assemble(self, ours: Listing, theirs: Listing, copy_out: CopyOut) -> list[str]:
         """Put the folders together; returns their names."""
-        folders = outermost({os.path.dirname(item.path) for item in (*ours.items, *theirs.items)})  # noqa: PTH120
+        folders = outermost({os.path.dirname(item.path) for item in (*ours.items, *theirs.items)})  # noqa: PTH120  # names, a thousand of them
         left_out = {self.paths.root / item.path for item in ours.items}
         for folder in folders:
             _copy_folder(self.paths.root / folder, self.place / folder, left_out)
