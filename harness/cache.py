@@ -66,6 +66,10 @@ def key(parts: Iterable[KeyPart]) -> str:
     return total.hexdigest()[:16]
 
 
+# Entries kept of a kind that takes gigabytes, and is made anew whenever a source changes.
+LARGE_KEPT = 3
+
+
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest entries of a folder; what a running program has open stays usable to it."""
     entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=_age, reverse=True)

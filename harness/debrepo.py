@@ -68,6 +68,7 @@ def repository(driver_version: str, kernel: str = kernels.DEFAULT) -> Repository
     key = aptrepo.Key(signing / "test.gnupg", signing / "test.asc")
     parts.append(key.public)
     made = cache.entry("ubuntu-repository", parts, lambda to: _make(to, key, driver, driver_version, headers))
+    cache.prune(made.parent, cache.LARGE_KEPT)
     return Repository(made / "repository", key.public.read_text())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -13,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from docker.errors import ImageNotFound
+import docker
+from docker.errors import APIError, ImageNotFound
 
 from harness import bases, cache, containers, dockerd, flavours, proc, serving, wheels
 from harness.bases import Base
@@ -31,6 +34,7 @@ PROPRIETARY = "proprietary"
 PATCHES = REPOSITORY / "src/driverctr/patches"
 # Increase it when `nvidia-driver build` writes something else for the same source.
 MODULES_FORMAT = 1
+IMAGES_KEPT = 3
 # Seconds for a container that looks, and for one that builds modules on a machine that does much else.
 LOOK_LIMIT_S = 300
 BUILD_LIMIT_S = 3600
@@ -51,13 +55,29 @@ def build(
     start = base or bases.of(flavour, driver_version)
     digest = cache.key(_key_parts(flavour, start, driver_version, target))
     words = [driver_version, *([] if flavour == flavours.DEBIAN else [flavour.name]), *([target] if target else [])]
-    tag = f"{REPOSITORY_NAME}:{'-'.join([*words, digest])}"
+    kind = f"{REPOSITORY_NAME}:{'-'.join(words)}-"
+    tag = kind + digest
     with cache.lock(f"image-{digest}"):
         try:
             client.images.get(tag)
         except ImageNotFound:
             _build(tag, target, flavour, start, driver_version)
+            prune(client, kind)
     return tag
+
+
+def prune(client: docker.DockerClient, kind: str) -> None:
+    """Remove all but the newest images whose tag is `kind` and a digest: each change of the sources makes another.
+
+    An image that a container runs from stays.
+    """
+    of_kind = re.compile(re.escape(kind) + r"[0-9a-f]+")
+    found = [
+        (image.attrs["Created"], tag) for image in client.images.list() for tag in image.tags if of_kind.fullmatch(tag)
+    ]
+    for _, old in sorted(found, reverse=True)[IMAGES_KEPT:]:
+        with contextlib.suppress(APIError):
+            client.images.remove(old)
 
 
 def _key_parts(flavour: Flavour, base: Base, driver_version: str, target: str) -> list[cache.KeyPart]:

@@ -41,6 +41,7 @@ def image(extra: Sequence[str] = (), files: Mapping[str, str] | None = None) -> 
     texts = dict(sorted((files or {}).items()))
     parts = [apt.SUITE, sources, *packages, *(word for pair in texts.items() for word in pair)]
     made = cache.entry("rpm-base", parts, lambda to: _debootstrap(to, sources, packages, texts))
+    cache.prune(made.parent, cache.LARGE_KEPT)
     client = dockerd.client()
     tag = f"{NAME}:{made.name}"
     with cache.lock(f"base-image-{made.name}"):

@@ -43,6 +43,7 @@ def get(driver_version: str = image.DEFAULT_DRIVER, sources: Mapping[str, Path] 
     for folder, tree in sorted(given.items()):
         parts += [folder, tree]
     made = cache.entry("runfile", parts, lambda to: _make(to, driver_version, given))
+    cache.prune(made.parent, cache.LARGE_KEPT)
     return made / name(driver_version)
 
 
@@ -54,7 +55,9 @@ def name(driver_version: str, machine: str = "") -> str:
 def driver_files(driver_version: str) -> Path:
     """Return a folder with Debian's files of the driver, laid out as in the image, from the machine's own sources."""
     text = apt.sources(kernels.EXTRA_SUITES)
-    return cache.entry("driver-files", [driver_version, text, *LAYOUT], lambda to: _lay_out(to, driver_version, text))
+    made = cache.entry("driver-files", [driver_version, text, *LAYOUT], lambda to: _lay_out(to, driver_version, text))
+    cache.prune(made.parent, cache.LARGE_KEPT)
+    return made
 
 
 def _lay_out(to: Path, driver_version: str, text: str) -> None:

@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from docker import DockerClient
 
-from harness import cache
+from harness import cache, image
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +66,16 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
         os.utime(tmp_path / f"e{number}", (number, number))
     cache.prune(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e3", "e4"]
+
+
+def test_of_each_kind_of_image_the_newest_stay() -> None:
+    removed: list[str] = []
+    tags = [
+        *(f"driverctr:535.1-{number:x}" for number in range(10, 16)),
+        "driverctr:535.1-rhel-a0",
+        "driverctr:535.1-nvidia",
+    ]
+    found = [SimpleNamespace(tags=[tag], attrs={"Created": f"2026-01-{day:02}"}) for day, tag in enumerate(tags, 1)]
+    client = SimpleNamespace(images=SimpleNamespace(list=lambda: found, remove=removed.append))
+    image.prune(cast(DockerClient, client), "driverctr:535.1-")
+    assert removed == ["driverctr:535.1-c", "driverctr:535.1-b", "driverctr:535.1-a"]
