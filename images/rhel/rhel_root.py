@@ -113,7 +113,8 @@ def missing(names: Sequence[str], version: str, offered: Sequence[Offer]) -> Bui
 
 
 def lay_out_userspace(unpacked: dict[str, Path], root: Path, version: str) -> None:
-    """Place libraries, programs, what leads to them, firmware and licences."""
+    """Place libraries, programs, what leads to them, firmware and licences; raises BuildError without firmware."""
+    firmware = root / "usr/lib/firmware/nvidia" / version
     for name, package in unpacked.items():
         for pattern in PATTERNS:
             for file in sorted(package.glob(pattern)):
@@ -123,9 +124,14 @@ def lay_out_userspace(unpacked: dict[str, Path], root: Path, version: str) -> No
             copy(licence, root / licence.relative_to(package))
         # In lib or usr/lib: a folder lib of the tree would stand in the way of the image's link.
         for blob in sorted(package.glob(f"**/lib/firmware/nvidia/{version}/*.bin")):
-            copy(blob, root / "usr/lib/firmware/nvidia" / version / blob.name)
+            copy(blob, firmware / blob.name)
         for listed in sorted(package.glob(f"usr/share/**/{SUPPORTED}*")):
             place_list(listed, root / driver_files.SUPPORTED_GPUS)
+    if not firmware.is_dir():
+        raise BuildError(
+            f"no package has GSP firmware, lib/firmware/nvidia/{version}/*.bin",
+            "Report it: NVIDIA's packages are not as known; the run-file serves (DRIVER_SOURCE=runfile)",
+        )
     if not (root / driver_files.SUPPORTED_GPUS).exists():
         print(f"no package has {SUPPORTED}: the module type goes by the branch", flush=True)
 

@@ -107,6 +107,12 @@ def test_nvidias_packages_are_laid_out_and_described(offered: Path, tmp_path: Pa
     assert "i686" not in download and "--setopt=*.module_hotfixes=1" in download
 
 
+def test_packages_without_firmware_make_no_image(offered: Path, tmp_path: Path) -> None:
+    (tmp_path / f"trees/nvidia-driver/lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin").unlink()
+    with pytest.raises(BuildError, match=rf"no package has GSP firmware, lib/firmware/nvidia/{VERSION}/"):
+        rhel_root.build(VERSION, tmp_path / "out")
+
+
 def test_names_are_those_of_the_branch(offered: Path) -> None:
     offered.write_text(lines(OF_580, "580.65.06"))
     assert {one.name for one in rhel_root.choose("580.65.06")} == set(OF_580)
