@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import rpms
 
 from driverctr.distros.rhel import Rhel
 from driverctr.errors import Code, DriverError
@@ -69,7 +70,7 @@ def result(lines: str, status: int, complaint: str = "") -> Result:
 
 @pytest.mark.parametrize("lines", [SIGNED_414, SIGNED_418, SIGNED_60])
 def test_a_signed_package_is_taken(lines: str) -> None:
-    assert fault(result(lines, 0)) == ""
+    assert fault(result(lines, 0)) == rpms.fault(f"x.rpm:\n{lines}", 0) == ""
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,18 @@ def test_a_signed_package_is_taken(lines: str) -> None:
 )
 def test_anything_else_is_refused(lines: str, status: int, why: str) -> None:
     assert why in fault(result(lines, status, "error: something"))
+    assert rpms.fault(f"x.rpm:\n{lines}", status) != "", "image builds refuse it too"
+
+
+@pytest.mark.parametrize("word", ["BAD", "NOTTRUSTED"])
+def test_a_line_that_is_not_good_counts_whatever_the_exit_status(word: str) -> None:
+    lines = SIGNED_414.replace("    V3 RSA/SHA256 Signature, key ID fd431d51: OK", f"    V3 RSA Signature: {word}")
+    assert fault(result(lines, 0)) == rpms.fault(lines, 0) == f"V3 RSA Signature: {word}"
 
 
 def test_the_short_words_of_rpm_are_no_proof() -> None:
     """`digests OK`, exit status 0: what rpm 4.14 and later say of a package without a signature."""
+    assert rpms.fault("x.rpm: digests OK\n", 0) != ""
     assert fault(Result(("rpmkeys",), 0, "x.rpm: digests OK\n", "", 0.1)) == "x.rpm: digests OK"
 
 
