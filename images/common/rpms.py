@@ -105,7 +105,6 @@ def keyring(folder: Path, listed: Path = REPOSITORIES) -> Path:
 
 def key_addresses(listed: Path) -> list[str]:
     """Return what gpgkey= of the enabled repositories says, each once."""
-    machine, major = os.uname().machine, read_release().version.partition(".")[0]
     found = []
     for file in sorted(listed.glob("*.repo")):
         parsed = configparser.ConfigParser(interpolation=None, strict=False)
@@ -113,8 +112,16 @@ def key_addresses(listed: Path) -> list[str]:
         for name in parsed.sections():
             if parsed[name].get("enabled", "1").strip().lower() not in ("0", "false", "no", "off"):
                 words = re.split(r"[\s,]+", parsed[name].get("gpgkey", ""))
-                found += [word.replace("$basearch", machine).replace("$releasever", major) for word in words if word]
+                found += [filled(word) for word in words if word]
     return list(dict.fromkeys(found))
+
+
+def filled(text: str) -> str:
+    """Return a text of a repository file with dnf's variables for this machine; others stay, as dnf leaves them."""
+    machine, (major, _, minor) = os.uname().machine, read_release().version.partition(".")
+    values = {"basearch": machine, "arch": machine, "releasever": major}
+    values |= {"releasever_major": major, "releasever_minor": minor}
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda hit: values.get(hit[1] or hit[2], hit[0]), text)
 
 
 def check(file: Path, keys: Path) -> None:

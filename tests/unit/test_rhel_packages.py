@@ -155,6 +155,11 @@ def test_the_keys_are_those_of_enabled_repositories(offered: Path, tmp_path: Pat
     assert rpms.key_addresses(tmp_path) == [f"file:///keys/{MACHINE}-9", "file:///keys/more"]
 
 
+def test_each_variable_of_a_keys_address_is_filled_in(offered: Path) -> None:
+    address = "https://x/${releasever}/$releasever_major.$releasever_minor/$arch/$contentdir"
+    assert rpms.filled(address) == f"https://x/9/9.4/{MACHINE}/$contentdir"
+
+
 def test_a_failed_dnf_is_told_without_a_traceback(
     offered: Path, fake_bin: FakeBin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
