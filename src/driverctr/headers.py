@@ -1,5 +1,6 @@
 """Kernel headers for a release: the host's own, those of the user's packages, the kernel's, the distribution's."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
 """Programs of the headers that Kbuild runs here; objtool is missing where the kernel does not use it."""
+
+TREES = (Path("lib/modules"), Path("usr/lib/modules"))
+"""Where packages put modules; newer ones know /usr/lib alone, of which /lib is a link."""
 
 COPY_LIMIT = 300.0
 """Seconds for copying a headers package."""
@@ -199,8 +203,7 @@ class HeaderSearch:
     def _packaged(self, release: str, source: str, fetch: Callable[[Path], tuple[str, ...]]) -> Headers:
         unpacked = Path(tempfile.mkdtemp(prefix="packages-", dir=self.scratch))
         names = fetch(unpacked)
-        if not (unpacked / "lib").exists():  # newer packages know /usr/lib alone, of which /lib is a link
-            (unpacked / "lib").symlink_to("usr/lib")
+        show_both(unpacked)
         place = HostRoot(unpacked, Reach.MOUNT)
         build = place.resolve(Path("/lib/modules") / release / "build")
         check_release(build, release)
@@ -239,6 +242,14 @@ class HeaderSearch:
             result = self.runner.run([tool], limit=TOOL_LIMIT, check=False, cwd=self.scratch)
             if result.status == 127 or any(words in result.stderr for words in LOADER_WORDS):
                 raise DriverError(Code.HEADERS_MISSING, f"{name} does not run here: {result.words}")
+
+
+def show_both(base: Path) -> None:
+    """Let modules be found below /lib and below /usr/lib, whichever the package and the tools know; raises OSError."""
+    for here, there in (TREES, TREES[::-1]):
+        if (base / here).is_dir() and not (base / there).exists():
+            (base / there).parent.mkdir(parents=True, exist_ok=True)
+            (base / there).symlink_to(os.path.relpath(base / here, (base / there).parent))
 
 
 def check_release(build: Path, release: str) -> None:

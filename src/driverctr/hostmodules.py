@@ -1,6 +1,5 @@
 """Modules of the host's kernel that are nowhere on the node: from that kernel's own packages."""
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,16 +9,13 @@ from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
 from driverctr.facts.hostroot import HostRoot, Reach
-from driverctr.headers import Packages
+from driverctr.headers import TREES, Packages, show_both
 from driverctr.paths import Paths
 from driverctr.records import frozen
 from driverctr.run import Runner
 
 ALONE = re.compile(r"(?!)")
 """No dependency of these packages is wanted: a kernel's image depends on programs that make an initramfs."""
-
-TREES = (Path("lib/modules"), Path("usr/lib/modules"))
-"""Where packages put modules; newer ones know /usr/lib alone, of which /lib is a link."""
 
 FIELD = re.compile(r"^(depends|vermagic):[ \t]*(.*)$", re.MULTILINE)
 """Of what modinfo(8) prints of a module."""
@@ -109,14 +105,6 @@ class HostModules:
     def _read(self, file: Path) -> Mapping[str, str]:
         """Fields of a module, which may be compressed; modinfo tells none of one that it cannot read."""
         return dict(FIELD.findall(self.runner.run(["modinfo", file], limit=READ_LIMIT, check=False).stdout))
-
-
-def show_both(base: Path) -> None:
-    """Let modules be found below /lib and below /usr/lib, whichever the package and the tools know; raises OSError."""
-    for here, there in (TREES, TREES[::-1]):
-        if (base / here).is_dir() and not (base / there).exists():
-            (base / there).parent.mkdir(parents=True, exist_ok=True)
-            (base / there).symlink_to(os.path.relpath(base / here, (base / there).parent))
 
 
 def _plain(name: str) -> str:

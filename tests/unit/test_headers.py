@@ -189,11 +189,15 @@ def test_a_place_is_asked_only_where_those_before_have_nothing(
     assert found.source_dir.is_relative_to(scratch) and found.source_dir.parts[-3:] == tuple(COMMON.split("/"))
 
 
-def test_packages_that_know_usr_lib_alone_serve_too(node: Path, scratch: Path, runner: Runner, log: Log) -> None:
+@pytest.mark.parametrize("beside", [{}, {"lib/other": ""}], ids=["alone", "beside another that has lib"])
+def test_packages_that_know_usr_lib_alone_serve_too(
+    node: Path, scratch: Path, runner: Runner, log: Log, beside: dict[str, str]
+) -> None:
     class Merged(Tool):
         def fetch(self, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
             names = super().fetch(wanted, into)
             (into / "lib").unlink()
+            make_tree(into, beside)
             return names
 
     assert find(node, scratch, runner, log, asking(Merged("fetch"), node)).origin is Origin.PACKAGES

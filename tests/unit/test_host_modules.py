@@ -12,8 +12,8 @@ from driverctr.distros import CertificatePlace, HeaderPackages
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.osrelease import OsRelease
-from driverctr.headers import Packages
-from driverctr.hostmodules import ALONE, HostModules, show_both
+from driverctr.headers import Packages, show_both
+from driverctr.hostmodules import ALONE, HostModules
 from driverctr.modules import Source
 from driverctr.modules.loaded import Build
 from driverctr.mounts import propagation
