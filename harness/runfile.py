@@ -19,7 +19,8 @@ from harness.wheels import REPOSITORY
 
 STAND_IN = REPOSITORY / "images/stand-in-runfile"
 LAYOUT = tuple(
-    REPOSITORY / "images" / name for name in ("debian/nvidia_root.py", "common/debs.py", "common/driver_files.py")
+    REPOSITORY / "images" / name
+    for name in ("debian/nvidia_root.py", "common/debs.py", "common/driver_files.py", "common/layout.py")
 )
 SCRIPT = "nvidia-installer"
 # Lines 3 to 8 of a .manifest: of kernel modules, which our build never asks the installer for.

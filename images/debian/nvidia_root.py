@@ -11,7 +11,6 @@ programs into /usr/bin and /usr/sbin, and a link to the module sources where NVI
 
 from __future__ import annotations
 
-import gzip
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import debs
 import driver_files
+import layout
 from driver_files import BuildError, ModuleSource, copy
 
 # Of the same source package as the driver itself: their version is the driver's, to the byte. OptiX (libnvoptix1) is
@@ -67,7 +67,6 @@ LOADER_FILES = (
 COMPANION_PACKAGES = ("nvidia-open-kernel-source", "nvidia-persistenced")
 # It makes device nodes, for a driver of any branch: Debian 13 has that of 570 beside the driver 550.
 MODPROBE = "nvidia-modprobe"
-FIRMWARE = "firmware/nvidia"
 # Name of the source archive below /usr/src, its package, module type.
 SOURCE_ARCHIVES = (
     ("nvidia-kernel.tar.xz", "nvidia-kernel-source", "proprietary"),
@@ -114,19 +113,9 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
     copy(unpacked / "nvidia-smi/usr/lib/nvidia/current/nvidia-smi", root / "usr/bin/nvidia-smi")
     for owner, name in LOADER_FILES:
         copy(unpacked / owner / name, root / name)
-    # Which GPUs the release supports: documentation to the package, and to us what decides before a module is loaded.
-    packed = unpacked / "nvidia-driver/usr/share/doc/nvidia-driver/supported-gpus.json.gz"
-    supported = root / driver_files.SUPPORTED_GPUS
-    supported.parent.mkdir(parents=True, exist_ok=True)
-    supported.write_bytes(gzip.decompress(packed.read_bytes()))
-    # Below /usr since Debian 13. /lib is a link to usr/lib in the image; a folder of that name in a copied tree would
-    # stand in its way.
-    firmware = unpacked / "firmware-nvidia-gsp"
-    blobs = [blob for lib in ("lib", "usr/lib") for blob in (firmware / lib / FIRMWARE / version).glob("*.bin")]
-    if not blobs:
-        raise BuildError(f"firmware-nvidia-gsp {version} has no GSP firmware where it is looked for", "Report it")
-    for blob in sorted(blobs):
-        copy(blob, root / "usr/lib" / FIRMWARE / version / blob.name)
+    layout.place_firmware([unpacked / "firmware-nvidia-gsp"], root, version)
+    if not layout.place_supported_gpus([unpacked / "nvidia-driver"], root):
+        raise BuildError(f"nvidia-driver {version} has no list of supported GPUs", "Report it")
 
 
 def lay_out_source(package: Path, archive: str, version: str, module_type: str, root: Path) -> ModuleSource:

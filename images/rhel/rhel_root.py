@@ -8,7 +8,6 @@ They are unpacked, not installed: what they depend on, dkms, X, systemd, has no 
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import driver_files
+import layout
 import rpms
 from driver_files import BuildError, ModuleSource, copy
 from rpms import Offer
@@ -59,7 +59,6 @@ LOADER_FOLDERS = (
 PATTERNS = ("usr/lib64/lib*.so*", "usr/bin/nvidia-*", "usr/sbin/nvidia-*", *(f"{name}/*" for name in LOADER_FOLDERS))
 # Of use to systemd and X only.
 LEFT_OUT = ("nvidia-sleep.sh", "nvidia-powerd", "nvidia-settings", "nvidia-xconfig")
-SUPPORTED = "supported-gpus.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -114,7 +113,6 @@ def missing(names: Sequence[str], version: str, offered: Sequence[Offer]) -> Bui
 
 def lay_out_userspace(unpacked: dict[str, Path], root: Path, version: str) -> None:
     """Place libraries, programs, what leads to them, firmware and licences; raises BuildError without firmware."""
-    firmware = root / "usr/lib/firmware/nvidia" / version
     for name, package in unpacked.items():
         for pattern in PATTERNS:
             for file in sorted(package.glob(pattern)):
@@ -122,25 +120,9 @@ def lay_out_userspace(unpacked: dict[str, Path], root: Path, version: str) -> No
                     copy(file, root / file.relative_to(package))
         for licence in sorted(package.glob(f"usr/share/licenses/{name}*/*")):
             copy(licence, root / licence.relative_to(package))
-        # In lib or usr/lib: a folder lib of the tree would stand in the way of the image's link.
-        for blob in sorted(package.glob(f"**/lib/firmware/nvidia/{version}/*.bin")):
-            copy(blob, firmware / blob.name)
-        for listed in sorted(package.glob(f"usr/share/**/{SUPPORTED}*")):
-            place_list(listed, root / driver_files.SUPPORTED_GPUS)
-    if not firmware.is_dir():
-        raise BuildError(
-            f"no package has GSP firmware, lib/firmware/nvidia/{version}/*.bin",
-            "Report it: NVIDIA's packages are not as known; the run-file serves (DRIVER_SOURCE=runfile)",
-        )
-    if not (root / driver_files.SUPPORTED_GPUS).exists():
-        print(f"no package has {SUPPORTED}: the module type goes by the branch", flush=True)
-
-
-def place_list(listed: Path, target: Path) -> None:
-    """Place the list of supported GPUs, packed or not: documentation to the package, to us what decides on a start."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = listed.read_bytes()
-    target.write_bytes(gzip.decompress(content) if listed.suffix == ".gz" else content)
+    layout.place_firmware(unpacked.values(), root, version)
+    if not layout.place_supported_gpus(unpacked.values(), root):
+        print(f"no package has {driver_files.SUPPORTED_GPUS}: the module type goes by the branch", flush=True)
 
 
 def lay_out_sources(unpacked: dict[str, Path], root: Path, version: str) -> list[ModuleSource]:

@@ -9,7 +9,6 @@ They are unpacked, not installed: what they depend on, dkms, X, systemd, has no 
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import debs
 import driver_files
+import layout
 from driver_files import ModuleSource, copy
 
 # Names of packages, where {branch} is as in 535-server. All are built from one source package, so their version is the
@@ -59,7 +59,6 @@ LOADER_FOLDERS = (
     "usr/share/vulkan/icd.d",
     "usr/share/vulkan/implicit_layer.d",
 )
-SUPPORTED = "supported-gpus.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -89,7 +88,7 @@ def names(patterns: Sequence[str], version: str) -> list[str]:
 
 
 def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
-    """Place libraries, programs, what leads to them, firmware and licences."""
+    """Place libraries, programs, what leads to them, firmware and licences; raises BuildError without firmware."""
     libraries = Path("usr/lib") / driver_files.triplet()
     patterns = [f"{libraries}/lib*.so*", "usr/bin/nvidia-*", "usr/sbin/nvidia-*"]
     patterns += [f"{folder}/*" for folder in LOADER_FOLDERS]
@@ -100,18 +99,9 @@ def lay_out_userspace(unpacked: Path, root: Path, version: str) -> None:
         licence = package / "usr/share/doc" / package.name / "copyright"
         if licence.is_file():
             copy(licence, root / licence.relative_to(package))
-        # In usr/lib from Ubuntu 24.04 on, in lib before: a folder of that name would stand in the way of a link.
-        for blob in sorted(package.glob(f"**/lib/firmware/nvidia/{version}/*.bin")):
-            copy(blob, root / "usr/lib/firmware/nvidia" / version / blob.name)
-        for listed in sorted(package.glob(f"usr/share/**/{SUPPORTED}*")):
-            place_list(listed, root / driver_files.SUPPORTED_GPUS)
-
-
-def place_list(listed: Path, target: Path) -> None:
-    """Place the list of supported GPUs, packed or not: documentation to the package, to us what decides on a start."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = listed.read_bytes()
-    target.write_bytes(gzip.decompress(content) if listed.suffix == ".gz" else content)
+    packages = sorted(unpacked.iterdir())
+    layout.place_firmware(packages, root, version)
+    layout.place_supported_gpus(packages, root)
 
 
 def lay_out_sources(unpacked: Path, root: Path, version: str) -> list[ModuleSource]:

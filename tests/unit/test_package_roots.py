@@ -164,8 +164,12 @@ def test_debians_firmware_is_found_above_usr_and_below(lib: str, tmp_path: Path)
     packed.write_bytes(gzip.compress(b"{}"))
     nvidia_root.lay_out_userspace(unpacked, root, VERSION)
     assert (root / f"usr/lib/firmware/nvidia/{VERSION}/gsp_ga10x.bin").read_text() == "firmware"
-    with pytest.raises(BuildError, match=r"firmware-nvidia-gsp 550\.1 has no GSP firmware"):
+    with pytest.raises(BuildError, match=r"no package has GSP firmware, lib/firmware/nvidia/550\.1/"):
         nvidia_root.lay_out_userspace(unpacked, root, "550.1")
+    packed.unlink()
+    (root / driver_files.SUPPORTED_GPUS).unlink()
+    with pytest.raises(BuildError, match=rf"nvidia-driver {VERSION} has no list of supported GPUs"):
+        nvidia_root.lay_out_userspace(unpacked, root, VERSION)
 
 
 def test_the_maker_of_device_nodes_serves_any_branch(offered: Path) -> None:
