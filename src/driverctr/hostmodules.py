@@ -86,8 +86,9 @@ class HostModules:
 
         A module that only others depend on may be loaded already.
         """
-        files = {_plain(file.name.partition(".")[0]): file for file in (base / TREES[0] / release).rglob("*.ko*")}
-        pending, seen = [_plain(name) for name in wanted], set[str]()
+        tree = base / TREES[0] / release
+        files = {modules.kernel_name(file.name.partition(".")[0]): file for file in tree.rglob("*.ko*")}
+        pending, seen = [modules.kernel_name(name) for name in wanted], set[str]()
         while pending:
             name = pending.pop()
             if name in seen:
@@ -98,14 +99,10 @@ class HostModules:
             told = self._read(file)
             if (theirs := told.get("vermagic", "").partition(" ")[0]) != release:
                 return f"{name} of kernel {theirs or 'unknown'}, not of {release}"
-            depends = map(_plain, filter(None, told.get("depends", "").split(",")))
+            depends = map(modules.kernel_name, filter(None, told.get("depends", "").split(",")))
             pending += [other for other in depends if not modules.is_available(self.paths, other)]
         return ""
 
     def _read(self, file: Path) -> Mapping[str, str]:
         """Fields of a module, which may be compressed; modinfo tells none of one that it cannot read."""
         return dict(FIELD.findall(self.runner.run(["modinfo", file], limit=READ_LIMIT, check=False).stdout))
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_")

@@ -62,7 +62,7 @@ def assemble(
     """
     tree = paths.modules_tree(kernel_release)
     builtin = kernel.builtin_modules(kernel_release, (host,)) if host is not None else frozenset()
-    wanted = {name.replace("-", "_"): name for name in (*needed, *usual)}
+    wanted = {modules.kernel_name(name): name for name in (*needed, *usual)}
     first = [name for known, name in wanted.items() if known not in builtin and not modules.is_available(paths, name)]
     try:
         _place_ours(paths, tree, ours, hashes)

@@ -168,7 +168,7 @@ def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
 
 def shown(paths: Paths, module: str) -> dict[str, str]:
     """The parameters of a loaded module that the kernel shows, in sysfs or in NVIDIA's own file."""
-    name = module.replace("-", "_")
+    name = modules.kernel_name(module)
     actual = modules.read_parameters(paths, name)
     return actual | modules.read_driver_parameters(paths) if name == modules.CORE else actual
 

@@ -10,7 +10,7 @@ from driverctr.addresses import without_credentials
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.explain import remedy_for
-from driverctr.facts import holders
+from driverctr.facts import holders, modules
 from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
@@ -309,7 +309,7 @@ def _plan_load(facts: Facts, kept: Loaded | None) -> PlannedStep:
 
 
 def _absent(facts: Facts, name: str) -> bool:
-    return name.replace("-", "_") not in facts.stack
+    return modules.kernel_name(name) not in facts.stack
 
 
 def describe_pending(stale: Sequence[str], in_use: str) -> str:

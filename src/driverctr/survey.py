@@ -141,13 +141,9 @@ def find_lacking(paths: Paths, found: ModuleSet, names: Sequence[str]) -> tuple[
     lacking = [name for name in needed if not modules.is_available(paths, name)]
     if not lacking:
         return ()
-    there = {_plain(file.name.partition(".")[0]) for file in paths.modules_tree(release).rglob("*.ko*")}
+    there = {modules.kernel_name(file.name.partition(".")[0]) for file in paths.modules_tree(release).rglob("*.ko*")}
     there |= kernel.builtin_modules(release, (HostRoot(paths.root, Reach.OWN),))
-    return tuple(name for name in lacking if _plain(name) not in there)
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_")
+    return tuple(name for name in lacking if modules.kernel_name(name) not in there)
 
 
 def survey(paths: Paths, config: Config) -> Facts:

@@ -95,7 +95,7 @@ def check_modules(paths: Paths, expected: Expected) -> list[Finding]:
     """Each module live, of our version, and the very build of our file; parameters as asked."""
     found = []
     for name, build_id in expected.build_ids.items():
-        loaded = modules.read(paths, name.replace("-", "_"))
+        loaded = modules.read(paths, modules.kernel_name(name))
         if loaded is None:
             found.append(Finding(Part.MODULE, name, f"{name} is not loaded", gone=True))
         elif loaded.state != "live":
@@ -119,7 +119,7 @@ def check_beside(paths: Paths, expected: Expected) -> list[Finding]:
     return [
         Finding(Part.MODULE, name, why, serves=True)
         for name, why in expected.lacks.items()
-        if modules.read(paths, name.replace("-", "_")) is None
+        if modules.read(paths, modules.kernel_name(name)) is None
     ]
 
 

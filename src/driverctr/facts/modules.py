@@ -80,9 +80,14 @@ def read_build_id(note: Path) -> str:
         return ""
 
 
+def kernel_name(name: str) -> str:
+    """A module's name as the kernel spells it; a file, and what modprobe is told, may have - for _ (modprobe(8))."""
+    return name.replace("-", "_")
+
+
 def is_available(paths: Paths, name: str) -> bool:
     """Whether a module is loaded or built in (a built-in one without parameters has no folder)."""
-    return (paths.sys_modules / name.replace("-", "_")).is_dir()
+    return (paths.sys_modules / kernel_name(name)).is_dir()
 
 
 def read_parameters(paths: Paths, name: str) -> dict[str, str]:

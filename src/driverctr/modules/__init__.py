@@ -11,6 +11,7 @@ from typing import Any
 from driverctr import files
 from driverctr.deferred import pattern
 from driverctr.errors import Code, DriverError
+from driverctr.facts.modules import kernel_name
 from driverctr.hashing import sha256
 from driverctr.modules import elf
 from driverctr.records import frozen
@@ -112,17 +113,13 @@ def needed_of_host(found: ModuleSet, names: Iterable[str], *, softly: bool = Fal
 
     Raises DriverError (no-modules).
     """
-    ours = {_plain(name) for name in found.modules}
+    ours = {kernel_name(name) for name in found.modules}
     needed: list[str] = []
     for name in filter(found.modules.__contains__, names):
         with reading(found.modules[name].file):
             info = elf.read(found.modules[name].file)
         needed += [*info.needed, *(info.wanted_before if softly else ())]
-    return tuple(dict.fromkeys(name for name in needed if _plain(name) not in ours))
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_")
+    return tuple(dict.fromkeys(name for name in needed if kernel_name(name) not in ours))
 
 
 def write_manifest(found: ModuleSet) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from driverctr.deferred import shutil
 from driverctr.errors import Code, DriverError
-from driverctr.facts import loading
+from driverctr.facts import loading, modules
 from driverctr.modules import PEERMEM, ModuleSet, Wish, describe, elf
 from driverctr.modules.drafts import DEFAULT_SCRATCH, Draft, publish, scratch_folder, told_if_full
 from driverctr.modules.ondisk import set_folder
@@ -76,7 +76,7 @@ class Given:
 
     def _files(self, name: str) -> list[Path]:
         """Files of a module by any of the names it may have: modprobe takes - for _ (modprobe(8))."""
-        wanted = {f"{spelt}.ko{suffix}" for spelt in (name, name.replace("-", "_")) for suffix in SUFFIXES}
+        wanted = {f"{spelt}.ko{suffix}" for spelt in (name, modules.kernel_name(name)) for suffix in SUFFIXES}
         return sorted(path for path in self.source.rglob("*.ko*") if path.name in wanted)
 
     def _unpack(self, file: Path, to: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from driverctr import files, parameters
 from driverctr.errors import Code, DriverError
-from driverctr.facts.modules import CORE, LoadedModule
+from driverctr.facts.modules import CORE, LoadedModule, kernel_name
 from driverctr.modules import ModuleSet, Wish, elf, key, manifest_document, parse_manifest
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import check_complete
@@ -114,7 +114,7 @@ def find_missing(module_set: ModuleSet, stack: Mapping[str, LoadedModule], names
 
     Raises DriverError (no-modules) where the set has no such, or their files are gone.
     """
-    missing = tuple(name for name in names if _kernel_name(name) not in stack)
+    missing = tuple(name for name in names if kernel_name(name) not in stack)
     check_complete(module_set, names)
     lacking = [name for name in missing if not module_set.modules[name].file.is_file()]
     if lacking:
@@ -125,15 +125,11 @@ def find_missing(module_set: ModuleSet, stack: Mapping[str, LoadedModule], names
 def is_loaded(module_set: ModuleSet, stack: Mapping[str, LoadedModule]) -> bool:
     """Whether each loaded module that the set has too is the set's own build, by the note the kernel keeps of it."""
     pairs = [
-        (stack[_kernel_name(name)].build_id, module.build_id)
+        (stack[kernel_name(name)].build_id, module.build_id)
         for name, module in module_set.modules.items()
-        if _kernel_name(name) in stack
+        if kernel_name(name) in stack
     ]
     return CORE in module_set.modules and CORE in stack and all(here and here == there for here, there in pairs)
-
-
-def _kernel_name(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def _known(module_set: ModuleSet, name: str, given: Mapping[str, Sequence[str]] | None) -> set[str]:

@@ -68,7 +68,7 @@ class Load:
 
     def _load_beside(self, tools: Tools, name: str, gained: Gained) -> str:
         """What a driver serves without, and is asked for: loaded if it can be, else why not; raises only what hangs."""
-        if tools.signals.arrived is not None or modules.read(tools.paths, name.replace("-", "_")) is not None:
+        if tools.signals.arrived is not None or modules.read(tools.paths, modules.kernel_name(name)) is not None:
             return ""
         try:
             if name not in gained.module_set.modules:

@@ -187,7 +187,7 @@ def _load_same(tools: Tools, module: LoadedModule) -> None:
 def _restore(tools: Tools, module: LoadedModule) -> None:
     """Have our tree furnished with the set that was loaded last; raises as `_load_same`."""
     record = loaded.read(tools.paths)
-    found = {name.replace("-", "_"): name for name in record.build.module_set.modules} if record else {}
+    found = {modules.kernel_name(name): name for name in record.build.module_set.modules} if record else {}
     name = found.get(module.name)
     if record is None or name is None or record.build.module_set.modules[name].build_id != module.build_id:
         raise DriverError(
