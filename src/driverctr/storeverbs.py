@@ -3,9 +3,8 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from driverctr import node, survey
@@ -24,57 +23,8 @@ from driverctr.userspace import image
 from driverctr.values import parse_size
 from driverctr.versions import KernelRelease
 
-Act = Callable[[Tools, argparse.Namespace], int]
-
 SHORTEST = 6
 """Digits by which an entry can be named at least."""
-
-
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add the verbs below `store`."""
-    verbs = parser.add_subparsers(dest="store_verb", required=True, metavar="VERB")
-
-    def add(name: str, act: Act, text: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        verb.set_defaults(act=act)
-        return verb
-
-    add("list", show, "print the entries, the last used first").add_argument(
-        "--json", action="store_true", help="for programs"
-    )
-    add(
-        "verify",
-        verify,
-        "compare every file with its manifest; what is damaged is set aside, and built anew when needed",
-    )
-    why = add(
-        "why", explain, "print whether the modules wanted here are in the store, or what keeps the nearest from it"
-    )
-    prune = add(
-        "prune",
-        prune_to,
-        "give up damaged entries set aside, and what was used least recently; what runs, ran last or is to run stays",
-    )
-    prune.add_argument("--max-size", metavar="SIZE", help="such as 2G; default: STORE_MAX_SIZE")
-    export = add("export", export_to, "write entries to one file, for nodes that reach neither packages nor a server")
-    export.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
-    export.add_argument("file", type=Path, metavar="FILE")
-    for verb in (why, export):
-        verb.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
-    taken = add(
-        "import",
-        import_from,
-        "take the entries of a file into the store. They are code for the kernel, checked against damage only: whoever "
-        "imports a file vouches for where it comes from",
-    )
-    taken.add_argument("file", type=Path, metavar="FILE")
-    pushed = add("push", push, "sign entries, and send them to a folder, or by HTTP PUT to an address")
-    pushed.add_argument("--to", metavar="FOLDER|URL", help="default: REMOTE_URL")
-    pushed.add_argument("--private-key", metavar="FILE", type=Path, required=True, help="PEM file, mode 0600")
-    pushed.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
-    pushed.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
-    made = add("keygen", keygen, "make the keys of a remote folder: one for `store push`, one for REMOTE_PUBLIC_KEY")
-    made.add_argument("folder", metavar="DIR", type=Path, help="gets private.pem and public.pem")
 
 
 def open_store(tools: Tools) -> Store:

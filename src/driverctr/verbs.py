@@ -7,9 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from driverctr import config as settings
 from driverctr import status
@@ -38,8 +38,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         arguments = parse(words)
         config = settings.load(environment_of(arguments, paths), flags_of(arguments))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
-        verb: Verb = arguments.act
-        return verb(make_tools(config, log, paths, hashes), arguments)
+        return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
         log.error(f"{error.message}. {remedy_for(error)}", code=error.code.value)
         leave_word(words, paths, error)
@@ -81,8 +80,17 @@ def withdraw_markers(paths: Paths) -> None:
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The words of the command line; a bare verb, as a container starts with it, needs no parser."""
     if list(words) in (["init"], ["load"]):
-        return cast("argparse.Namespace", SimpleNamespace(verb=words[0], act=init))
-    return make_parser(words).parse_args(words)
+        return cast("argparse.Namespace", SimpleNamespace(verb=words[0], act="verbs:init"))
+    from driverctr.parser import make_parser
+
+    return make_parser().parse_args(words)
+
+
+def act_of(arguments: argparse.Namespace) -> Verb:
+    """What carries a verb out: "module:function", as the parser names it."""
+    module, _, function = arguments.act.partition(":")
+    verb: Verb = getattr(import_module(f"driverctr.{module}"), function)
+    return verb
 
 
 def environment_of(arguments: argparse.Namespace, paths: Paths) -> Mapping[str, str]:
@@ -226,77 +234,3 @@ def probe_peermem(tools: Tools, arguments: argparse.Namespace) -> int:
     from driverctr.peermem import probe
 
     return probe()
-
-
-def make_parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The verbs and flags of the reference, and ours; those below `store` only where `words` begin with it."""
-    import argparse
-
-    class Parser(argparse.ArgumentParser):
-        """A wrong word ends where every other error does."""
-
-        def error(self, message: str) -> NoReturn:
-            self.print_usage(sys.stderr)
-            raise DriverError(Code.BAD_USAGE, message, f"See `{self.prog} --help`")
-
-    parser = Parser(prog="nvidia-driver", description="NVIDIA driver container", allow_abbrev=False)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def add(name: str, act: Verb, text: str) -> argparse.ArgumentParser:
-        verb = verbs.add_parser(name, help=text, description=text, allow_abbrev=False)
-        verb.set_defaults(act=act)
-        return verb
-
-    for name, text in (
-        ("init", "bring the driver up (building modules if need be), keep it, take it down on a signal"),
-        ("load", "the same with modules on disk only"),
-        ("build", "build the modules for a kernel, and do nothing else"),
-    ):
-        verb = add(name, build if name == "build" else init, text)
-        verb.add_argument("-a", "--accept-license", action="store_true", help="accepted for compatibility; no effect")
-        verb.add_argument("-m", "--max-threads", metavar="N", help="most jobs of a build")
-        if name == "build":
-            verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
-            verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
-            verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
-            verb.add_argument(
-                "--modules",
-                metavar="DIR",
-                type=Path,
-                help="compile nothing: take these, which were made (and signed) elsewhere",
-            )
-    verb = add("update", update, "have the modules for a kernel before it boots, beside a driver that serves")
-    verb.add_argument(
-        "-k",
-        "--kernel",
-        metavar="RELEASE",
-        default="latest",
-        help="default: the newest one installed on the host that has not run (latest)",
-    )
-    verb.add_argument("-m", "--max-threads", metavar="N", help="most jobs of a build; default: half of the processors")
-    verb.add_argument("-s", "--sign", metavar="KEYID", help="refused: modules are not signed yet")
-    verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
-    verb.add_argument(
-        "--like-running",
-        action="store_true",
-        help="with the settings of the driver container that runs, as the hook does",
-    )
-    for name, act, text in (
-        ("plan", plan, "print what init would do"),
-        ("doctor", doctor, "print every check that init makes before it begins"),
-        ("status", show_status, "print what is so"),
-    ):
-        add(name, act, text).add_argument("--json", action="store_true", help="for programs")
-    asked = add("explain", explain, "print what an exit status or code means and what to do about it")
-    codes = [word for code in Code for word in (code.value, str(code.exit_status))]
-    asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
-    asked.add_argument("--markdown", action="store_true", help="all, as docs/errors.md has them")
-    add("unload", unload, "take away what a driver container that is no more has left")
-    stored = verbs.add_parser("store", help="list, verify, prune, export, import and push modules built before")
-    if words[:1] == ["store"]:
-        from driverctr import storeverbs
-
-        storeverbs.add_to(stored)
-    add("reload_nvidia_peermem", reload_peermem, "load nvidia-peermem once MOFED's and our driver are ready, and stay")
-    add("probe_nvidia_peermem", probe_peermem, "exit 1 if nvidia-peermem should be loaded and is not")
-    return parser

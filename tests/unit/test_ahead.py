@@ -21,6 +21,7 @@ from driverctr.modules.drafts import Draft
 from driverctr.modules.entry import Entry
 from driverctr.modules.pins import Good
 from driverctr.modules.store import Store
+from driverctr.parser import make_parser
 from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
@@ -315,7 +316,7 @@ def test_a_status_without_an_image_or_a_store_says_why(node: Node) -> None:
 
 def test_the_verbs_print_it(node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "collect_status", lambda paths: {**STATUS, "start": {"next_kernels": {}}})
-    parser = verbs.make_parser([])
+    parser = make_parser()
     assert verbs.update(node.tools, parser.parse_args(["update", "-k", NEXT, "-t", "x"])) == 0
     assert capsys.readouterr().out == f"{node.entry().folder}\n"
     verbs.show_status(node.tools, parser.parse_args(["status", "--json"]))

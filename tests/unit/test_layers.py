@@ -59,7 +59,7 @@ ROOMS = (
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     ("report", "health", "stopping", "bringup", "serving", "lifecycle"),
-    ("verbs", "storeverbs", "cli", "__main__"),
+    ("parser", "verbs", "storeverbs", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

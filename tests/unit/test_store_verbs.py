@@ -16,10 +16,11 @@ from driverctr.modules import pins
 from driverctr.modules.key import Key
 from driverctr.modules.pins import Good
 from driverctr.modules.store import Store
+from driverctr.parser import make_parser
 from driverctr.paths import Paths
 from driverctr.signals import Signals
 from driverctr.steps import Tools
-from driverctr.verbs import make_parser, make_tools
+from driverctr.verbs import act_of, make_tools
 from tests.unit.conftest import make_tree
 from tests.unit.stored import publish, said
 from tests.unit.test_installed_kernels import headers_files
@@ -38,8 +39,8 @@ class Node:
 
     def call(self, *words: str) -> tuple[int, str]:
         """The exit status and what was printed."""
-        arguments = make_parser(["store", *words]).parse_args(["store", *words])
-        status = arguments.act(self.tools, arguments)
+        arguments = make_parser().parse_args(["store", *words])
+        status = act_of(arguments)(self.tools, arguments)
         return status, self.capsys.readouterr().out
 
 
