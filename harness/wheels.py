@@ -20,7 +20,7 @@ MACHINES = ("x86_64", "aarch64")
 # The oldest glibc among them, RHEL 8's, is 2.28 and takes all of these (PEP 600).
 PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010")
 ZIP_EPOCH = "315532800"
-PACKAGE_FILES = ("pyproject.toml", "README.md", "src")
+PACKAGE_FILES = ("pyproject.toml", "src")
 
 
 def dependencies() -> list[str]:
