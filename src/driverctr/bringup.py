@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
+from typing import Any
 
 from driverctr import gpuwait, markers, stopping, survey
 from driverctr.errors import Code, DriverError, of_os
@@ -143,6 +144,10 @@ class BringUp:
         self.facts = replace(facts, observations=(*facts.observations, *self.learned))
         return self.facts
 
+    def blocked_by(self, error: DriverError) -> tuple[dict[str, Any], ...]:
+        """Who uses the driver, by the last look, where that is why a start fails."""
+        return tuple(use.as_dict() for use in self.facts.in_use) if error.code is Code.IN_USE else ()
+
     def is_only_in_use(self, facts: Facts) -> bool:
         """Whether nothing but who uses the driver is in the way."""
         if not facts.in_use:
@@ -202,7 +207,15 @@ class BringUp:
             if outcome.undo is not None:
                 self.note(step, outcome.undo)
             self.gained = outcome.gained
+        if step.name is StepName.MODULES:
+            self.tell_of_store(planned, facts)
         self.tell(took=(planned.name.value, round(time.monotonic() - started, 3)))
+
+    def tell_of_store(self, planned: PlannedStep, facts: Facts) -> None:
+        """Whether the modules were in the store, where it was asked: whoever has them loaded asks nobody."""
+        reason = planned.why_not(Source.STORE)
+        asked = facts.supply.store is not None and (reason or planned.alternative == Source.STORE)
+        self.tell(store=("miss" if reason else "hit") if asked else "", store_reason=reason)
 
     def hear(self, mark: Mark | None) -> None:
         """From now on the kernel log is read from this mark."""

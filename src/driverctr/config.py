@@ -9,7 +9,7 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
-from driverctr.settings import SETTINGS, Depth, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Unknown, WhenBusy
+from driverctr.settings import SETTINGS, Depth, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Retry, Unknown, WhenBusy
 from driverctr.values import Secret
 from driverctr.versions import DriverVersion
 
@@ -36,7 +36,8 @@ HANDED_TO_CHILDREN = (
 class Config:
     """What the user wants; nothing here changes while we run, and nothing here was read from the node.
 
-    `given` are the settings that were given, by variable, as text: what another verb is started with to want the same.
+    `in_pod`: the kubelet started us. `given` are the settings that were given, by variable, as text: what another verb
+    is started with to want the same.
     """
 
     driver_version: DriverVersion | None
@@ -53,6 +54,9 @@ class Config:
     default_repositories: bool
     packages_dir: Path
     archive_url: str
+    retry: Retry
+    retry_attempts: int
+    retry_max_pause: float
     max_threads: int | None
     modules_dir: Path
     store_dir: Path
@@ -74,6 +78,7 @@ class Config:
     config_digest: str
     log_format: Format
     log_level: Level
+    in_pod: bool
     given: Mapping[str, str]
     child_environment: Mapping[str, str]
 
@@ -102,6 +107,7 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
     return Config(
         **values,
+        in_pod="KUBERNETES_SERVICE_HOST" in environment,
         given=given,
         child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children},
     )

@@ -156,5 +156,6 @@ class Health:
                 {"code": f.code.value, "message": f.text, "kernel_log": self.said} for f in self.found if not f.serves
             ),
             daemon_restarts=self.restarts,
+            pending=self.waits_for,
             last_check=time.time(),
         )

@@ -6,11 +6,14 @@ from typing import Any
 
 from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
 from driverctr.bringup import BringUp
+from driverctr.chronicle import Chronicle
 from driverctr.errors import Code, DriverError, Stopped, of_bug, stop_behind
 from driverctr.facts import gpus, kernel
+from driverctr.history import Outcome
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
+from driverctr.persist import persist
 from driverctr.plan import StepName
 from driverctr.records import mutable
 from driverctr.run import become_subreaper
@@ -31,9 +34,11 @@ class Start:
     build_allowed: bool = True
     told: Status = field(init=False)
     way_up: BringUp = field(init=False)
+    chronicle: Chronicle = field(init=False)
 
     def __post_init__(self) -> None:
         """The way up tells its steps here."""
+        self.chronicle = Chronicle(self.tools)
         self.told = status.begin(self.tools.paths)
         self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
 
@@ -53,6 +58,7 @@ class Start:
         except BaseException as error:
             if stopped := stop_behind(error):
                 stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
+                self.chronicle.note(self.told, Outcome.STOPPED)
                 self.take_down()
                 raise stopped from None
             try:
@@ -63,9 +69,12 @@ class Start:
 
     def bring_up(self) -> None:
         """Make the driver ready, and say so; one that was already there gets its files put in place after that."""
-        self.way_up.run()
-        reasons = (*self.lasting(), *filter(None, (self.way_up.pending,)))
-        self.tell(phase=Phase.READY, degraded=reasons)
+        persist(self.tools, self.way_up, lambda: self.told, self.tell)
+        pending, rollback = self.way_up.pending, self.rollback()
+        reasons = (*self.lasting(), *filter(None, (pending,)))
+        self.tell(phase=Phase.READY, degraded=reasons, pending=pending, rollback=rollback, failure={}, in_use=())
+        status.clear_termination(self.tools.paths)
+        self.chronicle.note(self.told, Outcome.READY)
         for reason in reasons:
             self.tools.runner.log.warning(f"degraded: {reason}")
         self.remember_good()
@@ -103,9 +112,11 @@ class Start:
         """Why the driver is degraded for as long as this start lives."""
         gained = self.way_up.gained
         silent = tuple(f"GPU {address} does not answer nvidia-smi" for address in gained.silent_gpus)
-        if gained.source is not Source.LAST_GOOD:
-            return silent
-        return (self.way_up.describe_rollback(), *silent)
+        return (*filter(None, (self.rollback(),)), *silent)
+
+    def rollback(self) -> str:
+        """What serves instead of what is wanted, and why; "" where that serves."""
+        return self.way_up.describe_rollback() if self.way_up.gained.source is Source.LAST_GOOD else ""
 
     def take_down(self) -> None:
         """Undo in reverse order; raises DriverError (in-use) where the driver stays."""
@@ -115,6 +126,8 @@ class Start:
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
         self.tools.signals.deafen()
+        told = error if isinstance(error, DriverError) else of_bug(error)
+        self.chronicle.note(self.told, Outcome.FAILED, told)
         if isinstance(error, DriverError) and error.code is Code.STUCK:
             self.tools.runner.log.error(f"{error}; nothing more is touched", code=error.code.value)
             abandon(self.tools, self.tell, error)
@@ -136,8 +149,7 @@ class Start:
                 f"{', '.join(self.way_up.gained.unloaded)} served before this start, was unloaded for it, and cannot "
                 f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}"
             )
-        told = error if isinstance(error, DriverError) else of_bug(error)
-        self.tell(phase=Phase.FAILED, failure=status.describe_failure(told))
+        self.tell(phase=Phase.FAILED, failure=status.failed_now(told), in_use=self.way_up.blocked_by(told))
 
     def tell_step(self, *, took: tuple[str, float] | None = None, **changes: Any) -> None:
         """Tell of the way up: a step that was done, and what it changed."""
@@ -150,6 +162,7 @@ class Start:
                     "module_type": gained.module_set.module_type,
                 }
             changes |= {"steps": steps, "modules_from": gained.source or "", "lost": gained.lost}
+            changes |= {"gpus_answering": gained.gpus_answering}
             self.told = self.told.changed(**changes)
         else:
             self.tell(**changes)

@@ -70,6 +70,9 @@ def make_parser() -> argparse.ArgumentParser:
         ("status", "verbs:show_status", "print what is so"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
+    told = add("history", "historyverb:show", "print what starts took and how they ended")
+    told.add_argument("--json", action="store_true", help="for programs")
+    told.add_argument("--all", action="store_true", help="every start on record; default: the last 20")
     asked = add("explain", "verbs:explain", "print what an exit status or code means and what to do about it")
     codes = [word for code in Code for word in (code.value, str(code.exit_status))]
     asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")

@@ -82,6 +82,10 @@ class PlannedStep:
     set_aside: tuple[SetAside, ...] = ()
     unknown: str = ""
 
+    def why_not(self, alternative: str) -> str:
+        """Why an alternative was set aside; "" where it was not."""
+        return next((other.reason for other in self.set_aside if other.alternative == alternative), "")
+
 
 @frozen
 class Blocker:
@@ -115,8 +119,7 @@ class Plan:
 
     def why_not(self, step: str, alternative: str) -> str:
         """Why an alternative of a step was set aside; "" where it was not."""
-        aside = [other for planned in self.steps if planned.name == step for other in planned.set_aside]
-        return next((other.reason for other in aside if other.alternative == alternative), "")
+        return next((planned.why_not(alternative) for planned in self.steps if planned.name == step), "")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -9,6 +9,17 @@ from driverctr.log import Log
 
 Result = TypeVar("Result")
 
+LONGEST = 300.0
+"""Seconds."""
+
+
+def pause_before(attempt: int, first: float, most: float) -> float:
+    """Seconds before the second attempt (2), the third...: doubled from `first` to `most`, up to a half less by chance.
+
+    So that many who failed by one cause do not come again in one moment.
+    """
+    return min(most, first * 2.0 ** min(attempt - 2, 64)) * random.uniform(0.5, 1.0)
+
 
 def retry(
     act: Callable[[], Result],
@@ -28,7 +39,7 @@ def retry(
         except DriverError as error:
             if attempt == attempts:
                 raise
-            seconds = first_pause * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
+            seconds = pause_before(attempt + 1, first_pause, LONGEST)
             log.warning(f"attempt {attempt} of {attempts} failed, next in {seconds:.0f} s: {error.message}")
             pause(seconds)
     raise AssertionError("attempts must be at least 1")

@@ -73,6 +73,14 @@ class NoGpu(StrEnum):
     WAIT = "wait"
 
 
+class Retry(StrEnum):
+    """Which failures are tried again by the start that met them."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class WhenBusy(StrEnum):
     """What becomes of changed module parameters while somebody uses the driver."""
 
@@ -105,6 +113,14 @@ def parse_gpus(variable: str, value: str) -> GpuNeed:
     if least is None:
         raise not_valid(variable, value, "all, any, or a whole number from 1 to 4096")
     return GpuNeed(least)
+
+
+def parse_attempts(variable: str, value: str) -> int:
+    """How often; raises DriverError."""
+    found = parse_whole(value, 1000)
+    if found is None:
+        raise not_valid(variable, value, "a whole number from 1 to 1000")
+    return found
 
 
 SETTINGS = (
@@ -185,6 +201,28 @@ SETTINGS = (
         "",
         "Archive of old packages, asked last: address, suite and components, or one line of sources.list (apt); a "
         "repository's address (dnf).",
+    ),
+    Setting(
+        "RETRY",
+        "retry",
+        parse_member(Retry),
+        "auto",
+        "Failures that may pass (`driverctr explain`) are tried again in the process: always, never, or auto: in a pod "
+        "always, elsewhere those met before anything was touched, but not that the driver is in use.",
+    ),
+    Setting(
+        "RETRY_ATTEMPTS",
+        "retry_attempts",
+        parse_attempts,
+        "5",
+        "Attempts of one start before it ends with the failure; that the driver is in use is waited for without end.",
+    ),
+    Setting(
+        "RETRY_MAX_PAUSE",
+        "retry_max_pause",
+        parse_seconds,
+        "300",
+        "Most seconds between two attempts: pauses begin at 10 and double, each up to a half shorter by chance.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(

@@ -26,6 +26,7 @@ class Phase(StrEnum):
 
     STARTING = "starting"
     WAITING_FOR_GPU = "waiting-for-gpu"
+    RETRYING = "retrying"
     READY = "ready"
     NOT_READY = "not-ready"
     STOPPING = "stopping"
@@ -51,6 +52,10 @@ class Status:
     `degraded` is what is not as wanted though the driver serves, `problems` why it does not; `expected` what must be so
     (verify.recall reads it), `kept` the steps that a stop left done, `lost` the state of GPUs that an unload took,
     `next_kernels` what is being built, or failed to build, for kernels that have not run yet.
+    `attempt` counts the tries of this start, `next_try` is when the next one comes (phase retrying), `pending` why a
+    reload waits, `rollback` what serves instead of what is wanted and why, `store` whether the modules were there (hit
+    or miss, "" where it was not asked) and `store_reason` why not, `in_use` who uses a driver that has to go,
+    `gpus_answering` which GPUs answered nvidia-smi when it was asked last.
     """
 
     phase: Phase
@@ -65,7 +70,7 @@ class Status:
     step: str = ""
     steps: tuple[StepTime, ...] = ()
     daemon_restarts: int = 0
-    failure: Mapping[str, str] = field(default_factory=dict)
+    failure: Mapping[str, Any] = field(default_factory=dict)
     degraded: tuple[str, ...] = ()
     problems: tuple[Mapping[str, str], ...] = ()
     last_check: float | None = None
@@ -74,6 +79,14 @@ class Status:
     lost: tuple[str, ...] = ()
     next_kernels: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 1
+    next_try: float | None = None
+    pending: str = ""
+    rollback: str = ""
+    store: str = ""
+    store_reason: str = ""
+    in_use: tuple[Mapping[str, Any], ...] = ()
+    gpus_answering: Mapping[str, bool] = field(default_factory=dict)
 
     def changed(self, **changes: Any) -> "Status":
         """The same with these fields; in another phase from now on, if it is another."""
@@ -115,6 +128,11 @@ def describe_failure(error: DriverError) -> dict[str, str]:
     return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
 
 
+def failed_now(error: DriverError) -> dict[str, Any]:
+    """The same for the status document, with its time."""
+    return {**describe_failure(error), "at": time.time()}
+
+
 def write_termination(paths: Paths, error: DriverError) -> None:
     """Leave one JSON line in /dev/termination-log if Kubernetes mounted one (it is bind-mounted: written in place).
 
@@ -127,6 +145,16 @@ def write_termination(paths: Paths, error: DriverError) -> None:
         words = {name: text[:spare] for name, text in describe_failure(error).items()}
         line = json.dumps({**words, "exit_status": error.code.exit_status}) + "\n"
         spare //= 2
+    _write_in_place(paths, line)
+
+
+def clear_termination(paths: Paths) -> None:
+    """An attempt that failed is not why a container ends that became ready later."""
+    if paths.termination_log.is_file():
+        _write_in_place(paths, "")
+
+
+def _write_in_place(paths: Paths, text: str) -> None:
     with contextlib.suppress(OSError), paths.termination_log.open("r+b", buffering=0) as file:
         file.truncate()
-        file.write(line.encode())
+        file.write(text.encode())

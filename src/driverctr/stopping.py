@@ -41,7 +41,7 @@ def begin(tools: Tools) -> None:
 def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None:
     """Leave everything as it is but for the markers, which would lie; the lock ends with us, sysfs warns who comes."""
     markers.withdraw(tools.paths.run, digest=True)
-    tell(phase=Phase.STUCK, failure=status.describe_failure(stuck))
+    tell(phase=Phase.STUCK, failure=status.failed_now(stuck))
 
 
 @mutable
@@ -84,7 +84,7 @@ class Stopping:
         markers.withdraw(self.tools.paths.run, digest=not (busy or keep))
         self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
         for failure in (*busy, *failures):
-            self.tell(failure=status.describe_failure(failure))
+            self.tell(failure=status.failed_now(failure))
             raise failure
         if not keep:
             status.remove(self.tools.paths)

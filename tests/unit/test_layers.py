@@ -53,13 +53,14 @@ ROOMS = (
     ("headers", "kheaders", "hostmodules", "userspace"),
     ("build",),
     ("modules",),
+    ("history",),
     ("survey", "node"),
     ("preflight",),
     ("plan",),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "health", "stopping", "bringup", "serving", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "cli", "__main__"),
+    ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
+    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -74,7 +74,8 @@ class Gained:
 
     `build` is the set of modules and the key it has, `source` where it came from, `kept` what of it was in the kernel
     already and stays. `gpus` are the PCI addresses bound to the driver, `silent_gpus` those that do not answer
-    nvidia-smi although enough others do; `unloaded` the modules of a former driver that went, `lost` the state of the
+    nvidia-smi although enough others do, `gpus_answering` whether each did when it was asked; `unloaded` the modules of
+    a former driver that went, `lost` the state of the
     GPUs that went with it. `substitutes` is what stands in place of our own userspace, by path below the root.
     `host_modules` are the host's to be loaded before ours, `lacks` tells of modules asked for beside why they are not.
     """
@@ -86,6 +87,7 @@ class Gained:
     running: tuple[Running, ...] = ()
     gpus: tuple[str, ...] = ()
     silent_gpus: tuple[str, ...] = ()
+    gpus_answering: Mapping[str, bool] = field(default_factory=dict)
     firmware_path: str = ""
     unloaded: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()

@@ -35,7 +35,8 @@ class Verify:
         if config.verify_depth is Depth.SMI:
             ours = to_serve(tools, facts, gained.module_set.module_type)
             silent = smi.check(tools.runner, config.verify_timeout, config.verify_gpus, ours)
-            gained = replace(gained, silent_gpus=silent)
+            answering = {address: address not in silent for address in ours}
+            gained = replace(gained, silent_gpus=silent, gpus_answering=answering)
         return Outcome(None, gained)
 
     def undo(self, tools: Tools, data: Undo) -> None:

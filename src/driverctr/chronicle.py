@@ -1,0 +1,64 @@
+"""What a start adds to the history: itself, and one before it that nobody lived to tell of."""
+
+import time
+from typing import Any
+
+from driverctr import history, status
+from driverctr.errors import DriverError
+from driverctr.history import Outcome, Start
+from driverctr.records import mutable
+from driverctr.status import Phase, Status
+from driverctr.steps import Tools
+
+UNFINISHED = (Phase.STARTING, Phase.WAITING_FOR_GPU, Phase.RETRYING)
+"""Phases in which a start has not come to an end."""
+
+
+@mutable
+class Chronicle:
+    """Tells of one start, once; a history that cannot be written is said and ends nothing."""
+
+    tools: Tools
+    is_told: bool = False
+
+    def __post_init__(self) -> None:
+        """What a start left that was killed is told now, before its document is written over."""
+        former = status.read(self.tools.paths)
+        if former is not None and former.get("phase") in UNFINISHED:
+            self._record(Outcome.CRASHED, former, float(former.get("since", 0.0)) - float(former.get("started", 0.0)))
+
+    def note(self, told: Status, outcome: Outcome, failure: DriverError | None = None) -> None:
+        """Tell how it came out, if it was not told before: a stop after ready is none of the start."""
+        if self.is_told:
+            return
+        self.is_told = True
+        document = {name: getattr(told, name) for name in told.__dataclass_fields__}
+        self._record(outcome, document, time.time() - told.started, failure)
+
+    def _record(
+        self, outcome: Outcome, document: dict[str, Any], seconds: float, failure: DriverError | None = None
+    ) -> None:
+        place = history.folder(self.tools.paths, self.tools.config)
+        if place is None:
+            return
+        try:
+            history.record(place, _start(outcome, document, seconds, failure))
+        except (OSError, AttributeError, TypeError, ValueError, KeyError) as error:
+            self.tools.runner.log.warning(f"the history {place / history.FILE} is not written: {error}")
+
+
+def _start(outcome: Outcome, document: dict[str, Any], seconds: float, failure: DriverError | None) -> Start:
+    steps: dict[str, float] = {}
+    for step in document["steps"]:
+        name, took = (step["name"], step["seconds"]) if isinstance(step, dict) else (step.name, step.seconds)
+        steps[name] = round(steps.get(name, 0.0) + float(took), 3)
+    return Start(
+        started=round(float(document["started"]), 3),
+        seconds=round(seconds, 3),
+        outcome=outcome,
+        code=failure.code.value if failure else "",
+        step="" if outcome is Outcome.READY else str(document["step"]),
+        attempts=int(document.get("attempt", 1)),
+        steps=steps,
+        **{name: str(document[name]) for name in ("driver_version", "module_type", "kernel_release", "modules_from")},
+    )

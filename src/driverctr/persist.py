@@ -1,0 +1,81 @@
+"""Failures that may pass are tried again by the start that met them: nobody else sets the pace."""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+from driverctr import status
+from driverctr.bringup import BringUp
+from driverctr.errors import Code, DriverError
+from driverctr.explain import EXPLANATIONS
+from driverctr.plan import StepName
+from driverctr.settings import Retry
+from driverctr.status import Phase, Status
+from driverctr.steps import Gained, Tools
+
+FIRST_PAUSE = 10.0
+"""Seconds before the second attempt, up to a half less."""
+
+
+def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Callable[..., Any]) -> None:
+    """Go up until ready; raises the DriverError that is not tried again, and Stopped."""
+    while True:
+        try:
+            way_up.run()
+            return
+        except DriverError as error:
+            if not may_pass(tools, way_up, error, told().attempt) or not take_back(tools, way_up, error):
+                raise
+            wait(tools, way_up, error, told().attempt, tell)
+            tell(phase=Phase.STARTING, attempt=told().attempt + 1, next_try=None, steps=())
+
+
+def may_pass(tools: Tools, way_up: BringUp, error: DriverError, attempt: int) -> bool:
+    """Whether the same is to be tried again: it may help, nobody asked for us to end, and it is not a waste.
+
+    A driver that was found loaded is not taken down and put up time after time.
+    """
+    config = tools.config
+    if config.retry is Retry.NEVER or not EXPLANATIONS[error.code].retryable:
+        return False
+    everything = config.retry is Retry.ALWAYS or config.in_pod
+    if error.code is Code.IN_USE:
+        return everything and not has_touched(way_up)
+    if attempt >= config.retry_attempts:
+        return False
+    return not has_touched(way_up) or (everything and way_up.gained.kept is None and not way_up.gained.unloaded)
+
+
+def has_touched(way_up: BringUp) -> bool:
+    """Whether anything was done that an undo would take back, or was unloaded."""
+    return bool(way_up.gained.unloaded) or any(step.name is not StepName.WITHDRAW for step, _ in way_up.done)
+
+
+def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
+    """Have the node as it was before the next attempt; where that fails there is none."""
+    try:
+        way_up.rewind()
+    except DriverError as stays:
+        tools.runner.log.error(f"{error.code.value} is not tried again, since not all could be undone: {stays}")
+        return False
+    way_up.gained = Gained()
+    return True
+
+
+def wait(tools: Tools, way_up: BringUp, error: DriverError, attempt: int, tell: Callable[..., Any]) -> None:
+    """Tell what failed and when it is tried again, and let that time pass; raises Stopped."""
+    from driverctr.retry import pause_before
+
+    seconds = pause_before(attempt + 1, FIRST_PAUSE, tools.config.retry_max_pause)
+    next_try = time.time() + seconds
+    clock = time.strftime("%H:%M:%S", time.gmtime(next_try))
+    of = "" if error.code is Code.IN_USE else f" of {tools.config.retry_attempts}"
+    tools.runner.log.error(
+        f"attempt {attempt}{of} failed: {error}; next try in {seconds:.0f} s, at {clock} UTC", code=error.code.value
+    )
+    status.write_termination(tools.paths, error)
+    in_use = way_up.blocked_by(error)
+    tell(phase=Phase.RETRYING, failure=status.failed_now(error), next_try=next_try, in_use=in_use)
+    gc.enable()  # cli has switched it off for a start, and this may last
+    tools.signals.pause(seconds)
