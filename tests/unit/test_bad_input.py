@@ -23,8 +23,8 @@ from driverctr.plan import StepName
 from driverctr.userspace.image import Image
 from driverctr.versions import DriverVersion
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.fake_life import Life, life
 from tests.unit.module_files import write_module
-from tests.unit.test_lifecycle import Life, life
 from tests.unit.test_module_sets import WISH, made
 
 __all__ = ["life", "made"]

@@ -7,8 +7,8 @@ from driverctr.paths import Paths
 from driverctr.plan import StepName
 from driverctr.steps import Outcome
 from tests.unit.conftest import make_tree
-from tests.unit.test_lifecycle import FakeStep, Life
-from tests.unit.test_lifecycle import life as life
+from tests.unit.fake_life import FakeStep, Life
+from tests.unit.fake_life import life as life
 
 OLD = "4,1,9,-;NVRM: Xid (PCI:0000:3b:00): 31, MMU Fault\n"
 NEW = "4,2,9,-;NVRM: GPU 0000:3b:00.0: RmInitAdapter failed! (0x26)\n4,3,9,-;eth0: link up\n"

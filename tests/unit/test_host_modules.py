@@ -30,9 +30,9 @@ from tests.unit.fake_apt import add as add
 from tests.unit.fake_apt import apt as apt
 from tests.unit.fake_apt import pauses as pauses
 from tests.unit.fake_apt import root as root
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_tree import NAMES, RELEASE, module_set
 from tests.unit.test_module_tree import tools as tools
 

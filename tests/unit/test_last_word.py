@@ -14,8 +14,8 @@ from driverctr.paths import Paths
 from driverctr.steps import Tools
 from driverctr.survey import Facts
 from tests.unit.conftest import make_tree
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.test_preflight import REFUSED
 
 

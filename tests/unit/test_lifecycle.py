@@ -2,10 +2,7 @@
 
 import json
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -15,26 +12,19 @@ from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.privilege import Privilege
-from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
-from driverctr.modules import Source
 from driverctr.modules.supply import Supply
 from driverctr.paths import Paths
-from driverctr.plan import PlannedStep, StepName, make
-from driverctr.run import Runner
-from driverctr.signals import Budget, Signals
-from driverctr.steps import Gained, Outcome, Tools
-from driverctr.survey import Facts, Observation
-from driverctr.syslog import Syslog
+from driverctr.plan import StepName, make
+from driverctr.steps import Tools
+from driverctr.survey import Observation
+from tests.unit.fake_life import ALWAYS, FORWARD, Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts, node
 
 CONFIG = settings.load({})
 NOWHERE = Observation("modules", "on-disk", DriverError(Code.NO_MODULES, "nothing on disk"))
 BROKEN = Observation("modules", "build", DriverError(Code.BUILD_FAILED, "nv.c:1: no", "Fix it"))
-
-
-ALWAYS = tuple(name for name in StepName if name is not StepName.USERSPACE)
-"""The steps of a start whose own version serves."""
 
 
 def core(refcnt: int) -> LoadedModule:
@@ -92,63 +82,6 @@ def test_a_driver_in_use_blocks_with_module_refcnt_and_process() -> None:
     blockers = make(CONFIG, facts(stack={"nvidia": core(2)}, holders=(holder,))).blockers
     assert [blocker.code for blocker in blockers] == [Code.IN_USE]
     assert "nvidia has refcnt 2: pid 42 (train.py)" in blockers[0].message
-
-
-@dataclass
-class FakeStep:
-    """A step that logs, and fails or is stopped as told."""
-
-    name: StepName
-    told: list[str]
-    interruptible: bool = False
-    failures: dict[str, BaseException] = field(default_factory=dict)
-    once: BaseException | None = None
-
-    def apply(self, tools: Tools, planned: PlannedStep, known: Facts, gained: Gained) -> Outcome:
-        self.told.append(self.name.value + (f":{planned.alternative}" if planned.alternative else ""))
-        failure, self.once = self.once or self.failures.get(planned.alternative), None
-        if failure:
-            raise failure
-        if self.name is StepName.MODULES:
-            gained = replace(gained, source=Source(planned.alternative))
-        return Outcome({"by": self.name.value}, gained)
-
-    def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:
-        assert data == {"by": self.name.value}
-        self.told.append(f"undo {self.name.value}")
-        if failure := self.failures.get("undo"):
-            raise failure
-
-
-@dataclass
-class Life:
-    """A start with fake steps."""
-
-    start: Start
-    steps: dict[StepName, FakeStep]
-    told: list[str]
-
-    @property
-    def log(self) -> str:
-        return str(self.start.tools.runner.log.stream.getvalue())  # type: ignore[attr-defined]  # a StringIO
-
-
-@pytest.fixture
-def life(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Life:
-    told: list[str] = []
-    steps = {name: FakeStep(name, told) for name in StepName}
-    monkeypatch.setattr(bringup, "STEPS", tuple(steps.values()))
-    monkeypatch.setattr(survey, "survey", lambda *_: facts())
-    monkeypatch.setattr(stopping, "check_free", lambda tools: None)
-    signals = Signals()
-    budget = Budget(signals, CONFIG.stop_timeout)
-    tools = Tools(paths, CONFIG, runner, Kmod(), signals, Syslog(Path("/nowhere"), paths.own_run), budget)
-    start = Start(tools)
-    monkeypatch.setattr(Start, "wait", lambda self: (_ for _ in ()).throw(Stopped(signal.SIGTERM)))
-    return Life(start, steps, told)
-
-
-FORWARD = ["withdraw", "modules:on-disk", *(name.value for name in ALWAYS[2:])]
 
 
 def test_a_good_life_ends_with_everything_undone_in_reverse(life: Life, paths: Paths) -> None:

@@ -28,10 +28,10 @@ from driverctr.steps.modules import Modules, furnish
 from driverctr.survey import find_lacking, modules_beside
 from driverctr.verify import check_beside, recall
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.fake_life import FORWARD, Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
 from tests.unit.module_files import module_bytes
-from tests.unit.test_lifecycle import FORWARD, Life
-from tests.unit.test_lifecycle import life as life
 
 RELEASE = "6.1.0-56-amd64"
 NAMES = ("nvidia", "nvidia-uvm")

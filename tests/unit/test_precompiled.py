@@ -29,10 +29,10 @@ from harness import image as harness_image
 from harness.bases import Base
 from harness.flavours import FLAVOURS, Flavour
 from tests.unit.conftest import make_tree
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import GOOD_NODE, facts
 from tests.unit.module_files import module_bytes
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL, VERSION
 from tests.unit.test_warm_start import NAMES, WISH
 from tests.unit.test_warm_start import made as made

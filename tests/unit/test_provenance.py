@@ -23,10 +23,10 @@ from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName, make
 from driverctr.survey import Observation, survey
 from tests.unit.conftest import make_tree
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import GOOD_NODE, facts
 from tests.unit.stored import make_draft, said
 from tests.unit.test_headers import FLAVOUR, split_tree
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_warm_start import NAMES, WISH, insert
 from tests.unit.test_warm_start import made as made

@@ -24,13 +24,13 @@ from driverctr.steps import modules as step
 from driverctr.steps.modules import Modules
 from driverctr.survey import Facts, Observation
 from tests.unit import remote_server
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
 from tests.unit.remote_entries import KEY, QUICK, Pushed, make_set, node
 from tests.unit.remote_entries import pushed as pushed
 from tests.unit.remote_entries import server as server
 from tests.unit.remote_server import Behaviour, Server, answer
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
 
 NAMES = ("nvidia", "nvidia-uvm")
 SLACK = 2.0

@@ -30,10 +30,10 @@ from driverctr.steps.userspace import Userspace
 from driverctr.userspace import listing
 from driverctr.userspace.listing import Listing
 from tests.unit.conftest import FakeBin, make_tree
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
 from tests.unit.test_driverroot import container, targets
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
 from tests.unit.test_store_start import config as config

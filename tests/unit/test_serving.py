@@ -17,8 +17,8 @@ from driverctr.paths import Paths
 from driverctr.pending import ReloadDue
 from driverctr.steps import Gained
 from driverctr.supervise import Supervisor
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 
 SERVES = Gained(build=Build(ModuleSet(Path("/set"), "6.1.0", "", "535.309.01", "open", {})))
 

@@ -18,7 +18,7 @@ from driverctr.paths import Paths
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from tests.unit.conftest import FakeBin
-from tests.unit.test_lifecycle import Life, life
+from tests.unit.fake_life import Life, life
 from tests.unit.test_processes import DAEMON, gone, real_proc, signals
 from tests.unit.test_stopping import END_GRACE, seconds_left
 

@@ -23,8 +23,8 @@ from driverctr.status import Phase
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.steps.unload import Unload
 from tests.unit.conftest import FakeBin
+from tests.unit.fake_life import Life, life
 from tests.unit.good_node import facts
-from tests.unit.test_lifecycle import Life, life
 from tests.unit.test_processes import DAEMON, fake_daemon, gone, real_proc, signals
 
 __all__ = ["life", "real_proc", "signals"]

@@ -18,9 +18,9 @@ from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName, make
 from driverctr.steps import Gained
 from driverctr.steps.modules import Modules
+from tests.unit.fake_life import Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
-from tests.unit.test_lifecycle import Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_warm_start import LOADED, NAMES, WISH, ask
 from tests.unit.test_warm_start import made as made

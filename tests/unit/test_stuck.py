@@ -20,8 +20,8 @@ from driverctr.plan import StepName, make
 from driverctr.steps import Tools, unload
 from driverctr.steps.unload import check_free
 from tests.unit.conftest import make_tree
+from tests.unit.fake_life import Life, life
 from tests.unit.good_node import facts
-from tests.unit.test_lifecycle import Life, life
 
 __all__ = ["life"]
 

@@ -29,10 +29,10 @@ from driverctr.steps import Gained, Outcome, Tools
 from driverctr.steps.modules import Modules, fetched
 from driverctr.survey import Facts, Observation
 from tests.unit.conftest import make_tree
+from tests.unit.fake_life import FORWARD, FakeStep, Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import GOOD_NODE, facts
 from tests.unit.stored import KEY, make_draft, said
-from tests.unit.test_lifecycle import FORWARD, FakeStep, Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
 from tests.unit.test_store_start import config as config

@@ -23,10 +23,10 @@ from driverctr.plan import KEEP_DIGEST, StepName, make
 from driverctr.steps import Gained
 from driverctr.survey import Facts, Observation
 from tests.unit.conftest import make_tree
+from tests.unit.fake_life import FORWARD, Life
+from tests.unit.fake_life import life as life
 from tests.unit.good_node import facts
 from tests.unit.module_files import module_bytes
-from tests.unit.test_lifecycle import FORWARD, Life
-from tests.unit.test_lifecycle import life as life
 from tests.unit.test_module_keys import IMAGE, KERNEL, VERSION
 
 NAMES = ("nvidia", "nvidia-uvm")
