@@ -105,7 +105,10 @@ def _copy_sources(to: Path) -> None:
 
 
 def newest_root() -> Path:
-    """Return Debian's newest image root in the cache, whatever sources it was built from; without any, it is built."""
+    """Return Debian's newest image root in the cache, whatever sources it was built from; without any, it is built.
+
+    Not that of a precompiled image, which cannot build.
+    """
     found = [path for path in (cache.root() / "rootfs").glob("[0-9a-f]*/root") if _is_debian(path)]
     roots = sorted(found, key=lambda path: path.parent.stat().st_mtime)
     return roots[-1] if roots else imagefiles.export_rootfs(image.build())
@@ -113,7 +116,10 @@ def newest_root() -> Path:
 
 def _is_debian(root: Path) -> bool:
     described = root / DESCRIPTION_IN_IMAGE[1:]
-    return described.is_file() and json.loads(described.read_text())["distribution"] == flavours.DEBIAN.name
+    if not described.is_file():
+        return False
+    known = json.loads(described.read_text())
+    return known["distribution"] == flavours.DEBIAN.name and not known.get("kernel_release")
 
 
 def scenario_spec(

@@ -21,6 +21,7 @@ DOCKER = (
     "waiting",
     "holders",
     "words",
+    "attempts",
 )
 """Scripts that run under docker with runc."""
 

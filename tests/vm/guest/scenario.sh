@@ -19,8 +19,8 @@ validations=/run/nvidia/validations
 orders=/run/stand-in
 stand_in_source=/opt/driverctr/source/nvidia-$driver/kernel
 missing=() runtime='' image='' title='' failures=0 containers=() scenario_failures=0
-# Arguments of every container; a file may add its own.
-common=(--pid=host -v /run/nvidia:/run/nvidia:rshared)
+# Arguments of every container; a file may add its own. What fails is not tried again, so that a test has its end.
+common=(--pid=host -v /run/nvidia:/run/nvidia:rshared -e RETRY=never)
 
 tell() { echo "[$(cut -d' ' -f1 /proc/uptime)] $*"; }
 
