@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO
 
 from driverctr.deferred import shutil
-from driverctr.hashing import open_regular
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""
@@ -137,6 +136,8 @@ def remove(*paths: Path) -> None:
 
 def read_regular(path: Path) -> bytes:
     """The content of a regular file; raises OSError, also for what might never end."""
+    from driverctr.hashing import open_regular  # here: threading and mmap are no need of `driverctr status`
+
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read()
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from driverctr.depth import Depth
 from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.values import (
@@ -38,14 +39,6 @@ class Unknown(StrEnum):
 
     WARN = "warn"
     REFUSE = "refuse"
-
-
-class Depth(StrEnum):
-    """How far the check goes that ready depends on; each includes the ones before."""
-
-    MODULES = "modules"
-    DEVICES = "devices"
-    SMI = "smi"
 
 
 class OnStop(StrEnum):

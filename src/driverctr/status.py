@@ -10,8 +10,6 @@ from enum import StrEnum
 from typing import Any
 
 from driverctr.errors import DriverError
-from driverctr.explain import remedy_for
-from driverctr.facts import containers
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -97,6 +95,8 @@ class Status:
 
 def begin(paths: Paths) -> Status:
     """A start that begins now."""
+    from driverctr.facts import containers  # here, as below: who reads a document needs neither
+
     now = time.time()
     return Status(Phase.STARTING, now, os.getpid(), containers.own_id(paths), now)
 
@@ -125,6 +125,8 @@ def read(paths: Paths) -> dict[str, Any] | None:
 
 def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
+    from driverctr.explain import remedy_for
+
     return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from driverctr import daemons, devices, firmware, parameters
 from driverctr.daemons import Running
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
-from driverctr.mounts import driverroot
+from driverctr.mounts import rootstate
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.settings import Depth
 
 
 class Part(StrEnum):
@@ -175,7 +175,7 @@ def check_root(paths: Paths) -> list[Finding]:
     """Our root exported once; a tree of somebody else is told from none, or a second of ours."""
     where = paths.driver_root
     try:
-        state = driverroot.state(paths)
+        state = rootstate.read(paths)
     except OSError as error:
         return [Finding(Part.ROOT, str(where), f"the mount table cannot be read: {error.strerror}")]
     if state.settled:

@@ -20,6 +20,7 @@ ROOMS = (
         "explain_page",
         "addresses",
         "values",
+        "depth",
         "diagnose",
         "log",
         "pidfd",

@@ -10,11 +10,12 @@ import pytest
 from driverctr import config as settings
 from driverctr import firmware, markers, pidlock, report, smi, status, verify
 from driverctr.daemons import Running
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts.supported import Support
 from driverctr.paths import Paths
 from driverctr.run import Runner
-from driverctr.settings import Depth, GpuNeed
+from driverctr.settings import GpuNeed
 from driverctr.status import Phase, Status
 from driverctr.steps.verify import to_serve
 from driverctr.verify import Expected, Part
