@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts import processes
@@ -16,6 +15,7 @@ from driverctr.files import read_text
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Whoever looks for daemons, as `driverctr status` does, needs none of what starts and stops them.
     from driverctr.run import Runner, Wait

@@ -1,14 +1,19 @@
 """Files that are either whole or not there."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from driverctr.deferred import shutil
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from driverctr import files
 from driverctr.deferred import filecmp
@@ -17,7 +16,10 @@ from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.records import mutable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from driverctr.mounts.syscalls import Syscalls
 
 SEARCH_PATH = "/run/nvidia/driver/lib/firmware"

@@ -1,15 +1,19 @@
 """Log lines for people (text) or machines (JSON), and timed steps."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import field
 from enum import StrEnum
-from typing import TextIO
 
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 
 def utc(moment: float) -> str:

@@ -7,14 +7,19 @@ from driverctr.records import frozen
 
 @frozen
 class Paths:
-    """Every path of the contract (DESIGN section 4), as properties of one root."""
+    """Every path of the contract (DESIGN section 4), as properties of one root.
+
+    `beside` is the root that /run/nvidia lies in where it does not lie in ours: we look from the driver root, which has
+    all of the container but that (facts.vantage).
+    """
 
     root: Path = Path("/")
+    beside: Path | None = None
 
     @property
     def run(self) -> Path:
         """The folder shared with the host and NVIDIA's neighbours."""
-        return self.root / "run/nvidia"
+        return (self.beside or self.root) / "run/nvidia"
 
     @property
     def driver_root(self) -> Path:

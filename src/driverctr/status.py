@@ -1,18 +1,22 @@
 """What others may read: status.json while we live, the termination message when we end."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
 from enum import StrEnum
-from typing import Any
 
 from driverctr.errors import DriverError
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SCHEMA = 1
 TERMINATION_LIMIT = 4096
@@ -86,8 +90,10 @@ class Status:
     in_use: tuple[Mapping[str, Any], ...] = ()
     gpus_answering: Mapping[str, bool] = field(default_factory=dict)
 
-    def changed(self, **changes: Any) -> "Status":
+    def changed(self, **changes: Any) -> Status:
         """The same with these fields; in another phase from now on, if it is another."""
+        from dataclasses import replace  # here, as below: who reads a document changes none
+
         if changes.get("phase", self.phase) is not self.phase:
             changes = {"since": time.time(), "step": "", **changes}
         return replace(self, **changes)
@@ -95,7 +101,7 @@ class Status:
 
 def begin(paths: Paths) -> Status:
     """A start that begins now."""
-    from driverctr.facts import containers  # here, as below: who reads a document needs neither
+    from driverctr.facts import containers  # nor this
 
     now = time.time()
     return Status(Phase.STARTING, now, os.getpid(), containers.own_id(paths), now)
@@ -103,6 +109,8 @@ def begin(paths: Paths) -> Status:
 
 def publish(paths: Paths, status: Status) -> None:
     """Write the document; raises OSError."""
+    from dataclasses import asdict
+
     document = {"schema": SCHEMA, **asdict(status)}
     write_atomic(paths.status_file, json.dumps(document) + "\n")
 

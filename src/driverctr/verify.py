@@ -1,9 +1,9 @@
 """The check that ready depends on: what the kernel says, against what we placed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
 from enum import StrEnum
-from typing import Any
 
 from driverctr import daemons, devices, firmware, parameters
 from driverctr.daemons import Running
@@ -12,7 +12,11 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
 from driverctr.mounts import rootstate
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Part(StrEnum):
@@ -60,6 +64,8 @@ class Expected:
 
     def as_dict(self) -> dict[str, Any]:
         """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
+        from dataclasses import asdict
+
         document = asdict(self)
         del document["running"]
         return document

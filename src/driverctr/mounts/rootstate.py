@@ -1,6 +1,8 @@
-"""What is mounted at the driver root: a look that changes nothing, for a check, `driverctr status` and a start alike."""
+"""What is mounted at the driver root: a look that changes nothing, for a start, a check and `driverctr status` alike."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from driverctr.facts import mounttable
 from driverctr.facts.mounttable import Mount
@@ -32,6 +34,8 @@ class RootState:
 
 def read(paths: Paths) -> RootState:
     """What is mounted there now; raises OSError if the mount table cannot be read."""
+    if paths.beside is not None:
+        return _from_inside(paths)
     return judge(paths, mounttable.read(paths.root))
 
 
@@ -47,6 +51,19 @@ def judge(paths: Paths, mounts: Sequence[Mount]) -> RootState:
         peers=tuple(m for m in inside if group is not None and m.shared == group),
         unshared=_unshared(paths, carrier),
     )
+
+
+def _from_inside(paths: Paths) -> RootState:
+    """The same for who looks from the driver root itself, whose own mount table knows nothing of where it is mounted.
+
+    Process 1 has it, the host's or the container's. What is mounted there is ours if it is the root that we see.
+    """
+    found = mounttable.layers(mounttable.read(paths.root, "1"), Path("/run/nvidia/driver"))
+    try:
+        ours = os.path.samestat(paths.root.stat(), paths.driver_root.stat())
+    except OSError:
+        ours = False
+    return RootState(layers=found, ours=bool(found) and ours, peers=())
 
 
 def _unshared(paths: Paths, carrier: Mount | None) -> str:
