@@ -39,21 +39,26 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         config = settings.load(environment_of(arguments, paths), flags_of(arguments))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
-    except DriverError as error:
-        log.error(f"{error.message}. {remedy_for(error)}", code=error.code.value)
-        leave_word(words, paths, error)
-        return error.code.exit_status
-    except Stopped as stopped:
-        log.info(f"stopped by signal {stopped.signal_number}")
-        return 0 if stopped.was_ready else 128 + stopped.signal_number
-    except BrokenPipeError:
-        return 128 + 13
-    except Exception as bug:  # noqa: BLE001  # a bug: told with its traceback, and with an exit status of its own
-        import traceback
+    except (Exception, Stopped) as end:  # noqa: BLE001  # whatever it is, it is told
+        return tell_end(words, end, log, paths)
 
-        log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)), code=Code.BUG.value)
-        leave_word(words, paths, of_bug(bug))
-        return Code.BUG.exit_status
+
+def tell_end(words: Sequence[str], end: BaseException, log: Log, paths: Paths) -> int:
+    """Say how a verb ended that did not return, and leave its last word; returns the exit status."""
+    if isinstance(end, DriverError):
+        log.error(f"{end.message}. {remedy_for(end)}", code=end.code.value)
+        leave_word(words, paths, end)
+        return end.code.exit_status
+    if isinstance(end, Stopped):
+        log.info(f"stopped by signal {end.signal_number}")
+        return 0 if end.was_ready else 128 + end.signal_number
+    if isinstance(end, BrokenPipeError):
+        return 128 + 13
+    import traceback
+
+    log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(end)), code=Code.BUG.value)
+    leave_word(words, paths, of_bug(end))
+    return Code.BUG.exit_status
 
 
 def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
@@ -100,6 +105,11 @@ def environment_of(arguments: argparse.Namespace, paths: Paths) -> Mapping[str, 
     from driverctr import instance
 
     return instance.environment(paths)
+
+
+def own_environment() -> Mapping[str, str]:
+    """That which we were started with, for a verb that tells of itself."""
+    return os.environ
 
 
 def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
@@ -183,17 +193,6 @@ def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
     checks = report.collect_checks(made)
     sys.stdout.write(json.dumps(checks, indent=2) + "\n" if arguments.json else report.format_checks(made))
     return made.blockers[0].code.exit_status if made.blockers else 0
-
-
-def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print what is so; exit status 0 if the driver is ready."""
-    from driverctr import nextkernels, report
-
-    found = report.collect_status(tools.paths)
-    told = (found["start"] or {}).get("next_kernels", {})
-    found["kernels"] = nextkernels.read(tools.paths, tools.config, tools.runner.log, told)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if arguments.json else report.format_status(found))
-    return 0 if found["ready"] else Code.NOT_READY.exit_status
 
 
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:

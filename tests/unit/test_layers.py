@@ -20,6 +20,8 @@ ROOMS = (
         "explain_page",
         "addresses",
         "values",
+        "terminal",
+        "inotify",
         "depth",
         "diagnose",
         "log",
@@ -49,7 +51,7 @@ ROOMS = (
         "instance",
         "selinux",
     ),
-    ("verify", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
+    ("verify", "truth", "smi", "hints", "supervise", "gpuwait", "peermem", "peermem_reload"),
     ("distros", "packages", "patches"),
     ("headers", "kheaders", "hostmodules", "userspace"),
     ("build",),
@@ -61,7 +63,8 @@ ROOMS = (
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
+    ("statusstore", "statusview", "statustext", "statuswait"),
+    ("parser", "statusverb", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

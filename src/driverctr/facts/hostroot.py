@@ -1,6 +1,7 @@
 """The host's own root as seen from our container, and paths resolved inside it."""
 
 import errno
+import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,11 +50,14 @@ class HostRoot:
 def process_root(root: Path = Path("/")) -> HostRoot | None:
     """The root of process 1, where it is the host's: in a mount namespace that is not ours, with modules in it.
 
+    Or in ours and another than ours, for who was chrooted into the driver root.
+
     Without hostPID process 1 is ourselves, or under a shared pod namespace the pause process, whose root is bare.
     """
     proc = root / "proc"
     try:
-        if (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink():
+        is_same = (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink()
+        if is_same and os.path.samestat(root.stat(), (proc / "1/root").stat()):
             return None
         found = proc / "1/root"
         return HostRoot(found, Reach.PROCESS) if resolve(found, MODULES).is_dir() else None

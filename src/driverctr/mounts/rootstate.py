@@ -1,4 +1,4 @@
-"""What is mounted at the driver root: a look that changes nothing, for a start, a check and `driverctr status` alike."""
+"""What is mounted at the driver root: a look that changes nothing, for starts, checks and `driverctr status` alike."""
 
 import os
 from collections.abc import Sequence
