@@ -186,7 +186,10 @@ def _has_store(paths: Paths, environment: Mapping[str, str]) -> bool:
 def _has_kernels(paths: Paths) -> bool:
     from driverctr.facts import installed
 
-    return bool(installed.read(paths))
+    try:
+        return bool(installed.read(paths))
+    except OSError:  # the root of a process that is gone, or that we may not look into
+        return False
 
 
 def _environment(paths: Paths, own: Mapping[str, str]) -> Mapping[str, str]:

@@ -40,7 +40,9 @@ def is_ready(paths: Paths, document: Mapping[str, Any], found: Sequence[Finding]
     The markers are no proof: a crash leaves them, and the operator's preStop takes them from a driver that serves.
     """
     was_ready = document["phase"] in (status.Phase.READY, status.Phase.NOT_READY) and bool(document.get("expected"))
-    return was_ready and pidlock.is_held(paths.pid_file) and all(finding.serves for finding in found)
+    return (
+        was_ready and pidlock.is_held(paths.pid_file, paths.proc / "locks") and all(finding.serves for finding in found)
+    )
 
 
 def lives(paths: Paths, document: Mapping[str, Any] | None) -> bool | None:
