@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 
 from driverctr import truth
@@ -142,7 +141,7 @@ def _ahead(view: View) -> Iterator[Line]:
 
         yield "kernel", nextkernels.format_row(row), "" if row["ready"] else YELLOW
     if view["last_check"]:
-        yield "last check", f"{time.time() - view['last_check']:.0f} s ago", ""
+        yield "last check", f"{span(view['time'] - view['last_check'])} ago", ""
     if view["steps"]:
         yield "steps", ", ".join(_step(step) for step in view["steps"]), ""
 
