@@ -8,6 +8,7 @@ from driverctr import markers, status
 from driverctr.paths import Paths
 from driverctr.status import Phase, Status, StepTime
 from tests.unit.conftest import make_tree
+from tests.unit.test_holders import process
 from tests.unit.test_use import loaded
 from tests.unit.test_verify import ONE, expected, gpu
 
@@ -125,6 +126,17 @@ def degraded(paths: Paths) -> Paths:
     return paths
 
 
+def used(paths: Paths) -> Paths:
+    """A process in a container has a device open: the real null device stands for it."""
+    serving(paths)
+    (paths.sys_modules / "nvidia/refcnt").write_text("4\n")
+    make_tree(paths.root, {"proc/devices": "Character devices:\n  1 nvidia-frontend\n"})
+    make_tree(paths.root, {"proc/stat": "cpu 1\nbtime 1000\n"})
+    cgroup = f"0::/system.slice/docker-{'3f' * 32}.scope\n"
+    process(paths, 7, {"fd/3": "-> /dev/null", "fdinfo/3": "flags: 02\n", "cgroup": cgroup})
+    return paths
+
+
 def not_ready(paths: Paths) -> Paths:
     """The start lives, and a module is another one than it loaded."""
     serving(paths)
@@ -194,6 +206,7 @@ STATES = {
         retrying,
         serving,
         degraded,
+        used,
         not_ready,
         failed,
         crashed,

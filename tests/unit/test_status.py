@@ -138,6 +138,13 @@ def test_what_is_not_as_wanted_is_told_once(paths: Paths) -> None:
     assert lines[0].startswith("phase:        ready, attempt 2, since ")
 
 
+def test_who_uses_the_driver_is_told_with_the_words_of_every_in_use(paths: Paths) -> None:
+    view = view_of(status_nodes.used(paths))
+    assert [user["pid"] for user in view["users"]] == [7] == view["in_use"][0]["pids"]
+    assert f"in use:       {view['in_use'][0]['sentence']}" in screen(view)
+    assert "pid 7 (sleep 1000) [docker container 3f3f3f3f3f3f" in view["in_use"][0]["sentence"]
+
+
 def test_a_problem_is_told_with_its_code_and_the_kernels_words(paths: Paths) -> None:
     lines = screen(view_of(status_nodes.not_ready(paths)))
     assert "problem:      other-version: nvidia-uvm is version 470.9, not 535.1" in lines
