@@ -205,16 +205,15 @@ def test_from_a_root_that_is_not_the_driver_root_nothing_is_guessed(paths: Paths
     assert vantage.find(paths.root).beside is None and view_of(paths)["phase"] == "not running"
 
 
-def test_process_1_in_our_mount_namespace_is_the_host_for_who_was_chrooted(paths: Paths) -> None:
+def test_process_1_in_our_mount_namespace_is_the_host_for_who_was_chrooted_into_the_driver_root(paths: Paths) -> None:
     host = paths.root.parent / "host"
-    make_tree(host, {"lib/modules": None})
+    make_tree(host, {"lib/modules": None, "run/nvidia/driver": f"-> {paths.root}"})
     spaces = {"proc/1/ns/mnt": "-> mnt:[1]", "proc/self/ns/mnt": "-> mnt:[1]", "proc/1/root": f"-> {host}"}
     make_tree(paths.root, spaces)
     found = hostroot.process_root(paths.root)
     assert found is not None and found.path == paths.proc / "1/root"
-    (paths.proc / "1/root").unlink()
-    (paths.proc / "1/root").symlink_to(paths.root)
-    assert hostroot.process_root(paths.root) is None, "process 1 is we"
+    (host / "run/nvidia/driver").unlink()
+    assert hostroot.process_root(paths.root) is None
 
 
 def test_the_settings_of_the_container_count_for_who_looks_from_the_host(paths: Paths) -> None:

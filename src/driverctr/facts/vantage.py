@@ -1,8 +1,8 @@
 """From where we look at the node: in the driver container, or in the driver root that the host sees of it."""
 
-import os
 from pathlib import Path
 
+from driverctr.facts import hostroot
 from driverctr.paths import Paths
 
 
@@ -16,12 +16,7 @@ def find(root: Path = Path("/")) -> Paths:
     own = Paths(root)
     if _is_used(own):
         return own
-    other = Paths(root, beside=root / "proc/1/root")
-    try:
-        is_ours = os.path.samestat(root.stat(), other.driver_root.stat())
-    except OSError:
-        return own
-    return other if is_ours else own
+    return Paths(root, beside=root / "proc/1/root") if hostroot.is_driver_root(root) else own
 
 
 def _is_used(paths: Paths) -> bool:
