@@ -216,6 +216,13 @@ def test_process_1_in_our_mount_namespace_is_the_host_for_who_was_chrooted_into_
     assert hostroot.process_root(paths.root) is None
 
 
+def test_process_1_that_is_we_is_not_the_host_though_our_root_is_published(paths: Paths) -> None:
+    make_tree(paths.root, {"lib/modules": None, "run/nvidia/driver": f"-> {paths.root}"})
+    spaces = {"proc/1/ns/mnt": "-> mnt:[1]", "proc/self/ns/mnt": "-> mnt:[1]", "proc/1/root": f"-> {paths.root}"}
+    make_tree(paths.root, spaces)
+    assert hostroot.is_driver_root(paths.root) and hostroot.process_root(paths.root) is None
+
+
 def test_the_settings_of_the_container_count_for_who_looks_from_the_host(paths: Paths) -> None:
     status_nodes.in_driver_root(paths)
     inside = paths.root.parent / "inside"

@@ -57,7 +57,7 @@ def process_root(root: Path = Path("/")) -> HostRoot | None:
     proc = root / "proc"
     try:
         is_ours = (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink()
-        if is_ours and not is_driver_root(root):
+        if is_ours and (not is_driver_root(root) or os.path.samestat(root.stat(), (proc / "1/root").stat())):
             return None
         found = proc / "1/root"
         return HostRoot(found, Reach.PROCESS) if resolve(found, MODULES).is_dir() else None
