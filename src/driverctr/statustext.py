@@ -28,6 +28,7 @@ COLOURS = {
     Phase.RETRYING.value: YELLOW,
     Phase.WAITING_FOR_GPU.value: YELLOW,
 }
+UNSEEN = "the driver container's process is not visible from here: look with --pid=host (hostPID), or inside it"
 SLOW = 1.5
 """A step that takes so many times its median, and a second more, is pointed at."""
 
@@ -67,8 +68,7 @@ def _life(view: View) -> Iterator[Line]:
     yield "phase", describe_phase(view), COLOURS.get(view["phase"], "")
     yield "ready", "yes" if view["ready"] else "no", GREEN if view["ready"] else RED
     if view["process"]["alive"] is None:
-        unseen = "the driver container's process is not visible from here: look with --pid=host (hostPID), or inside it"
-        yield "process", unseen, YELLOW
+        yield "process", UNSEEN, YELLOW
     elif view["phase"] == truth.CRASHED:
         yield "process", f"pid {view['start']['pid']} is dead, and left phase {view['start']['phase']}", RED
 

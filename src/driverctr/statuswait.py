@@ -48,6 +48,7 @@ def is_ready(paths: Paths) -> bool:
 def describe(view: Mapping[str, Any], seconds: float) -> str:
     """Why it is not ready, in one line: phase, step, attempt, and what failed."""
     why = [f"not ready after {statustext.span(seconds)}: {statustext.describe_phase(view)}"]
+    why += [statustext.UNSEEN] if view["process"]["alive"] is None else []
     why += [f"{problem['code']}: {problem['message']}" for problem in view["problems"]]
     if failure := view["failure"]:
         why.append(f"{failure['code']}: {failure['message']}. {failure['remedy']}")

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 import driverctr
-from driverctr import history, statustext, statusverb, statusview, terminal
+from driverctr import history, statustext, statusverb, statusview, statuswait, terminal
 from driverctr import status as documents
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot, vantage
@@ -179,7 +179,7 @@ def test_a_process_that_may_live_out_of_sight_is_not_called_dead(paths: Paths) -
     make_tree(paths.root, {"proc/self/ns/pid": "-> pid:[4026532001]", "proc/self/cgroup": "0::/\n"})
     view = view_of(paths)
     assert (view["phase"], view["ready"], view["process"]["alive"]) == ("ready", False, None)
-    assert any(line.startswith("process:      the driver container's process is not visible") for line in screen(view))
+    assert f"process:      {statustext.UNSEEN}" in screen(view) and statustext.UNSEEN in statuswait.describe(view, 3)
     make_tree(paths.root, {"proc/self/cgroup": f"0::/docker/{'3f' * 32}\n"})
     assert view_of(paths)["phase"] == "crashed", "the same container: it would be seen"
 
