@@ -89,7 +89,8 @@ def _driver(view: View) -> Iterator[Line]:
         yield "modules from", wanted["modules_from"] or "-", ""
     if text := _store(view["store"]):
         yield "store", text, ""
-    yield "running", " ".join(filter(None, (view["kernel"]["release"], view["kernel"]["version"]))), ""
+    if any(view["kernel"].values()):
+        yield "running", " ".join(filter(None, view["kernel"].values())), ""
 
 
 def _store(store: View) -> str:

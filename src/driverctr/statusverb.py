@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from driverctr import statusview
+from driverctr import statusview, vantage
 from driverctr.errors import Code, DriverError
-from driverctr.facts import vantage
 from driverctr.paths import Paths
 
 TYPE_CHECKING = False

@@ -162,20 +162,18 @@ def _driver_root(paths: Paths) -> dict[str, Any]:
 
 def _kept(paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     """What the store tells, and what the host's kernels will find: the settings are read only where there is either."""
-    pid = pidlock.holder(paths.pid_file, paths.proc / "locks") if paths.beside is not None else None
-    # The driver root has none of the container's mounts, and so no store: its process has it.
-    inside = paths if pid is None else Paths(paths.proc / str(pid) / "root")
     told = {"result": start.get("store", ""), "reason": start.get("store_reason", "")}
     nothing: dict[str, Any] = {
         "store": {**told, "folder": "", "entries": None, "bytes": None},
         "kernels": [],
         "steps": [{**step, "median": None} for step in start.get("steps", ())],
     }
-    if not _has_store(inside, environment) and not _has_kernels(inside):
+    environment = _environment(paths, environment)
+    if not _has_store(paths, environment) and not _has_kernels(paths):
         return nothing
     from driverctr import statusstore
 
-    return nothing | statusstore.collect(inside, _environment(paths, environment), start, told)
+    return nothing | statusstore.collect(paths, environment, start, told)
 
 
 def _has_store(paths: Paths, environment: Mapping[str, str]) -> bool:
@@ -193,8 +191,8 @@ def _has_kernels(paths: Paths) -> bool:
 
 
 def _environment(paths: Paths, own: Mapping[str, str]) -> Mapping[str, str]:
-    """The settings of the container that runs, for who looks from the driver root with the host's environment."""
-    if paths.beside is None:
+    """The settings of the container that runs, for who looks at it from elsewhere."""
+    if not paths.is_elsewhere:
         return own
     from driverctr import instance
     from driverctr.errors import DriverError

@@ -181,11 +181,18 @@ def stopped(paths: Paths) -> Paths:
 
 def in_driver_root(paths: Paths) -> Paths:
     """What `chroot /run/nvidia/driver` sees of a node that serves: no /run/nvidia, which process 1 has."""
-    serving(paths)
+    container = serving(Paths(paths.root.parent / "container"))
+    make_tree(container.root, {"srv/store/entries/one/nvidia.ko": "12345", "srv/store/entries/one/key.json": "{}"})
     host = paths.root.parent / "host"
     (host / "run").mkdir(parents=True)
-    (paths.root / "run/nvidia").rename(host / "run/nvidia")
-    (host / "run/nvidia/driver").symlink_to(paths.root)
+    (host / "run/nvidia").symlink_to(container.run)
+    (container.run / "driver").symlink_to(paths.root)
+    (paths.root / "sys").symlink_to(container.root / "sys")
+    make_tree(paths.root, {"proc": None, f"proc/{PID}/root": f"-> {container.root}"})
+    make_tree(paths.root, {f"proc/{PID}/environ": "STORE_DIR=/srv/store\0"})
+    make_tree(container.root, {f"proc/{PID}/environ": "STORE_DIR=/srv/store\0"})
+    (paths.proc / "locks").write_text((container.proc / "locks").read_text())
+    (paths.proc / "devices").touch()
     (paths.root / "proc/1").mkdir(parents=True)
     (paths.root / "proc/1/root").symlink_to(host)
     lines = [
@@ -194,6 +201,17 @@ def in_driver_root(paths: Paths) -> Paths:
         "3 2 0:1 / /run/nvidia/driver rw shared:2 - overlay overlay rw\n",
     ]
     make_tree(paths.root, {"proc/1/mountinfo": "".join(lines)})
+    inside = lines[0] + "2 1 0:8 /nvidia /run/nvidia rw shared:1 - tmpfs tmpfs rw\n" + lines[2]
+    make_tree(paths.root, {f"proc/{PID}/mountinfo": inside.replace("0:9 /", "0:1 /", 1)})
+    return paths
+
+
+def in_driver_root_after_a_crash(paths: Paths) -> Paths:
+    """The same, where the process is dead."""
+    in_driver_root(paths)
+    (paths.proc / f"{PID}/root").unlink()
+    (paths.proc / "locks").write_text("")
+    make_tree(paths.root, {"proc/self/ns/pid": "-> pid:[4026531836]"})
     return paths
 
 
@@ -212,6 +230,7 @@ STATES = {
         crashed,
         stopped,
         in_driver_root,
+        in_driver_root_after_a_crash,
     )
 }
 

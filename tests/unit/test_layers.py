@@ -43,6 +43,7 @@ ROOMS = (
         "daemons",
         "devices",
         "pidlock",
+        "vantage",
         "markers",
         "firmware",
         "parameters",

@@ -46,14 +46,14 @@ def test_help_imports_the_parser_alone(words: list[str]) -> None:
 
 
 @pytest.mark.allow_process(PYTHON)
-@pytest.mark.parametrize("state", ["bare", "serving", "in_driver_root"])
+@pytest.mark.parametrize("state", ["bare", "serving"])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_status_imports_nothing_that_acts(paths: Paths, state: str, as_json: bool) -> None:
     status_nodes.STATES[state](paths)
     if state == "serving":
         (paths.sys_modules / "nvidia/refcnt").write_text("1\n")
     found = imported(
-        f"from driverctr import statusverb; from driverctr.facts import vantage; from pathlib import Path\n"
+        f"from driverctr import statusverb, vantage; from pathlib import Path\n"
         f"statusverb.print_now({{}}, as_json={as_json}, paths=vantage.find(Path({str(paths.root)!r})))"
     )
     acting = {"config", "holders", "kmod", "plan", "run", "settings", "statusstore", "steps", "store", "verbs"}

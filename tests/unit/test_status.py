@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 
 import driverctr
-from driverctr import history, statustext, statusverb, statusview, statuswait, terminal
+from driverctr import history, statustext, statusverb, statusview, statuswait, terminal, vantage
 from driverctr import status as documents
 from driverctr.errors import Code, DriverError
-from driverctr.facts import hostroot, vantage
+from driverctr.facts import hostroot
 from driverctr.history import Outcome, Start
 from driverctr.paths import Paths
 from driverctr.settings import SETTINGS
@@ -93,6 +93,7 @@ def test_the_page_is_the_schemas() -> None:
         ("crashed", "crashed", False),
         ("stopped", "stopped", False),
         ("in_driver_root", "ready", True),
+        ("in_driver_root_after_a_crash", "crashed", False),
     ],
 )
 def test_phase_and_readiness_are_what_is_so(paths: Paths, state: str, phase: str, ready: bool) -> None:
@@ -189,12 +190,32 @@ def test_a_start_without_a_document_yet_is_starting(paths: Paths) -> None:
     assert view_of(paths)["phase"] == "starting"
 
 
-def test_from_the_driver_root_the_same_is_seen(paths: Paths) -> None:
+def test_from_the_driver_root_the_container_is_seen_through_its_process(paths: Paths) -> None:
     found = vantage.find(status_nodes.in_driver_root(paths).root)
-    assert found.beside == paths.proc / "1/root" and found.status_file.is_file()
+    assert found.root == paths.proc / str(PID) / "root" and found.status_file.is_file()
     view = view_of(paths)
     assert view["driver_root"] == {"layers": 1, "ours": True} and view["process"]["pid"] == PID
     assert view["markers"]["validations/.driver-daemons-status"] == "Ready"
+    assert (view["store"]["entries"], view["store"]["bytes"]) == (1, 7), "by the settings of that process"
+
+
+def test_from_the_driver_root_of_a_dead_process_the_rest_is_seen(paths: Paths) -> None:
+    found = vantage.find(status_nodes.in_driver_root_after_a_crash(paths).root)
+    assert found.beside == paths.proc / "1/root" and found.status_file.is_file()
+    view = view_of(paths)
+    assert view["driver_root"] == {"layers": 1, "ours": True}
+    assert view["markers"]["validations/.driver-daemons-status"] == "Ready"
+
+
+def test_another_container_sees_the_device_nodes_of_that_which_runs(paths: Paths) -> None:
+    container = status_nodes.serving(Paths(paths.root.parent / "container"))
+    (container.root / "sys/class").mkdir()
+    make_tree(paths.root, {"run": None, f"proc/{PID}/root": f"-> {container.root}", f"proc/{PID}/mountinfo": ""})
+    (paths.root / "run/nvidia").symlink_to(container.run)
+    (paths.proc / "locks").write_text((container.proc / "locks").read_text())
+    assert vantage.find(paths.root).dev == paths.proc / str(PID) / "root/dev" and view_of(paths)["ready"]
+    (paths.proc / str(PID) / "root").unlink()
+    assert vantage.find(paths.root) == Paths(paths.root), "a process that we may not look into"
 
 
 def test_from_a_root_that_is_not_the_driver_root_nothing_is_guessed(paths: Paths) -> None:
@@ -221,17 +242,6 @@ def test_process_1_that_is_we_is_not_the_host_though_our_root_is_published(paths
     spaces = {"proc/1/ns/mnt": "-> mnt:[1]", "proc/self/ns/mnt": "-> mnt:[1]", "proc/1/root": f"-> {paths.root}"}
     make_tree(paths.root, spaces)
     assert hostroot.is_driver_root(paths.root) and hostroot.process_root(paths.root) is None
-
-
-def test_the_settings_of_the_container_count_for_who_looks_from_the_host(paths: Paths) -> None:
-    status_nodes.in_driver_root(paths)
-    inside = paths.root.parent / "inside"
-    make_tree(inside, {"srv/store/entries/one/nvidia.ko": "12345", "srv/store/entries/one/key.json": "{}"})
-    make_tree(paths.root, {f"proc/{PID}/environ": "STORE_DIR=/srv/store\0", f"proc/{PID}/root": f"-> {inside}"})
-    make_tree(inside, {"proc/self/mountinfo": ""})
-    assert statusview._environment(vantage.find(paths.root), {})["STORE_DIR"] == "/srv/store"
-    view = view_of(paths, STORE_DIR="/srv/store")
-    assert view["store"]["entries"] == 1 and view["store"]["bytes"] == 7
 
 
 def test_the_store_is_measured_and_steps_are_compared_with_earlier_ones(paths: Paths) -> None:

@@ -34,6 +34,8 @@ class RootState:
 
 def read(paths: Paths) -> RootState:
     """What is mounted there now; raises OSError if the mount table cannot be read."""
+    if paths.mounts is not None:
+        return judge(Paths(), mounttable.read_file(paths.mounts))
     if paths.beside is not None:
         return _from_inside(paths)
     return judge(paths, mounttable.read(paths.root))
