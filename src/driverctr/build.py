@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from driverctr.conceal import conceal
 from driverctr.errors import Code, DriverError
 from driverctr.facts.compiler import Compiler
 from driverctr.headers import Headers
@@ -181,7 +182,7 @@ def run_make(request: BuildRequest, tree: Path, runner: Runner, log: Log) -> Non
     with request.log_path.open("w") as output:
 
         def see(line: str) -> None:
-            output.write(line + "\n")
+            output.write(conceal(line) + "\n")
             progress.see(line)
             first.see(line)
 

@@ -8,7 +8,7 @@ tells; a line of a private key that comes alone. Module parameters are no secret
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from driverctr.conceal_rules import HIDDEN, RULES
@@ -93,6 +93,20 @@ def conceal_all(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [conceal_all(one) for one in value]
     return value
+
+
+def conceal_command(words: Sequence[str]) -> str:
+    """A command line as it may be shown: a word that is a secret is hidden whole, with the spaces in it."""
+    shown: list[str] = []
+    for before, word in zip(("", *words), words, strict=False):
+        name, equals, value = word.partition("=")
+        if before.startswith("-") and _is_secret(before, word) and not word.startswith("-"):
+            shown.append(HIDDEN)
+        elif equals and _is_secret(name, value):
+            shown.append(f"{name}={HIDDEN}")
+        else:
+            shown.append(word)
+    return conceal(" ".join(shown))
 
 
 def learn(*values: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, field, replace
 from enum import StrEnum
 from typing import Any
 
+from driverctr.conceal import conceal, conceal_all
 from driverctr.errors import DriverError
 from driverctr.explain import remedy_for
 from driverctr.facts import containers
@@ -102,8 +103,11 @@ def begin(paths: Paths) -> Status:
 
 
 def publish(paths: Paths, status: Status) -> None:
-    """Write the document; raises OSError."""
-    document = {"schema": SCHEMA, **asdict(status)}
+    """Write the document, with nothing secret in it; raises OSError.
+
+    What must be so is compared with the kernel's word, and holds nothing that the kernel does not show to everybody.
+    """
+    document = {"schema": SCHEMA, **conceal_all(asdict(status)), "expected": status.expected}
     write_atomic(paths.status_file, json.dumps(document) + "\n")
 
 
@@ -125,7 +129,7 @@ def read(paths: Paths) -> dict[str, Any] | None:
 
 def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
-    return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
+    return {"code": error.code.value, "message": conceal(error.message), "remedy": conceal(remedy_for(error))}
 
 
 def failed_now(error: DriverError) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 
 from driverctr import conceal
-from driverctr.conceal import conceal_all, learn, learn_environment, learn_text
+from driverctr.conceal import conceal_all, conceal_command, learn, learn_environment, learn_text
 
 KEY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n{KEY[::-1]}\n-----END RSA PRIVATE KEY-----"
@@ -152,6 +152,12 @@ def test_files_of_settings_tell_secrets() -> None:
     )
     assert set(conceal.conceal("aaaa1111 bbbb2222 cccc3333 dddd5555").split()) == {"..."}
     assert conceal.conceal("joe at file:///etc/key-4444") == "joe at file:///etc/key-4444"
+
+
+def test_a_command_line_has_no_secret_whatever_is_in_it() -> None:
+    words = ["tool", "--password", "my two words", "--api-key=two words", "NAME_TOKEN=a b", "-u", "joe:abc", "--secret", "-v"]
+    assert conceal_command(words) == "tool --password ... --api-key=... NAME_TOKEN=... -u joe:... --secret -v"
+    assert conceal_command(["tool", "--private-key", "/run/key.pem"]) == "tool --private-key /run/key.pem"
 
 
 def test_a_document_is_hidden_before_it_is_json() -> None:

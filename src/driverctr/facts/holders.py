@@ -214,7 +214,7 @@ def _add(paths: Paths, found: dict[int, Holder], pid: int, handles_of: HandlesOf
     process = processes.read(paths, pid)
     if process is None:
         return
-    command, container = " ".join(processes.read_words(paths, process)), containers.read(paths, pid)
+    command, container = processes.read_command(paths, process), containers.read(paths, pid)
     handles, again = handles_of(pid), processes.read(paths, pid)
     if not handles or again is None or again.identity != process.identity:
         return

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from driverctr.conceal import conceal_command
 from driverctr.facts import privilege
 from driverctr.files import read_text
 from driverctr.paths import Paths
@@ -48,6 +49,11 @@ def read_words(paths: Paths, process: Process) -> list[str]:
     """Its command line, or its short name alone where there is none or reading it might not return."""
     text = "" if process.state in UNREADABLE_STATES else read_text(paths.proc / str(process.pid) / "cmdline") or ""
     return text.strip("\0").split("\0") if text.strip("\0") else [process.comm]
+
+
+def read_command(paths: Paths, process: Process) -> str:
+    """Its command line as it may be shown, with no secret in it."""
+    return conceal_command(read_words(paths, process))
 
 
 def has_open(paths: Paths, pid: int, file: os.stat_result) -> bool:
