@@ -8,7 +8,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from driverctr import gpuwait, markers, stopping, survey
-from driverctr.errors import Code, DriverError, of_os
+from driverctr.errors import Code, DriverError, code_of, of_os
 from driverctr.facts import holders, kernellog
 from driverctr.facts.kernellog import Mark
 from driverctr.modules import Source, failures
@@ -365,4 +365,4 @@ class BringUp:
         try:
             yield
         except OSError as lost:
-            self.tools.runner.log.warning(f"{what} could not be written down: {lost}")
+            self.tools.runner.log.warning(f"{what} could not be written down: {lost}", code=code_of(lost))

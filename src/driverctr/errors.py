@@ -92,6 +92,11 @@ def of_os(what: str, error: OSError) -> DriverError:
     return DriverError(Code.NODE_FILE, f"{what}: {error}", "See what keeps us from that file: mount, mode, medium")
 
 
+def code_of(error: OSError | DriverError) -> str:
+    """The code to log beside an error that is only told of."""
+    return (error if isinstance(error, DriverError) else of_os("", error)).code.value
+
+
 class Stopped(BaseException):
     """A signal asked us to stop; not an Exception, so that no `except Exception` on the way keeps us alive."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from driverctr import files
 from driverctr.deferred import filecmp
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts import hostroot, mounttable
 from driverctr.log import Log
 from driverctr.mounts import staging
@@ -197,7 +197,8 @@ def _onto_the_mount(record: Record, source: Path, folder: Path, log: Log) -> Non
     except OSError as error:
         log.warning(
             f"the GSP firmware could not be copied onto the mount at {folder}: {error.strerror}; "
-            "the kernel reads it through the driver root"
+            "the kernel reads it through the driver root",
+            code=code_of(error),
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from driverctr import markers, verify
-from driverctr.errors import DriverError
+from driverctr.errors import DriverError, code_of
 from driverctr.facts import kernellog
 from driverctr.facts.kernellog import Mark
 from driverctr.mend import Mender
@@ -68,7 +68,9 @@ class Health:
         try:
             return self._look()
         except OSError as error:
-            self.tools.runner.log.warning(f"this look at the driver failed, the next will tell: {error}")
+            self.tools.runner.log.warning(
+                f"this look at the driver failed, the next will tell: {error}", code=code_of(error)
+            )
             return LOOK_EVERY
 
     def _look(self) -> float:

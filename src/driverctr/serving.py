@@ -50,4 +50,4 @@ def complete(tools: Tools, gained: Gained) -> None:
         with tools.signals.held():  # one in the import of `sh` might be lost (deferred.defer_of_others)
             furnish(tools, gained.module_set, tuple(gained.parameters))
     except DriverError as error:
-        tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
+        tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}", code=error.code.value)

@@ -119,7 +119,7 @@ class Stopping:
             except DriverError as error:
                 deadline = deadlines.setdefault(error.code, began + self.patience_with(error))
                 if time.monotonic() >= deadline or self.tools.signals.hurried:
-                    self.tools.runner.log.warning(f"the driver stays: {error}")
+                    self.tools.runner.log.warning(f"the driver stays: {error}", code=error.code.value)
                     return [error]
                 self.tools.signals.wait_readable(None, BUSY_PAUSE)
             else:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
@@ -18,8 +18,9 @@ from driverctr.errors import Code, DriverError, Stopped, of_bug
 from driverctr.explain import remedy_for
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
-from driverctr.log import Log
+from driverctr.log import Log, Stream
 from driverctr.paths import Paths
+from driverctr.progress import screen
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.steps import Tools
@@ -102,10 +103,10 @@ def environment_of(arguments: argparse.Namespace, paths: Paths) -> Mapping[str, 
     return instance.environment(paths)
 
 
-def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
-    """Our stderr; for `update` that of the driver container that runs too."""
+def log_stream(arguments: argparse.Namespace, paths: Paths) -> Stream:
+    """Our stderr, where a terminal may have a bar; for `update` that of the driver container that runs too."""
     if arguments.verb != "update":
-        return sys.stderr
+        return screen(sys.stderr)
     from driverctr import instance
 
     return instance.log_stream(paths)

@@ -155,7 +155,17 @@ def test_files_of_settings_tell_secrets() -> None:
 
 
 def test_a_command_line_has_no_secret_whatever_is_in_it() -> None:
-    words = ["tool", "--password", "my two words", "--api-key=two words", "NAME_TOKEN=a b", "-u", "joe:abc", "--secret", "-v"]
+    words = [
+        "tool",
+        "--password",
+        "my two words",
+        "--api-key=two words",
+        "NAME_TOKEN=a b",
+        "-u",
+        "joe:abc",
+        "--secret",
+        "-v",
+    ]
     assert conceal_command(words) == "tool --password ... --api-key=... NAME_TOKEN=... -u joe:... --secret -v"
     assert conceal_command(["tool", "--private-key", "/run/key.pem"]) == "tool --private-key /run/key.pem"
 

@@ -24,6 +24,8 @@ ROOMS = (
         "values",
         "diagnose",
         "log",
+        "log_fields",
+        "progress",
         "pidfd",
         "run",
         "files",

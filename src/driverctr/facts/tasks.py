@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from driverctr.deferred import pattern
 from driverctr.conceal import conceal_command
+from driverctr.deferred import pattern
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import UNREADABLE_STATES
 from driverctr.files import read_text

@@ -163,7 +163,7 @@ class Apt:
                 raise DriverError(error.code, theirs(error.message, written), error.remedy) from error
             if error.code not in (Code.PACKAGES_FAILED, Code.PACKAGES_UNTRUSTED):
                 raise
-            self.log.warning(error.message)
+            self.log.warning(error.message, code=error.code.value)
             failures.append(error)
         aptsources.write(place.rounds[number], place.asked, f"{number}-")
 

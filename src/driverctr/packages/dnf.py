@@ -108,7 +108,7 @@ class Dnf:
                         return error
                     where = self._asked(files, rung)
                     refusals.append((where, error))
-                    self.log.info(f"dnf: {where}: {error.message}")
+                    self.log.info(f"dnf: {where}: {error.message}", code=error.code.value)
             final = joined(refusals)
             if may_pass(final.message):
                 raise final

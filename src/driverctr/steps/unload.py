@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from driverctr import daemons, parameters, smi
 from driverctr.daemons import Running
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders, kernel, modules, tasks
 from driverctr.facts.modules import LoadedModule
@@ -169,7 +169,9 @@ def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
             _load_same(tools, module)
             tools.runner.log.info(f"{module.name} loaded again, since {', '.join(left)} cannot be unloaded")
         except (DriverError, OSError) as error:
-            tools.runner.log.error(f"{module.name} was unloaded and cannot be loaded again: {error}")
+            tools.runner.log.error(
+                f"{module.name} was unloaded and cannot be loaded again: {error}", code=code_of(error)
+            )
 
 
 def _load_same(tools: Tools, module: LoadedModule) -> None:
