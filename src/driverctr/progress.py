@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import TYPE_CHECKING, TextIO
 
@@ -10,6 +10,7 @@ from driverctr.log import Fields, Format, Log
 from driverctr.records import mutable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import ProgressColumn
 
 PAUSE = 1.0
@@ -84,23 +85,43 @@ class Screen:
     @contextmanager
     def bar(self, name: str, count: Count) -> Iterator[None]:
         """Draw a count for as long as the block lasts, by a thread of its own; nothing of it is left behind."""
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        console = Console(file=self.terminal)
+        console = self._console()
         columns = (TextColumn(name), BarColumn(), _column(count))
-        with Progress(*columns, console=console, transient=True, refresh_per_second=REDRAWN) as drawn:
-            drawn.add_task(name, total=None)
-            self._above = lambda text: console.out(text, end="", highlight=False)
-            try:
-                yield
-            finally:
-                self._above = self.terminal.write
+        drawn = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            refresh_per_second=REDRAWN,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        drawn.add_task(name, total=None)
+        with suppress(OSError):  # a terminal that is gone is not worth dying for, as in Log.write
+            drawn.start()
+        self._above = lambda text: console.out(text, end="", highlight=False)
+        try:
+            yield
+        finally:
+            self._above = self.terminal.write
+            with suppress(OSError):
+                drawn.stop()
+
+    def can_draw(self) -> bool:
+        """Whether the terminal can move its cursor (TERM)."""
+        return not self._console().is_dumb_terminal
+
+    def _console(self) -> "Console":
+        from rich.console import Console
+
+        return Console(file=self.terminal)
 
 
 def _column(count: Count) -> "ProgressColumn":
     """A count in words; it moves the bar too, since it is asked at each drawing."""
     from rich.progress import ProgressColumn, Task
+    from rich.table import Column
     from rich.text import Text
 
     class Words(ProgressColumn):
@@ -111,7 +132,7 @@ def _column(count: Count) -> "ProgressColumn":
             task.total, task.completed = count.total or None, count.done
             return Text(str(count))
 
-    return Words()
+    return Words(Column(no_wrap=True))
 
 
 def screen(stream: TextIO) -> "TextIO | Screen":
@@ -120,19 +141,21 @@ def screen(stream: TextIO) -> "TextIO | Screen":
 
 
 @contextmanager
-def counted(log: Log, name: str, what: str, total: int) -> Iterator[Callable[[], None]]:
+def counted(
+    log: Log, name: str, what: str, total: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[], None]]:
     """Tell how far a work is, for as long as the block lasts; what is yielded is called when one more is done."""
-    count = Count(what, total)
-    if log.format is Format.TEXT and isinstance(log.stream, Screen):
+    count = Count(what, total, clock=clock)
+    if log.format is Format.TEXT and isinstance(log.stream, Screen) and log.stream.can_draw():
         with log.stream.bar(name, count):
             yield count.add
         return
-    said = time.monotonic()
+    said = clock()
 
     def add() -> None:
         nonlocal said
         count.add()
-        if (now := time.monotonic()) - said >= PAUSE:
+        if (now := clock()) - said >= PAUSE:
             said = now
             log.info(f"{name}: {count}", **count.fields)
 

@@ -156,6 +156,12 @@ def test_what_only_a_remote_folder_needs_is_imported_by_its_own_rooms() -> None:
     }
 
 
+def test_only_a_bar_is_drawn_by_rich() -> None:
+    assert {name_of(file) for file in sources() for target in imports(file) if target.split(".")[0] == "rich"} == {
+        "progress"
+    }
+
+
 def test_files_stay_short() -> None:
     project = PACKAGE.parents[1]
     files = (file for room in (PACKAGE, project / "tests", project / "harness") for file in room.rglob("*.py"))

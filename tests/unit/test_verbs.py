@@ -77,7 +77,7 @@ def test_a_start_imports_nothing_that_most_starts_do_not_need() -> None:
         "import driverctr.verbs, driverctr.lifecycle; print(*sys.modules)"
     )
     seldom = {"_hashlib", "ast", "datetime", "dis", "filecmp", "graphlib", "hashlib", "logging", "psutil", "pyudev"}
-    seldom |= {"random", "requests", "selectors", "sh", "shlex", "shutil", "socket", "subprocess", "tempfile"}
+    seldom |= {"random", "requests", "rich", "selectors", "sh", "shlex", "shutil", "socket", "subprocess", "tempfile"}
     assert "driverctr.lifecycle" in said and not seldom & set(said)
 
 
