@@ -7,6 +7,7 @@ What is not found: a secret of less than four signs, or one that is a word of ev
 tells; a line of a private key that comes alone. Module parameters are no secret: the kernel shows them to everybody.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -158,7 +159,7 @@ def _of_addresses(text: str) -> list[str]:
         name, _, password = login.partition(":")
         secret = password if unquote(password) not in ("", "x-oauth-basic") else name
         both = f"{unquote(name)}:{unquote(password)}"
-        found += [secret, unquote(secret), b64encode(both.encode()).decode()]
+        found += [secret, unquote(secret), b64encode(os.fsencode(both)).decode()]
     return found
 
 
@@ -169,4 +170,5 @@ def _forms(value: str) -> tuple[str, ...]:
     from json import dumps
     from urllib.parse import quote
 
-    return value, repr(value)[1:-1], dumps(value)[1:-1], quote(value), quote(value, safe="")
+    quoted = (quote(value, safe, errors="surrogateescape") for safe in ("/", ""))
+    return value, repr(value)[1:-1], dumps(value)[1:-1], *quoted

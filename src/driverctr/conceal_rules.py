@@ -35,26 +35,26 @@ class Rule:
     shown: str = rf"\1{HIDDEN}"
 
 
-OF_NAMES = ("passw", "passp", "secret", "token", "key", "credential")
+OF_SECRETS = ("passw", "passp", "secret", "token", "api", "auth", "activation")
+OF_KEYS = ("_key", "-key", "sskey", "etkey", "tekey", "ngkey", "onkey", "credential")
+"""Of what the names of SECRET and KEY have: a line that has none is not looked at by their patterns."""
 
 
-def _named(name: str, value: str) -> tuple[Rule, ...]:
+def _named(words: tuple[str, ...], name: str, value: str) -> tuple[Rule, ...]:
     """Where a value stands that has a name: --name value, name=value, 'name': 'value', name: value, <name>value<."""
     ignore, lines = re.IGNORECASE, re.IGNORECASE | re.MULTILINE
     quoted = r"(?:'\"'\"'|(?!(?P=quote))[^\n])*"
     escaped = r"\\+[\"'](?:(?!\\+[\"']).)*"
     return (
         Rule(
-            OF_NAMES,
+            words,
             pattern(rf"((?P<quote>['\"])[^'\"\s=]{{0,60}}?{name}_?\d{{0,2}}=)(?!['\"]){STAYS}{quoted}", ignore),
         ),
-        Rule(OF_NAMES, pattern(rf"((?<![\w-])--?[\w-]{{0,40}}?{name}\d{{0,2}}(?:\s+(?!-)|=)){value}", ignore)),
-        Rule(OF_NAMES, pattern(rf"({name}_?\d{{0,2}}\s?=\s?){value}", ignore)),
-        Rule(
-            OF_NAMES, pattern(rf"({name}_?\d{{0,2}}\\*[\"']\s?[:=]\s?)(?!\\*[\"']?\.\.\.)(?:{escaped}|{value})", ignore)
-        ),
-        Rule(OF_NAMES, pattern(rf"(^[ \t]*(?:-[ ])?[\w.-]{{0,40}}?{name}:[ \t]+){value}[ \t]*$", lines)),
-        Rule(OF_NAMES, pattern(rf"(<[\w:]{{0,40}}?{name}(?:id)?>){STAYS}[^<]+", ignore)),
+        Rule(words, pattern(rf"((?<![\w-])--?[\w-]{{0,40}}?{name}\d{{0,2}}(?:\s+(?!-)|=)){value}", ignore)),
+        Rule(words, pattern(rf"({name}_?\d{{0,2}}\s?=\s?){value}", ignore)),
+        Rule(words, pattern(rf"({name}_?\d{{0,2}}\\*[\"']\s?[:=]\s?)(?!\\*[\"']?\.\.\.)(?:{escaped}|{value})", ignore)),
+        Rule(words, pattern(rf"(^[ \t]*(?:-[ ])?[\w.-]{{0,40}}?{name}:[ \t]+){value}[ \t]*$", lines)),
+        Rule(words, pattern(rf"(<[\w:]{{0,40}}?{name}(?:id)?>){STAYS}[^<]+", ignore)),
     )
 
 
@@ -94,8 +94,8 @@ RULES = (
         ("bearer ", "basic "),
         pattern(r"(\b(?:bearer|basic)\s+)(?=[\w.~+/-]*\d)[\w.~+/-]{16,}=*", re.IGNORECASE),
     ),
-    *_named(SECRET, VALUE),
-    *_named(KEY, rf"(?!['\"]?/){VALUE}"),
+    *_named(OF_SECRETS, SECRET, VALUE),
+    *_named(OF_KEYS, KEY, rf"(?!['\"]?/){VALUE}"),
     Rule(("pwd",), pattern(rf"((?<![a-z])pwd\s?=\s?)(?!/){VALUE}", re.IGNORECASE)),
     # curl's and wget's name:password, which a user and group by number are not.
     Rule(
