@@ -69,6 +69,13 @@ TEXT = """\
 """
 
 
+BAR = """\
+"""
+
+JSON = """\
+"""
+
+
 def markdown() -> str:
     """The page."""
     rows = "".join(f"| `{field.name}` | {field.kind} | {field.when} | {field.meaning} |\n" for field in FIELDS)

@@ -77,7 +77,7 @@ def found_in(text: str) -> list[str]:
 @pytest.fixture
 def holder(paths: Paths) -> Holder:
     """A process that uses the GPU, with secrets in its command line."""
-    words = ["train.py", "--api-key", f"{OPTION} and more", f"DB_PASSWORD={OPTION}", f"https://joe:{REMOTE}@x.example"]
+    words = ["train.py", "--api-key", f"first {OPTION}", f"DB_PASSWORD={OPTION}", f"https://joe:{REMOTE}@x.example"]
     stat = "42 (train.py) S " + " ".join(["0"] * 18) + " 7"
     make_tree(paths.root, {"proc/42/cmdline": "\0".join(words) + "\0", "proc/42/stat": stat})
     process = processes.read(paths, 42)
