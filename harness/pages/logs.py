@@ -14,8 +14,8 @@ its form.
 
 ## Text
 
-A line at each step's start and end, and whatever is worth telling between them. Times are in UTC. A failure has its
-code at the end of its line:
+A line at each step's start and end, and whatever is worth telling between them. Times are in UTC. A warning and an
+error have their code at the end of the line, where there is one:
 
 ```
 """
@@ -43,8 +43,7 @@ meaning; what is told in words may be worded differently in the next release.
 
 TAIL = """
 ```json
-{json}
-```
+{json}```
 
 ## Secrets
 
@@ -65,18 +64,34 @@ place tells. Module parameters are no secret: the kernel shows them to everybody
 """
 
 TEXT = """\
-22:41:07.318 INFO    modules: build them for 6.1.0-40-amd64
+22:48:27.630 INFO    headers: for kernel 6.1.0-56-amd64
+22:48:27.718 INFO    headers: 6.1.0-56-amd64 from our own root /usr/src/linux-headers-6.1.0-56-amd64
+22:48:27.721 INFO    headers: done in 0.09 s
+22:48:27.769 INFO    build: proprietary 535.309.01 for 6.1.0-56-amd64
 """
 
+FAILED = """\
+22:57:03.750 ERROR   missing capabilities: SYS_MODULE, SYS_PTRACE, SYS_ADMIN. Run the container with --privileged \
+(Kubernetes: securityContext.privileged); nothing was touched code=no-privilege
+"""
 
 BAR = """\
+22:48:27.769 INFO    build: proprietary 535.309.01 for 6.1.0-56-amd64
+22:48:29.227 INFO    build: 2 jobs with gcc-12, output in /var/tmp/driverctr-build-6.1.0-56-amd64-535.309.01-proprietary.log
+build ━━━━━━━━━━━━━━━━━━━━━━━━━━╺━━━━━━━━━━━━━ 115 of 174 (66 %) objects compiled, 0.6/s, 98 s left
 """
 
 JSON = """\
+{"time": "2026-11-28T22:57:03.240003+00:00", "level": "info", "message": "headers: for kernel 6.1.0-56-amd64", \
+"step": "headers", "event": "start"}
+{"time": "2026-11-28T22:57:03.246610+00:00", "level": "info", "message": "headers: not from ARCHIVE_URL: it is not set", \
+"code": "headers-missing"}
+{"time": "2026-11-28T22:57:03.246833+00:00", "level": "warning", "message": "headers: failed in 0.01 s", \
+"step": "headers", "event": "failed", "seconds": 0.006}
 """
 
 
 def markdown() -> str:
     """The page."""
     rows = "".join(f"| `{field.name}` | {field.kind} | {field.when} | {field.meaning} |\n" for field in FIELDS)
-    return HEAD + TEXT + MIDDLE + BAR + FIELDS_HEAD + rows + TAIL.format(json=JSON)
+    return HEAD + TEXT + FAILED + MIDDLE + BAR + FIELDS_HEAD + rows + TAIL.format(json=JSON)

@@ -34,6 +34,10 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+TOLD = (Level.WARNING, Level.ERROR)
+"""Where a line of text has its code: a place that is passed over for another has one too, and is no failure."""
+
+
 class Fields(TypedDict, total=False):
     """What a line in JSON may have beside its time, level and message (log_fields tells of each)."""
 
@@ -89,7 +93,7 @@ class Log:
     def write(self, level: Level, message: str, fields: Fields) -> None:
         """Write one line; a closed stream is not worth dying for, the node's state is.
 
-        In text the message has all but the code.
+        In text the message has all but the code, which is told where it is worth looking for.
         """
         order = list(Level)
         if order.index(level) < order.index(self.threshold):
@@ -101,7 +105,7 @@ class Log:
             stamp = time.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}+00:00", seconds)
             line = json.dumps({"time": stamp, "level": level, "message": message, **conceal_all(fields)})
         else:
-            tail = f" code={fields['code']}" if "code" in fields else ""
+            tail = f" code={fields['code']}" if "code" in fields and level in TOLD else ""
             line = f"{time.strftime('%H:%M:%S', seconds)}{fraction[:4]} {level.upper():7} {message}{tail}"
         try:
             self.stream.write(line + "\n")

@@ -110,6 +110,8 @@ def test_the_threshold_hides_lesser_lines_and_a_closed_stream_hurts_nobody() -> 
         "WARNING word code=c",
         "ERROR   word code=c",
     ]
+    Log(Format.TEXT, Level.INFO, stream).info("not from here", code="c")
+    assert stream.getvalue().endswith("INFO    not from here\n")
     stream.close()
     log.error("nobody hears")
 
