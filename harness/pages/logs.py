@@ -77,15 +77,16 @@ FAILED = """\
 
 BAR = """\
 22:48:27.769 INFO    build: proprietary 535.309.01 for 6.1.0-56-amd64
-22:48:29.227 INFO    build: 2 jobs with gcc-12, output in /var/tmp/driverctr-build-6.1.0-56-amd64-535.309.01-proprietary.log
+22:48:29.227 INFO    build: 2 jobs with gcc-12, output in \
+/var/tmp/driverctr-build-6.1.0-56-amd64-535.309.01-proprietary.log
 build ━━━━━━━━━━━━━━━━━━━━━━━━━━╺━━━━━━━━━━━━━ 115 of 174 (66 %) objects compiled, 0.6/s, 98 s left
 """
 
 JSON = """\
 {"time": "2026-11-28T22:57:03.240003+00:00", "level": "info", "message": "headers: for kernel 6.1.0-56-amd64", \
 "step": "headers", "event": "start"}
-{"time": "2026-11-28T22:57:03.246610+00:00", "level": "info", "message": "headers: not from ARCHIVE_URL: it is not set", \
-"code": "headers-missing"}
+{"time": "2026-11-28T22:57:03.246610+00:00", "level": "info", \
+"message": "headers: not from ARCHIVE_URL: it is not set", "code": "headers-missing"}
 {"time": "2026-11-28T22:57:03.246833+00:00", "level": "warning", "message": "headers: failed in 0.01 s", \
 "step": "headers", "event": "failed", "seconds": 0.006}
 """
