@@ -7,13 +7,19 @@ What is not found: a secret of less than four signs, or one that is a word of ev
 tells; a line of a private key that comes alone. Module parameters are no secret: the kernel shows them to everybody.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from driverctr.conceal_rules import HIDDEN, RULES
 from driverctr.deferred import pattern
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HIDDEN = "..."
 
 LEAST_LENGTH = 4
 WHOLE_LENGTH = 8
@@ -71,11 +77,13 @@ KNOWN = Known()
 
 def conceal(text: str) -> str:
     """A text as it may be shown."""
+    from driverctr.conceal_rules import RULES  # here: who only asks for help has nothing to hide
+
     text = KNOWN.hide(text)
     small = text.lower()
     for rule in RULES:
         if any(word in small for word in rule.words):
-            text = rule.pattern.sub(rule.shown, text)
+            text = rule.pattern.sub(rule.stays + HIDDEN, text)
     return text
 
 

@@ -1,6 +1,6 @@
 """What looks to be secret by the place it has in a text: a table of rules, one pattern each.
 
-A pattern's group 1, where it has one, stays; what is hidden already is left as it is. Every repetition is bounded or
+What is hidden already is left as it is. Every repetition is bounded or
 over signs that end at the next space, so that a long text takes time in proportion to its length.
 """
 
@@ -8,8 +8,6 @@ import re
 
 from driverctr.deferred import pattern
 from driverctr.records import frozen
-
-HIDDEN = "..."
 
 SECRET = r"(?:pass(?:word|wd|phrase)|secret|token|(?:api|auth|activation)[_-]?key)"
 KEY = r"(?:(?:access|secret|private|signing|encryption)[_-]?key|credentials?)"
@@ -28,11 +26,11 @@ SCHEME = r"(?:basic|bearer|negotiate|token|apikey|sharedkey)"
 
 @frozen
 class Rule:
-    """A pattern of what is hidden; it is tried on texts that have one of `words`, in small letters."""
+    """A pattern of what is hidden, all but what `stays`, in texts that have one of `words` in small letters."""
 
     words: tuple[str, ...]
     pattern: "re.Pattern[str]"
-    shown: str = rf"\1{HIDDEN}"
+    stays: str = r"\1"
 
 
 OF_SECRETS = ("passw", "passp", "secret", "token", "api", "auth", "activation")
@@ -61,15 +59,17 @@ def _named(words: tuple[str, ...], name: str, value: str) -> tuple[Rule, ...]:
 RULES = (
     # A private key in PEM form, whole, cut off at its end, or cut off at its beginning.
     Rule(
-        ("private key-----",), pattern(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*KEY-----)?"), HIDDEN
+        ("private key-----",),
+        pattern(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*KEY-----)?"),
+        stays="",
     ),
     Rule(
         ("private key-----",),
         pattern(r"(?<![\w+/=])(?:[\w+/=]{16,80}[\s;\\n]{1,4}){0,99}-----END [A-Z ]*PRIVATE KEY-----"),
-        HIDDEN,
+        stays="",
     ),
     # Name and password in an address; @ may be in the password.
-    Rule(("://",), pattern(r"(://)[^\s/?#\"]*@"), rf"\1{HIDDEN}@"),
+    Rule(("://",), pattern(r"(://)[^\s/?#\"]*(?=@)")),
     # What signs an address or opens it, in its query.
     Rule(
         ("?", "&"),
@@ -114,7 +114,7 @@ RULES = (
             r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|nvapi-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
             r"|(?:AKIA|ASIA)[A-Z0-9]{16}\b|dckr_pat_[\w-]{20,}|hf_[A-Za-z0-9]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
         ),
-        HIDDEN,
+        stays="",
     ),
 )
 """In the order they are applied."""

@@ -1,5 +1,7 @@
 """Log lines for people (text) or machines (JSON), and timed steps; nothing secret is in either."""
 
+from __future__ import annotations
+
 import json
 import sys
 import time
@@ -7,10 +9,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from enum import StrEnum
-from typing import Protocol, TypedDict, Unpack
 
 from driverctr.conceal import conceal, conceal_all
 from driverctr.records import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol, TypedDict, Unpack
+
+    class Fields(TypedDict, total=False):
+        """What a line in JSON may have beside its time, level and message (log_fields tells of each)."""
+
+        code: str
+        step: str
+        event: str
+        seconds: float
+        done: int
+        total: int
+        rate: float
+        left: float
+        attempt: int
+        next_try: float
+        kernel: str
+
+    class Stream(Protocol):
+        """What lines go to."""
+
+        def write(self, text: str, /) -> object:
+            """Take a line; raises OSError or ValueError."""
+            ...
+
+        def flush(self) -> object:
+            """Hand on what was taken."""
+            ...
 
 
 def utc(moment: float) -> str:
@@ -36,34 +67,6 @@ class Level(StrEnum):
 
 TOLD = (Level.WARNING, Level.ERROR)
 """Where a line of text has its code: a place that is passed over for another has one too, and is no failure."""
-
-
-class Fields(TypedDict, total=False):
-    """What a line in JSON may have beside its time, level and message (log_fields tells of each)."""
-
-    code: str
-    step: str
-    event: str
-    seconds: float
-    done: int
-    total: int
-    rate: float
-    left: float
-    attempt: int
-    next_try: float
-    kernel: str
-
-
-class Stream(Protocol):
-    """What lines go to."""
-
-    def write(self, text: str, /) -> object:
-        """Take a line; raises OSError or ValueError."""
-        ...
-
-    def flush(self) -> object:
-        """Hand on what was taken."""
-        ...
 
 
 @frozen

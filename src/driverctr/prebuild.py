@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from driverctr import kernelhook
 from driverctr.errors import DriverError, code_of
 from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
-from driverctr.log import Fields, Level, Log
+from driverctr.log import Level, Log
+from driverctr.log_fields import FIELDS
 from driverctr.modules import pins
 from driverctr.modules.store import ENTRIES, GOES, Store, locate, outlives_container
 from driverctr.paths import Paths
@@ -25,6 +26,9 @@ from driverctr.run import Background, Runner
 from driverctr.signals import Signals
 from driverctr.steps import Tools
 from driverctr.userspace import image
+
+if TYPE_CHECKING:
+    from driverctr.log import Fields
 
 FIRST_PAUSE = 3600.0
 LONGEST_PAUSE = 24 * 3600.0
@@ -45,6 +49,10 @@ class Try:
     reason: str = ""
     pause: float = FIRST_PAUSE
     due: float = 0.0
+
+
+OF_LINES = [field.name for field in FIELDS if field.when != "always"]
+"""What a line of the program's log has that is handed on beside its words."""
 
 
 @dataclass
@@ -175,7 +183,7 @@ class Prebuild:
             level, message, said = Level.INFO, line, {}
         if level is Level.ERROR:
             self.last_error = message
-        fields = cast("Fields", {name: value for name, value in said.items() if name in Fields.__annotations__})
+        fields = cast("Fields", {name: said[name] for name in OF_LINES if name in said})
         self.log.write(level, f"for kernel {self.building}: {message}", {**fields, "kernel": self.building})
 
     def _conclude(self, reason: str) -> None:

@@ -6,12 +6,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import TYPE_CHECKING, TextIO
 
-from driverctr.log import Fields, Format, Log
+from driverctr.log import Format, Log
 from driverctr.records import mutable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
+
+    from driverctr.log import Fields
 
 PAUSE = 1.0
 """Seconds between two lines."""
@@ -47,7 +49,7 @@ class Count:
         return (self.total - self.done) / self.rate if self.total >= self.done and self.rate else None
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> "Fields":
         """For a log line: what can be told."""
         found: Fields = {"done": self.done}
         if self.total:

@@ -19,7 +19,7 @@ from driverctr.errors import Code, DriverError, Stopped, of_bug
 from driverctr.explain import remedy_for
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
-from driverctr.log import Log, Stream
+from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.progress import screen
 from driverctr.run import Runner
@@ -29,6 +29,8 @@ from driverctr.syslog import Syslog
 
 if TYPE_CHECKING:
     import argparse
+
+    from driverctr.log import Stream
 
     Verb = Callable[[Tools, argparse.Namespace], int]
 
