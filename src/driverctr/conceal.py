@@ -118,6 +118,15 @@ def conceal_command(words: Sequence[str]) -> str:
     return conceal(" ".join(shown))
 
 
+def printed(what: str | Mapping[str, Any]) -> str:
+    """What a verb prints of what it found: its text, or the document as JSON."""
+    if isinstance(what, str):
+        return conceal(what)
+    from json import dumps
+
+    return dumps(conceal_all(what), indent=2) + "\n"
+
+
 def learn(*values: str) -> None:
     """Hide these values from now on."""
     KNOWN.add(values)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
-from driverctr.conceal import conceal, conceal_all
+from driverctr.conceal import printed
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError, Stopped, of_bug
 from driverctr.explain import remedy_for
@@ -173,7 +172,7 @@ def plan(tools: Tools, arguments: argparse.Namespace) -> int:
     from driverctr.survey import survey
 
     made = make(tools.config, survey(tools.paths, tools.config))
-    show(made.as_dict() if arguments.json else report.format_plan(made))
+    sys.stdout.write(printed(made.as_dict() if arguments.json else report.format_plan(made)))
     return 0
 
 
@@ -185,7 +184,7 @@ def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
 
     made = make(tools.config, survey(tools.paths, tools.config))
     checks = report.collect_checks(made)
-    show(checks if arguments.json else report.format_checks(made))
+    sys.stdout.write(printed(checks if arguments.json else report.format_checks(made)))
     return made.blockers[0].code.exit_status if made.blockers else 0
 
 
@@ -196,13 +195,8 @@ def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
     found = report.collect_status(tools.paths)
     told = (found["start"] or {}).get("next_kernels", {})
     found["kernels"] = nextkernels.read(tools.paths, tools.config, tools.runner.log, told)
-    show(found if arguments.json else report.format_status(found))
+    sys.stdout.write(printed(found if arguments.json else report.format_status(found)))
     return 0 if found["ready"] else Code.NOT_READY.exit_status
-
-
-def show(what: str | dict[str, Any]) -> None:
-    """Print what the node and other programs say, as text or as JSON, with no secret in it."""
-    sys.stdout.write(conceal(what) if isinstance(what, str) else json.dumps(conceal_all(what), indent=2) + "\n")
 
 
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:

@@ -51,11 +51,6 @@ def read_words(paths: Paths, process: Process) -> list[str]:
     return text.strip("\0").split("\0") if text.strip("\0") else [process.comm]
 
 
-def read_command(paths: Paths, process: Process) -> str:
-    """Its command line as it may be shown, with no secret in it."""
-    return conceal_command(read_words(paths, process))
-
-
 def has_open(paths: Paths, pid: int, file: os.stat_result) -> bool:
     """Whether a process has this very file open, as far as we may look into it."""
     try:
@@ -88,3 +83,8 @@ def blindness(paths: Paths) -> str:
     if set(TO_LOOK) & set(privilege.read(paths).missing or ()):
         return "run the container with --privileged to see who"
     return ""
+
+
+def read_command(paths: Paths, process: Process) -> str:
+    """Its command line as it may be shown, with no secret in it."""
+    return conceal_command(read_words(paths, process))
