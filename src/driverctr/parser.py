@@ -68,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("plan", "verbs:plan", "print what init would do"),
         ("doctor", "verbs:doctor", "print every check that init makes before it begins"),
         ("status", "verbs:show_status", "print what is so"),
+        ("who", "whoverb:show", "print who uses the driver, and what to do about each"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
     told = add("history", "historyverb:show", "print what starts took and how they ended")

@@ -60,7 +60,7 @@ ROOMS = (
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
+    ("parser", "verbs", "storeverbs", "historyverb", "whoverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 
