@@ -56,11 +56,11 @@ ROOMS = (
     ("history",),
     ("survey", "node"),
     ("preflight",),
-    ("plan",),
+    ("plan", "estimate"),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "whoverb", "cli", "__main__"),
+    ("parser", "verbs", "storeverbs", "historyverb", "whoverb", "planview", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,11 @@ Not in the way of an unload:
 
 def test_the_words_of_who_are_those_of_every_in_use() -> None:
     lines = [line.strip() for line in whoverb.describe(BUSY).partition("\n\nNot")[0].splitlines() if line]
-    said = holders.describe(USED)
-    remedy = holders.remedy(USED)
+    said, remedy = holders.describe(USED), holders.remedy(USED)
     acts = {act for use in USED for _, act in use.users()}
     for line in lines:
         assert line in (remedy if line in acts else said), line
-    assert remedy.startswith("Free the GPU, then start again: docker stop 3f3f3f3f3f3f (pid 7); kill 8; no process")
+    assert remedy == f"Free the GPU: docker stop 3f3f3f3f3f3f (pid 7); kill 8; {freeing.NOBODY}"
 
 
 def test_a_pod_comes_back_unless_the_node_is_drained() -> None:
@@ -187,9 +187,18 @@ def test_many_users_fit_into_a_termination_message(paths: Paths) -> None:
     assert whoverb.describe(Use(STACK, used[:1], many, ())).count("docker stop") == 80
 
 
+def test_one_signal_ends_many() -> None:
+    plain = tuple(holder(pid) for pid in range(1, 8))
+    deaf = (replace(plain[0], pid=9, ticks=9, deaf=True),)
+    used = (InUse("nvidia", 9, (), 0, plain[:2] + deaf, 0), InUse("nvidia_uvm", 9, (), 0, plain[:1] + deaf, 0))
+    assert holders.remedy(used) == "Free the GPU: kill 1 2; kill -KILL 9"
+    many = (InUse("nvidia", 9, (), 0, plain, 0),)
+    assert holders.remedy(many) == "Free the GPU: kill 1 2 3 4 5 (and 2 more: `driverctr who` lists all)"
+
+
 def test_a_start_that_is_refused_names_the_acts() -> None:
     (blocker,) = make(settings.load({}), facts(stack={"nvidia": module("nvidia", 2)}, holders=(SLEEPS,))).blockers
-    assert (blocker.code, blocker.remedy) == (Code.IN_USE, "Free the GPU, then start again: kill 8")
+    assert (blocker.code, blocker.remedy) == (Code.IN_USE, "Free the GPU: kill 8")
 
 
 def test_nobody_is_said_as_such() -> None:

@@ -24,6 +24,8 @@ PROGRAMS = {
 }
 """Programs of the host that somebody starts again or that end in their own way (NVIDIA, "Multi-Process Service")."""
 
+TERMINATE, KILL = SIGNALS = "kill", "kill -KILL"
+
 RUNTIMES_OWN = ("docker", "containerd", "crio", "kubelet", "k3s", "rke2", "snap.docker")
 """Units that run everybody's containers; what of theirs uses a GPU is a hook, and ends by itself."""
 
@@ -46,7 +48,7 @@ def how(pid: int, command: str, place: Container, *, deaf: bool = False) -> str:
     One that is `deaf` does not end by SIGTERM.
     """
     program = PurePath(command.partition(" ")[0]).name
-    kill = f"kill -KILL {pid}" if deaf else f"kill {pid}"
+    kill = f"{KILL if deaf else TERMINATE} {pid}"
     if place.own:
         return kill
     if place.pod_uid:
@@ -59,6 +61,11 @@ def how(pid: int, command: str, place: Container, *, deaf: bool = False) -> str:
     if place.unit and not place.unit.startswith(RUNTIMES_OWN):
         return f"systemctl stop {shlex.quote(place.unit)}"
     return PROGRAMS.get(program, kill)
+
+
+def together(act: str) -> str:
+    """What several acts have in common that can be one: a signal, which takes many pids."""
+    return next((signal for signal in SIGNALS if act.rpartition(" ")[0] == signal), act)
 
 
 def how_unseen(module: str, blind: str) -> str:

@@ -153,29 +153,28 @@ def tell(used: Iterable[InUse], limit: int | None = None) -> Iterator[tuple[str,
 
 
 def remedy(used: Sequence[InUse]) -> str:
-    """What frees the driver of all of them, each act named once, before it is tried again."""
+    """What frees the driver of all of them, each act named once."""
+    users = {holder.identity: holder for use in used for holder in use.by}
     acts: dict[str, list[int]] = {}
-    for use in used:
-        for holder in use.by:
-            acts.setdefault(holder.action, [])
-            if holder.pid not in acts[holder.action]:
-                acts[holder.action].append(holder.pid)
-        if use.unseen:
-            acts.setdefault(freeing.how_unseen(use.module, use.blind), [])
-    named = [_with_pids(act, pids) for act, pids in list(acts.items())[:LISTED]]
-    if len(acts) > LISTED:
-        named.append(f"{len(acts) - LISTED} more ({ALL_OF_THEM})")
-    if any(holder.container.pod_uid for use in used for holder in use.by):
+    for holder in users.values():
+        acts.setdefault(freeing.together(holder.action), []).append(holder.pid)
+    named = [_with_pids(act, pids) for act, pids in acts.items()]
+    named += [freeing.how_unseen(use.module, use.blind) for use in used if use.unseen]
+    named = list(dict.fromkeys(named))
+    if len(named) > LISTED:
+        named[LISTED:] = [f"{len(named) - LISTED} more ({ALL_OF_THEM})"]
+    if any(holder.container.pod_uid for holder in users.values()):
         named.append(freeing.ON_KUBERNETES)
-    return f"Free the GPU, then start again: {'; '.join(named)}"
+    return f"Free the GPU: {'; '.join(named)}"
 
 
 def _with_pids(act: str, pids: Sequence[int]) -> str:
-    """An act, and whom it ends where its own words do not tell."""
-    if not pids or act.startswith("kill "):
-        return act
+    """An act, and whom it ends: signals take pids, of all else it is told."""
+    shown = [str(pid) for pid in pids[:LISTED]]
     more = f" and {len(pids) - LISTED} more" if len(pids) > LISTED else ""
-    return f"{act} (pid {', '.join(map(str, pids[:LISTED]))}{more})"
+    if act in freeing.SIGNALS:
+        return f"{act} {' '.join(shown)}" + (f" ({more.strip()}: {ALL_OF_THEM})" if more else "")
+    return f"{act} (pid {', '.join(shown)}{more})"
 
 
 def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]) -> tuple[InUse, ...]:

@@ -160,7 +160,8 @@ if scenario "who names everybody, nobody else, and what frees the driver of them
     unset 'others[-1]'
     container "$runtime" stop --time 30 main >/dev/null
     refused main 6 "pid ${others[0]} (sleep 7501)" "pid ${others[1]} (python3" \
-        "Free the GPU, then start again: " "kill ${others[0]}" "stop ${id:0:12} (pid $inner)"
+        "Free the GPU: kill ${others[0]} " "; kill -KILL $elsewhere" \
+        "; systemctl stop train.service (pid ${others[2]})" "; ${runtime%%-*} stop ${id:0:12} (pid $inner)"
     check "the modules stay" test -e /sys/module/nvidia_uvm
     run_container "$runtime" blind "$image" -v /run/nvidia:/run/nvidia:rshared -- driverctr unload >/dev/null
     containers+=(blind)
