@@ -308,7 +308,7 @@ def _plan_tree(facts: Facts, kept: Loaded | None, build_allowed: bool) -> Planne
 
 def _plan_unload(facts: Facts, kept: Loaded | None) -> PlannedStep:
     if kept:
-        users = ", whoever uses it" if facts.in_use else ""
+        users = f"; {holders.describe(facts.in_use)}" if facts.in_use else ""
         return PlannedStep(StepName.UNLOAD, f"nothing: what is loaded stays{users}")
     if not facts.stack:
         return PlannedStep(StepName.UNLOAD, "nothing: no module of the driver is loaded")

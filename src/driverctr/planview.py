@@ -115,13 +115,13 @@ def describe(view: View, width: int = 0) -> str:
     plan, page = view.plan, Page(width)
     if view.found:
         page.head("What is true")
-    for name, words in view.found.items():
+    for name, words in _once(view).items():
         page.add(f"  {name:{NAMES}}{words}", NAMES + 2)
     page.head("What is wanted")
     page.add(f"  {plan.wanted}")
     page.head(_describe_whole(view))
     for number, step in enumerate(plan.steps, 1):
-        _add_step(page, number, step, view.estimate)
+        _add_step(page, number, step, view)
     if view.way_back and not plan.blockers:
         page.add(f"  If that does not serve: {view.way_back}", 4)
     for warning in plan.warnings:
@@ -175,12 +175,23 @@ class Page:
         )
 
 
-def _add_step(page: Page, number: int, step: PlannedStep, told: Estimate) -> None:
+def _once(view: View) -> dict[str, str]:
+    """What is found; who uses the driver is told once, where it is in the way there."""
+    found, users = dict(view.found), view.found.get("users")
+    at_the_end = (view.plan.pending, *(blocker.message for blocker in view.plan.blockers))
+    if users and any(users in end for end in at_the_end):
+        found["users"] = "the driver is in use, see the end"
+    return found
+
+
+def _add_step(page: Page, number: int, step: PlannedStep, view: View) -> None:
+    told = view.estimate
+    what = step.what.replace(f"; {view.found.get('users')}", ", whoever uses it")
     seconds = told.steps.get(step.name.value)
     time = describe_seconds(seconds) if seconds is not None else "?" if told.steps else ""
     column = 6 + NAMES + (TIMES if told.steps else 0)
     took = f"{time:>{TIMES - 2}}  " if told.steps else ""
-    page.add(f"{number:4}. {step.name.value:{NAMES}}{took}{step.what}", column)
+    page.add(f"{number:4}. {step.name.value:{NAMES}}{took}{what}", column)
     before = " " * column
     if step.unknown:
         page.add(f"{before}unknown until then: {step.unknown}", column + 2)

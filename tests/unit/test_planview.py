@@ -132,9 +132,16 @@ def test_what_blocks_is_told_with_what_to_do_and_nothing_is_said_to_be_done() ->
     known = facts(stack={"nvidia": CORE}, holders=(USER,))
     text = planview.describe(planview.look(make(CONFIG, known), known, (start(10),)))
     said = "the driver is in use: nvidia has refcnt 2: pid 42 (train.py)"
-    assert f"  users         {said}\n" in text
+    assert "  users         the driver is in use, see the end\n" in text and text.count(said) == 1
     assert text.endswith(f"\nBlocked (in-use): {said}\n  Free the GPU: kill 42\n")
     assert "What would be done, if nothing blocked it (see the end)\n" in text and "What will" not in text
+
+
+def test_who_uses_a_driver_that_stays_is_told_once() -> None:
+    known = facts(stack={"nvidia": CORE}, holders=(USER,), supply=KEPT)
+    text = planview.describe(planview.look(make(CONFIG, known), known))
+    assert "  users         the driver is in use: nvidia has refcnt 2: pid 42 (train.py)\n" in text
+    assert "nothing: what is loaded stays, whoever uses it\n" in text and text.count("train.py") == 1
 
 
 def test_the_way_back_is_told_where_something_gives_way() -> None:
