@@ -59,8 +59,8 @@ ROOMS = (
     ("plan", "estimate"),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "whoverb", "planview", "cli", "__main__"),
+    ("report", "whoverb", "planview", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
+    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -131,7 +131,7 @@ class InUse:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         pids = [holder.pid for holder in self.by]
-        said = {"pids": pids, "unseen": self.unseen, "sentence": str(self)}
+        said = {"pids": pids, "unseen": self.unseen, "sentence": str(self), "remedy": remedy((self,))}
         return {"module": self.module, "refcnt": self.refcnt, **said}
 
 
