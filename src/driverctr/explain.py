@@ -56,7 +56,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.IN_USE: Explanation(
         "The driver is in use; the message names module, refcnt and process. At the stop: the driver stays.",
-        "Stop what uses the GPU (on Kubernetes: drain the node), then start again.",
+        "Stop what uses the GPU: `driverctr who` names everybody and what ends each (on Kubernetes: drain the node).",
         retryable=True,
         signs=(
             Sign(

@@ -65,9 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="with the settings of the driver container that runs, as the hook does",
     )
     for name, act, text in (
-        ("plan", "verbs:plan", "print what init would do"),
+        ("plan", "planview:show", "print what is true, what init would do about it, and how long that takes"),
         ("doctor", "verbs:doctor", "print every check that init makes before it begins"),
         ("status", "verbs:show_status", "print what is so"),
+        ("who", "whoverb:show", "print who uses the driver, and what to do about each"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
     told = add("history", "historyverb:show", "print what starts took and how they ended")

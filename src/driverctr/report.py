@@ -1,4 +1,4 @@
-"""`driverctr status` and `driverctr plan`, for people and for programs."""
+"""`driverctr status` and `driverctr doctor`, for people and for programs."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
 from driverctr.plan import Plan
-from driverctr.preflight import DISTRIBUTION
 from driverctr.verify import Finding
 
 
@@ -124,23 +123,4 @@ def format_checks(plan: Plan) -> str:
         lines += [f"{'':24} warning: {warning}" for warning in check.warnings]
         if check.remedy:
             lines.append(f"{'':24} remedy: {check.remedy}")
-    return "\n".join(lines) + "\n"
-
-
-def format_plan(plan: Plan) -> str:
-    """What is wanted, what will be done in order, what was set aside and why, what blocks."""
-    where = next((check.evidence for check in plan.checks if check.name == DISTRIBUTION), "")
-    lines = [f"Wanted: {plan.wanted}", *([f"Where:  {where}"] if where else []), ""]
-    for number, step in enumerate(plan.steps, 1):
-        lines.append(f"{number:3}. {step.name.value:13} {step.what}")
-        lines += [f"{'':19}set aside: {other.alternative}, since {other.reason}" for other in step.set_aside]
-        if step.unknown:
-            lines.append(f"{'':19}unknown until then: {step.unknown}")
-    lines += [f"\nWarning: {warning}" for warning in plan.warnings]
-    if plan.pending:
-        lines += ["", f"Degraded until then: {plan.pending}"]
-    for blocker in plan.blockers:
-        lines += ["", f"Blocked ({blocker.code.value}): {blocker.message}"]
-        if blocker.remedy:
-            lines.append(f"  {blocker.remedy}")
     return "\n".join(lines) + "\n"

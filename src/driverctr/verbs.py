@@ -165,17 +165,6 @@ def update(tools: Tools, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print what init would do; exit status 0 even if something blocks, which the output says."""
-    from driverctr import report
-    from driverctr.plan import make
-    from driverctr.survey import survey
-
-    made = make(tools.config, survey(tools.paths, tools.config))
-    sys.stdout.write(printed(made.as_dict() if arguments.json else report.format_plan(made)))
-    return 0
-
-
 def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print every check that init makes before it begins; exit status 0, or that of the first refusal."""
     from driverctr import report

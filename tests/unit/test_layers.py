@@ -60,10 +60,10 @@ ROOMS = (
     ("history",),
     ("survey", "node"),
     ("preflight",),
-    ("plan",),
+    ("plan", "estimate"),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
+    ("report", "whoverb", "planview", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
     ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""

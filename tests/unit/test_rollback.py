@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, report, survey
+from driverctr import markers, planview, report, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -23,6 +23,7 @@ from driverctr.modules.userspaces import Userspaces
 from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName, make
+from driverctr.planview import View
 from driverctr.steps import Gained, unload
 from driverctr.steps import userspace as steps_userspace
 from driverctr.steps.markers import Publish
@@ -90,7 +91,7 @@ def test_the_plan_says_beforehand_that_there_is_no_way_back(stack: dict[str, Loa
     warning = f"if {facts().wish.driver_version} does not load, rollback is impossible: no userspace of {OLD}"
     made = plan(GONE, stack)
     assert made.warnings == (warning,) and not made.blockers
-    assert f"Warning: {warning}" in report.format_plan(made)
+    assert f"Warning: {warning}" in planview.describe(View(made))
     assert json.loads(json.dumps(made.as_dict()))["warnings"] == [warning]
     assert warning in report.format_checks(made)
 
@@ -218,7 +219,7 @@ def test_the_plan_of_a_return_puts_its_userspace_in_place_before_anything_runs_o
     steps = {step.name: step.what for step in make(settings.load({}), facts(supply=supply)).steps}
     assert list(steps) == list(StepName)
     assert steps[StepName.USERSPACE] == f"put the userspace of {OLD} in place of ours"
-    assert steps[StepName.FIRMWARE].startswith(f"GSP firmware {OLD}")
+    assert steps[StepName.FIRMWARE].startswith(f"place GSP firmware {OLD}")
 
 
 def test_another_version_returns_whole_and_the_status_tells_it(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 from driverctr.conceal import conceal_command
@@ -18,6 +19,9 @@ HOST_PID_NAMESPACE = "pid:[4026531836]"
 
 TO_LOOK = ("SYS_PTRACE", "SYS_ADMIN")
 """Capabilities needed for /proc/<pid>/fd and for /proc/<pid>/map_files of others (proc(5))."""
+
+TERM_BIT = 1 << (signal.SIGTERM - 1)
+"""SIGTERM in a mask of signals."""
 
 UNREADABLE_STATES = "DXZ"
 """Dead, or asleep in the kernel, maybe with the lock that a read of its memory, such as its command line, waits for."""
@@ -49,6 +53,19 @@ def read_words(paths: Paths, process: Process) -> list[str]:
     """Its command line, or its short name alone where there is none or reading it might not return."""
     text = "" if process.state in UNREADABLE_STATES else read_text(paths.proc / str(process.pid) / "cmdline") or ""
     return text.strip("\0").split("\0") if text.strip("\0") else [process.comm]
+
+
+def is_deaf(paths: Paths, pid: int) -> bool:
+    """Whether SIGTERM does not end it: it ignores it, or is the first of a PID namespace and has no handler.
+
+    Masks and pids in each namespace are in /proc/<pid>/status (proc_pid_status(5), pid_namespaces(7)).
+    """
+    fields = dict(
+        re.findall(r"^(SigIgn|SigCgt|NSpid):\s*(.+)$", read_text(paths.proc / str(pid) / "status") or "", re.M)
+    )
+    ignored, caught = (bool(int(fields.get(name, "0"), 16) & TERM_BIT) for name in ("SigIgn", "SigCgt"))
+    namespaces = fields.get("NSpid", "").split()
+    return ignored or (len(namespaces) > 1 and namespaces[-1] == "1" and not caught)
 
 
 def has_open(paths: Paths, pid: int, file: os.stat_result) -> bool:

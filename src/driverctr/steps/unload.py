@@ -15,7 +15,6 @@ from driverctr.modules import loaded
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.modules.ondisk import check_file
 from driverctr.plan import PlannedStep, StepName
-from driverctr.preflight import STOP_THE_USERS
 from driverctr.settings import Depth
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
@@ -94,7 +93,7 @@ def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
         raise stuck(unsettled, tasks.hanging_module_tools(tools.paths))
     used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)], stack)
     if used:
-        raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
+        raise DriverError(Code.IN_USE, holders.describe(used), holders.remedy(used))
     return stack
 
 
