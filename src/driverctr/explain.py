@@ -1,6 +1,6 @@
 """What each code means, by which words it is known, what to do about it: one table.
 
-`driverctr explain` and docs/errors.md show it; diagnose.py reads the kernel's and the tools' words by it, from the
+`driverctr explain` and docs/failures.md show it; diagnose.py reads the kernel's and the tools' words by it, from the
 first row to the last: the more telling ones come first.
 """
 

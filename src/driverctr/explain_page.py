@@ -1,15 +1,15 @@
-"""The table of explain.py as a page for people: docs/errors.md."""
+"""The table of explain.py as a page for people: docs/failures.md."""
 
 from driverctr.errors import Code
 from driverctr.explain import EXPLANATIONS
 
 
 def markdown() -> str:
-    """The page docs/errors.md."""
+    """The page docs/failures.md."""
     lines = [
-        "# Exit statuses and codes",
+        "# Failures: exit statuses and codes",
         "",
-        "Generated from `src/driverctr/explain.py`. `driverctr explain CODE` prints one of them.",
+        "Generated from `src/driverctr/explain.py` by `./dev docs`. `driverctr explain CODE` prints one of them.",
         "",
         "| status | code | meaning | remedy | again |",
         "|---|---|---|---|---|",
