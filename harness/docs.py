@@ -32,6 +32,7 @@ class Page:
 
 
 PAGES = (
+    Page("docs/architecture.md", "harness.pages.architecture:markdown"),
     Page("docs/configuration.md", "harness.pages.configuration:markdown"),
     Page("docs/failures.md", "driverctr.explain_page:markdown"),
     Page("docs/nvidia-driver.8", "harness.pages.manual:page"),

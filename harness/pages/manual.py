@@ -76,7 +76,7 @@ def _terms(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text as man(7) has it: backslash and hyphen mean more there, and so do a dot and a quotation mark that begin it."""
+    """Text as man(7) has it: backslash and hyphen mean more there, and a dot or a quotation mark that begins it."""
     text = text.replace("\\", "\\\\").replace("-", "\\-")
     return f"\\&{text}" if text.startswith((".", "'")) else text
 

@@ -12,6 +12,7 @@ run_driver() {
     remove nvidia-driver 2>/dev/null
     start nvidia-driver "$@"
 }
+runs() { pgrep -f -x -- "$1"; }
 # ends_with STATUS: the container has ended by itself.
 ends_with() { check "the start ends with $1" is "$(exit_of nvidia-driver)" "$1"; }
 
@@ -20,10 +21,10 @@ if scenario "in use"; then
     printf 'import sys, time\ndevice = open(sys.argv[1])\ntime.sleep(1000)\n' >/tmp/train.py
     (cd /tmp && exec python3 train.py $device) &
     training=$!
-    docker run --detach --name notebook --network=none --device /dev/nvidiactl --entrypoint= -v /run/nvidia:/run/nvidia \
-        "$image" sleep 1000 >/dev/null
-    docker exec --detach notebook sh -c "exec sleep 1000 <$device"
-    check "both are there" wait_for 20 sh -c 'test "$(cat /sys/module/nvidia/refcnt)" -ge 5'
+    docker run --detach --name notebook --network=none --device $device:/dev/nvidiactl --entrypoint= \
+        "$image" sh -c "exec sleep 1000 </dev/nvidiactl" >/dev/null
+    containers+=(notebook)
+    check "both are there" wait_for 20 runs "sleep 1000"
     story in-use
     show "docker exec nvidia-driver driverctr status | grep '^in use'"
     show "docker stop --time 30 nvidia-driver; docker wait nvidia-driver"
