@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 
 BLOCK = re.compile(r"(<!-- (?P<name>[a-z-]+) -->\n)(?P<text>.*?)(<!-- /(?P=name) -->)", re.DOTALL)
+WIDTH = 116
 
 
 def names(page: str) -> list[str]:
@@ -22,3 +24,13 @@ def unfilled(page: str, known: Iterable[str] = ()) -> list[str]:
     """The names of blocks with nothing in them, and of `known` those that the page has no block for."""
     empty = [found["name"] for found in BLOCK.finditer(page) if not found["text"].strip()]
     return [*empty, *(name for name in known if name not in names(page))]
+
+
+def quoted(lines: Iterable[str]) -> str:
+    """What a program printed, as a page shows it: lines that are too long are wrapped, nothing else is changed."""
+    wrapped = (
+        row
+        for line in lines
+        for row in textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+    )
+    return "\n".join(["```text", *wrapped, "```", ""])

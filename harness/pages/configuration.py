@@ -25,7 +25,7 @@ FILES = """
 
 | in the container | what it is |
 |---|---|
-| `/drivers/<module>.conf` | parameters of nvidia, nvidia-uvm, nvidia-modeset, nvidia-peermem: `NAME=VALUE`, one a line |
+| `/drivers/<module>.conf` | parameters of nvidia, nvidia-uvm, nvidia-modeset, nvidia-peermem: one `NAME=VALUE` a line |
 | `/drivers/packages` | packages with kernel headers, see `PACKAGES_DIR` and [hosts.md](hosts.md) |
 | `/etc/apt/sources.list.d`, `/etc/yum.repos.d` | repositories of your own, asked before the image's |
 | `/usr/local/share/ca-certificates`, `/etc/pki/ca-trust/source/anchors` | certificates to trust |

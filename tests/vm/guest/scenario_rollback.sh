@@ -93,9 +93,9 @@ if scenario "with it the former version returns whole"; then
     does_not_load
     bring_up rolled "${keep[@]}" -e DRIVER_CONFIG_DIGEST=13
     story rolled-back
-    show "docker logs nvidia-driver 2>&1 | grep -E 'WARN|ERROR|ready'" "logs rolled | grep -E 'WARN|ERROR|ready'"
-    show "docker exec nvidia-driver driverctr status | grep -E '^(phase|ready|driver|degraded)'" \
-        "inside rolled driverctr status | grep -E '^(phase|ready|driver|degraded)'"
+    show "docker logs nvidia-driver 2>&1 | grep -E 'WARNING|ERROR|ready;'" "logs rolled | grep -E 'WARNING|ERROR|ready;'"
+    show "docker exec nvidia-driver driverctr status | grep -E '^(phase|ready|driver|degraded):'" \
+        "inside rolled driverctr status | grep -E '^(phase|ready|driver|degraded):'"
     told
     of_version $old rolled
     check "the daemon is the former one's" is "$(daemon_length)" "$length"
