@@ -46,7 +46,7 @@ function _shtab_nvidia_driver_using
   test "$_shtab_nvidia_driver_cmdpath" = "$argv"
 end
 
-set -g _shtab_nvidia_driver_commands init load build update plan doctor status explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
+set -g _shtab_nvidia_driver_commands init load build update plan doctor status history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
 set -g _shtab_nvidia_driver_opts_with_value --kernel --max-size --max-threads --modules --output --private-key --sign --tag --to -k -m -o -s -t
 
 complete -c nvidia-driver -e
@@ -85,6 +85,10 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a status -d 'print what is so'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a history -d 'print what starts took and how they ended'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -s h -l help -d 'show this help message and exit'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -l all -d 'every start on record; default: the last 20'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a explain -d 'print what an exit status or code means and what to do about it'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using explain' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using explain' -l markdown -d 'all, as docs/failures.md has them'

@@ -8,6 +8,7 @@ _shtab_nvidia_driver_commands() {
     build:'build the modules for a kernel, and do nothing else'
     doctor:'print every check that init makes before it begins'
     explain:'print what an exit status or code means and what to do about it'
+    history:'print what starts took and how they ended'
     init:'bring the driver up (building modules if need be), keep it, take it down on a signal'
     load:'the same with modules on disk only'
     plan:'print what init would do'
@@ -71,6 +72,15 @@ _shtab_nvidia_driver_explain_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_nvidia_driver_explain_defaults_added=0
+
+_shtab_nvidia_driver_history_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[for programs]"
+  "--all[every start on record\; default\: the last 20]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_nvidia_driver_history_defaults_added=0
 
 _shtab_nvidia_driver_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -236,6 +246,7 @@ _shtab_nvidia_driver() {
         build) _arguments -C -s $_shtab_nvidia_driver_build_options ;;
         doctor) _arguments -C -s $_shtab_nvidia_driver_doctor_options ;;
         explain) _arguments -C -s $_shtab_nvidia_driver_explain_options ;;
+        history) _arguments -C -s $_shtab_nvidia_driver_history_options ;;
         init) _arguments -C -s $_shtab_nvidia_driver_init_options ;;
         load) _arguments -C -s $_shtab_nvidia_driver_load_options ;;
         plan) _arguments -C -s $_shtab_nvidia_driver_plan_options ;;

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.docs import REPOSITORY
+from harness.errors import HarnessError
 from harness.pages import blocks
 
 PAGE = REPOSITORY / "docs/architecture.md"
@@ -40,6 +42,7 @@ NAMES = {
     "headers": ("sources", "kernel headers, and the driver's userspace"),
     "build": ("build", "modules from source"),
     "modules": ("modules", "the ways to have built modules: loaded, store, disk, remote, build; and the store itself"),
+    "history": ("history", "the starts of this node: how long they took, and how they ended"),
     "node": ("survey", "the facts of a start, gathered"),
     "preflight": ("preflight", "the checks that init, plan and doctor share"),
     "plan": ("plan", "wish and facts become ordered steps with alternatives, by a pure function"),
@@ -57,7 +60,7 @@ def markdown() -> str:
 
 
 def rooms() -> list[Room]:
-    """The rooms, the one that knows least first. Raises KeyError for one that has no name here."""
+    """The rooms, the one that knows least first. Raises HarnessError for one that has no name here."""
     text = RULE.read_text()
     (listed,) = [
         ast.literal_eval(node.value)
@@ -70,7 +73,10 @@ def rooms() -> list[Room]:
 def _room(modules: tuple[str, ...]) -> Room:
     known = [NAMES[module] for module in modules if module in NAMES]
     if len(known) != 1:
-        raise KeyError(f"the room of {', '.join(modules)} needs one row in NAMES of {__file__}, and has {len(known)}")
+        raise HarnessError(
+            f"the room of {', '.join(modules)} has {len(known)} names in {Path(__file__).relative_to(REPOSITORY)}",
+            "Give it one row in NAMES there",
+        )
     return Room(*known[0], tuple(sorted(modules)))
 
 

@@ -13,7 +13,7 @@ UNIT = Path(__file__).parents[2] / "deploy/systemd/nvidia-driver.service"
 
 def verify(unit: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "SYSTEMD_LOG_LEVEL": "warning"}
-    command = ["systemd-analyze", "verify", "--man=no", unit]
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
