@@ -3,6 +3,7 @@
 # last one takes from the kernel, until its end, what the others need: their order matters.
 . /mnt/guest/scenario.sh
 set_up "$1"
+common+=(-e RETRY=never)
 release=$(uname -r)
 device=/run/nvidia/driver/dev/nvidiactl
 last="docker logs nvidia-driver 2>&1 | tail -n 1"
@@ -45,7 +46,7 @@ fi
 
 if scenario "headers missing"; then
     with_pids=("${common[@]}")
-    common=(-v /run/nvidia:/run/nvidia:rshared -v "$orders:$orders:ro" -e MODULES_DIR=/tmp/none)
+    common=(-v /run/nvidia:/run/nvidia:rshared -v "$orders:$orders:ro" -e MODULES_DIR=/tmp/none -e RETRY=never)
     run_driver -e DEFAULT_REPOSITORIES=false -- nvidia-driver init
     ends_with 11
     story headers-missing
@@ -59,6 +60,20 @@ if scenario "headers missing"; then
     echo '# with --pid=host the host shows its own'
     show "docker run --rm --privileged --pid=host ... TAG driverctr doctor | grep headers" "logs nvidia-driver | grep headers"
     told
+fi
+
+if scenario "tried again"; then
+    with_pids=("${common[@]}")
+    common=(-v /run/nvidia:/run/nvidia:rshared -e MODULES_DIR=/tmp/none)
+    run_driver -- nvidia-driver init
+    check "it waits for the next attempt" wait_for 120 grep -q '"phase": "retrying"' /run/nvidia/driverctr/status.json
+    story tried-again
+    show "$last"
+    show "docker exec nvidia-driver driverctr status | grep -v '^kernel'"
+    told
+    container "$runtime" stop --time 30 nvidia-driver >/dev/null
+    check "a signal ends the wait" is "$(exit_of nvidia-driver)" 143
+    common=("${with_pids[@]}")
 fi
 
 if scenario "wrong kernel"; then
