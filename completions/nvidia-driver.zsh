@@ -66,7 +66,6 @@ _shtab_nvidia_driver_doctor_defaults_added=0
 
 _shtab_nvidia_driver_explain_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--markdown[all, as docs\/failures.md has them]"
   ":a code or an exit status\; default\: all:(bad-usage 2 bad-setting 3 already-running 4 no-privilege 5 in-use 6 not-shared 7 no-module-support 8 signature-needed 9 no-modules 10 headers-missing 11 compiler-missing 12 build-failed 13 packages-failed 14 no-space 15 no-memory 16 no-gpu 17 gpu-legacy 18 gpu-too-new 19 load-failed 20 unload-failed 21 mount-failed 22 firmware-failed 23 device-nodes-failed 24 daemon-failed 25 wrong-module-type 26 gpu-taken 27 host-driver 28 fabric-manager-missing 29 not-ready 30 gpu-init-failed 31 node-file 32 command-failed 33 gpu-lost 34 stuck 35 no-device 36 unknown-symbol 37 wrong-kernel 38 key-rejected 39 bad-parameter 40 other-version 41 wrong-architecture 42 store-unusable 43 remote-failed 44 signature-invalid 45 packages-untrusted 46 bug 70)"
 )
 

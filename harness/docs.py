@@ -34,7 +34,7 @@ class Page:
 PAGES = (
     Page("docs/architecture.md", "harness.pages.architecture:markdown"),
     Page("docs/configuration.md", "harness.pages.configuration:markdown"),
-    Page("docs/failures.md", "driverctr.explain_page:markdown"),
+    Page("docs/failures.md", "harness.pages.failures:markdown"),
     Page("docs/nvidia-driver.8", "harness.pages.manual:page"),
     Page("completions/nvidia-driver.bash", "harness.pages.completion:bash"),
     Page("completions/nvidia-driver.zsh", "harness.pages.completion:zsh"),

@@ -77,7 +77,6 @@ def make_parser() -> argparse.ArgumentParser:
     asked = add("explain", "verbs:explain", "print what an exit status or code means and what to do about it")
     codes = [word for code in Code for word in (code.value, str(code.exit_status))]
     asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
-    asked.add_argument("--markdown", action="store_true", help="all, as docs/failures.md has them")
     add("unload", "verbs:unload", "take away what a driver container that is no more has left")
     stored = verbs.add_parser("store", help="list, verify, prune, export, import and push modules built before")
     add_store_verbs(stored)

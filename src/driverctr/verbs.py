@@ -191,11 +191,7 @@ def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what a code means and what to do, or the whole table."""
     from driverctr.explain import EXPLANATIONS
-    from driverctr.explain_page import markdown
 
-    if arguments.markdown:
-        sys.stdout.write(markdown())
-        return 0
     for code, row in EXPLANATIONS.items():
         if arguments.code in (None, code.value, str(code.exit_status)):
             again = "Trying again may help." if row.retryable else "Trying again alone does not help."

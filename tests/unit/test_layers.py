@@ -17,7 +17,6 @@ ROOMS = (
         "hashing",
         "errors",
         "explain",
-        "explain_page",
         "addresses",
         "conceal",
         "conceal_rules",
