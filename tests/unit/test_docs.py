@@ -11,7 +11,7 @@ import pytest
 from driverctr.errors import Code
 from driverctr.parser import make_parser
 from driverctr.settings import SETTINGS
-from harness import share
+from harness import share, standin
 from harness.commands import demo, stories
 from harness.docs import PAGES, REPOSITORY, Page
 from harness.pages import architecture, blocks, completion
@@ -140,6 +140,14 @@ def test_stories_are_recorded() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
     assert not blocks.unfilled(page)
     assert not blocks.unfilled(README, [demo.BLOCK])
+
+
+def test_every_story_has_a_case_that_tells_it() -> None:
+    page = (DOCS / "troubleshooting.md").read_text()
+    scripts = [(standin.GUEST / f"scenario_{name}.sh").read_text() for name, _ in stories.SCENARIOS]
+    told = {name for script in scripts for name in re.findall(r"^ *story (\S+)$", script, re.MULTILINE)}
+    assert told == set(blocks.names(page))
+    assert all(any(re.search(cases, title) for title in stories.titles(name)) for name, cases in stories.SCENARIOS)
 
 
 def test_what_a_guest_tells_becomes_a_block() -> None:

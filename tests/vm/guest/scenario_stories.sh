@@ -37,7 +37,7 @@ if scenario "in use"; then
     run_driver -- nvidia-driver init
     wait_for 240 ready_or_ended nvidia-driver
     story in-use-after
-    echo '# both are gone; the same container again'
+    echo '# both are gone; the next start'
     show "docker logs nvidia-driver 2>&1 | grep -E 'modules:|unload:|load:|ready' | grep -v done"
     told
     check "ready" ready
@@ -65,7 +65,8 @@ fi
 if scenario "tried again"; then
     with_pids=("${common[@]}")
     common=(-v /run/nvidia:/run/nvidia:rshared -e MODULES_DIR=/tmp/none)
-    run_driver -- nvidia-driver init
+    echo 'deb http://mirror.example/debian bookworm main' >/tmp/own.list
+    run_driver -e DEFAULT_REPOSITORIES=false -v /tmp/own.list:/etc/apt/sources.list.d/own.list:ro -- nvidia-driver init
     check "it waits for the next attempt" wait_for 120 grep -q '"phase": "retrying"' /run/nvidia/driverctr/status.json
     story tried-again
     show "$last"
