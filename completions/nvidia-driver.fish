@@ -46,7 +46,7 @@ function _shtab_nvidia_driver_using
   test "$_shtab_nvidia_driver_cmdpath" = "$argv"
 end
 
-set -g _shtab_nvidia_driver_commands init load build update plan doctor status history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
+set -g _shtab_nvidia_driver_commands init load build update plan doctor status who history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
 set -g _shtab_nvidia_driver_opts_with_value --kernel --max-size --max-threads --modules --output --private-key --sign --tag --to -k -m -o -s -t
 
 complete -c nvidia-driver -e
@@ -76,7 +76,7 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -s m -l max-thr
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -s s -l sign -x -d 'refused: modules are not signed yet'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -s t -l tag -x -d 'accepted for compatibility; no effect'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -l like-running -d 'with the settings of the driver container that runs, as the hook does'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a plan -d 'print what init would do'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a plan -d 'print what is true, what init would do about it, and how long that takes'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -l json -d 'for programs'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a doctor -d 'print every check that init makes before it begins'
@@ -85,6 +85,9 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a status -d 'print what is so'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a who -d 'print who uses the driver, and what to do about each'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -s h -l help -d 'show this help message and exit'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -l json -d 'for programs'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a history -d 'print what starts took and how they ended'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -l json -d 'for programs'

@@ -11,13 +11,14 @@ _shtab_nvidia_driver_commands() {
     history:'print what starts took and how they ended'
     init:'bring the driver up (building modules if need be), keep it, take it down on a signal'
     load:'the same with modules on disk only'
-    plan:'print what init would do'
+    plan:'print what is true, what init would do about it, and how long that takes'
     probe_nvidia_peermem:'exit 1 if nvidia-peermem should be loaded and is not'
     reload_nvidia_peermem:'load nvidia-peermem once MOFED'"'"'s and our driver are ready, and stay'
     status:'print what is so'
     store:'list, verify, prune, export, import and push modules built before'
     unload:'take away what a driver container that is no more has left'
     update:'have the modules for a kernel before it boots, beside a driver that serves'
+    who:'print who uses the driver, and what to do about each'
   )
   _describe 'nvidia-driver commands' _commands
 }
@@ -223,6 +224,14 @@ _shtab_nvidia_driver_update_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_nvidia_driver_update_defaults_added=0
 
+_shtab_nvidia_driver_who_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[for programs]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_nvidia_driver_who_defaults_added=0
+
 
 _shtab_nvidia_driver() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->nvidia-driver'
@@ -255,6 +264,7 @@ _shtab_nvidia_driver() {
         store) _shtab_nvidia_driver_store ;;
         unload) _arguments -C -s $_shtab_nvidia_driver_unload_options ;;
         update) _arguments -C -s $_shtab_nvidia_driver_update_options ;;
+        who) _arguments -C -s $_shtab_nvidia_driver_who_options ;;
       esac
   esac
 }

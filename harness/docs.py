@@ -35,6 +35,7 @@ PAGES = (
     Page("docs/architecture.md", "harness.pages.architecture:markdown"),
     Page("docs/configuration.md", "harness.pages.configuration:markdown"),
     Page("docs/failures.md", "harness.pages.failures:markdown"),
+    Page("docs/logs.md", "harness.pages.logs:markdown"),
     Page("docs/nvidia-driver.8", "harness.pages.manual:page"),
     Page("completions/nvidia-driver.bash", "harness.pages.completion:bash"),
     Page("completions/nvidia-driver.zsh", "harness.pages.completion:zsh"),

@@ -28,9 +28,10 @@ show "lsmod | grep ^nvidia"
 show "findmnt --output TARGET,SOURCE,FSTYPE /run/nvidia/driver"
 show "driver exec driver driverctr status"
 
-tell "4. In use: a process on the host opens the device. A start would take the driver over as it is, and says for whom"
+tell "4. In use: a process on the host opens the device. Who it is, and what a start would do now"
 sleep 1000 </run/nvidia/driver/dev/nvidiactl &
 user=$!
+show "driver exec driver driverctr who" || echo "(exit status $?)"
 show "driver exec driver driverctr plan"
 kill "$user"
 wait "$user" || true

@@ -31,6 +31,12 @@ def quoted(lines: Iterable[str]) -> str:
     wrapped = (
         row
         for line in lines
-        for row in textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
+        for row in textwrap.wrap(line, WIDTH, subsequent_indent=_indent(line), break_on_hyphens=False) or [""]
     )
     return "\n".join(["```text", *wrapped, "```", ""])
+
+
+def _indent(line: str) -> str:
+    """What goes before the rest of a line: where its second column begins, if it has one."""
+    column = re.match(r"(?=.{0,9}\S).{1,40}?\S {2,}(?=\S)|\s*", line)
+    return " " * (len(column[0]) if column and column[0] else 4)

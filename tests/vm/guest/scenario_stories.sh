@@ -27,7 +27,7 @@ if scenario "in use"; then
     containers+=(notebook)
     check "both are there" wait_for 20 runs "sleep 1000"
     story in-use
-    show "docker exec nvidia-driver driverctr status | grep '^in use'"
+    show "docker exec nvidia-driver driverctr who"
     show "docker stop --time 30 nvidia-driver; docker wait nvidia-driver"
     show "$last"
     told
