@@ -69,12 +69,15 @@ def withdraw_markers(paths: Paths) -> None:
 
     Where somebody holds the lock they are his. The digest stays: what is installed is still so.
     """
-    from driverctr import markers, pidlock
+    from driverctr import features, markers, pidlock
 
-    if not any((paths.run / name).exists() for name in (markers.CONTAINER, markers.DAEMONS)):
+    labels = features.place(paths)
+    there = [paths.run / markers.CONTAINER, paths.run / markers.DAEMONS, *([labels] if labels else [])]
+    if not any(file.exists() for file in there):
         return
     with contextlib.suppress(DriverError), pidlock.held(paths.pid_file):
         markers.withdraw(paths.run, digest=False)
+        features.withdraw(labels, Log())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

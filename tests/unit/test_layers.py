@@ -44,6 +44,7 @@ ROOMS = (
         "firmware",
         "parameters",
         "moduletree",
+        "features",
         "kernelhook",
         "instance",
         "selinux",

@@ -32,7 +32,7 @@ from driverctr.userspace.listing import Listing
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
-from tests.unit.good_node import facts
+from tests.unit.good_node import ON_DISK, facts
 from tests.unit.test_driverroot import container, targets
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
@@ -277,9 +277,9 @@ def test_the_step_copies_out_of_the_store_and_takes_back(
 def test_the_operators_digest_is_not_said_of_what_returned_of_whatever_version(life: Life, paths: Paths) -> None:
     tools = replace(life.start.tools, config=settings.load({"DRIVER_CONFIG_DIGEST": "12"}))
     planned = PlannedStep(StepName.PUBLISH, "")
-    Publish().apply(tools, planned, facts(), Gained(source=Source.LAST_GOOD))
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK), Source.LAST_GOOD))
     assert (paths.run / markers.CONTAINER).exists() and not (paths.run / markers.DIGEST).exists()
-    Publish().apply(tools, planned, facts(), Gained())
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK)))
     assert (paths.run / markers.DIGEST).read_text() == "12\n"
 
 
