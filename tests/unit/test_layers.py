@@ -19,6 +19,8 @@ ROOMS = (
         "explain",
         "explain_page",
         "addresses",
+        "conceal",
+        "conceal_rules",
         "values",
         "diagnose",
         "log",
