@@ -36,7 +36,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     log, paths = Log(), Paths()
     try:
         arguments = parse(words)
-        config = settings.load(environment_of(arguments, paths), flags_of(arguments))
+        config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
@@ -54,6 +54,21 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)), code=Code.BUG.value)
         leave_word(words, paths, of_bug(bug))
         return Code.BUG.exit_status
+
+
+def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """The settings; raises DriverError (bad-setting).
+
+    For a bundle that is a finding like others: it says so, with what was given, and goes by the defaults.
+    """
+    try:
+        return settings.load(environment, flags_of(arguments))
+    except DriverError as error:
+        if getattr(arguments, "bundle", None) is None:
+            raise
+        arguments.refused, arguments.given = error, environment
+        kept = ("PATH", *settings.HANDED_TO_CHILDREN)
+        return settings.load({name: environment[name] for name in kept if name in environment})
 
 
 def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
@@ -174,18 +189,6 @@ def plan(tools: Tools, arguments: argparse.Namespace) -> int:
     made = make(tools.config, survey(tools.paths, tools.config))
     sys.stdout.write(json.dumps(made.as_dict(), indent=2) + "\n" if arguments.json else report.format_plan(made))
     return 0
-
-
-def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print every check that init makes before it begins; exit status 0, or that of the first refusal."""
-    from driverctr import report
-    from driverctr.plan import make
-    from driverctr.survey import survey
-
-    made = make(tools.config, survey(tools.paths, tools.config))
-    checks = report.collect_checks(made)
-    sys.stdout.write(json.dumps(checks, indent=2) + "\n" if arguments.json else report.format_checks(made))
-    return made.blockers[0].code.exit_status if made.blockers else 0
 
 
 def show_status(tools: Tools, arguments: argparse.Namespace) -> int:

@@ -62,8 +62,8 @@ ROOMS = (
     ("plan",),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
+    ("report", "doctor", "bundle", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
+    ("parser", "verbs", "storeverbs", "doctorverb", "bundleparts", "bundlenode", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, report, survey
+from driverctr import doctor, markers, report, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -92,7 +92,7 @@ def test_the_plan_says_beforehand_that_there_is_no_way_back(stack: dict[str, Loa
     assert made.warnings == (warning,) and not made.blockers
     assert f"Warning: {warning}" in report.format_plan(made)
     assert json.loads(json.dumps(made.as_dict()))["warnings"] == [warning]
-    assert warning in report.format_checks(made)
+    assert warning in doctor.describe(made)
 
 
 def test_nothing_is_said_where_nothing_gives_way() -> None:
