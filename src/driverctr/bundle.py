@@ -128,6 +128,7 @@ def index(members: Sequence[Member], made_at: float) -> bytes:
         "A bundle of `driverctr doctor --bundle`, for a bug report.",
         f"Made {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(made_at))}.",
         "Secrets that are known, or look like one, are hidden; look through it before you give it away.",
+        "The driver container's own log is not in it: `docker logs`, `kubectl logs`, with --previous after a crash.",
         "",
     ]
     for member in members:

@@ -1,6 +1,7 @@
 """What a bundle holds of us: settings, checks, plan, status, store, history, modules, logs."""
 
 import json
+import os
 import platform
 import sys
 import time
@@ -76,7 +77,7 @@ def versions(scene: Scene) -> str:
         f"driverctr {ours} in {Path(__file__).parent}",
         f"Python {platform.python_version()} ({sys.executable})",
         f"now {utc(time.time())}",
-        f"kernel {' '.join(platform.uname())}",
+        f"kernel {' '.join(os.uname())}",
         f"uptime {(read_text(scene.paths.proc / 'uptime') or 'unknown').partition(' ')[0]} s",
         f"our cgroup {read_text(scene.paths.proc / 'self/cgroup') or 'unknown'}",
         f"process 1 {' '.join((read_text(scene.paths.proc / '1/cmdline') or 'unknown').split(chr(0)))}",

@@ -9,7 +9,8 @@ python3 - /images/driver/usr/share/driverctr/image.json >/tmp/image.json <<'PYTH
 import json, sys
 print(json.dumps({**json.load(open(sys.argv[1])), "cuda_version": "12.2"}))
 PYTHON
-common+=(-v $features:$features -v /tmp/image.json:/usr/share/driverctr/image.json:ro)
+common+=(-v $features:$features)
+described=(-v /tmp/image.json:/usr/share/driverctr/image.json:ro)
 
 labelled() { grep -qx "$1" $features/driverctr; }
 unlabelled() { is "$(ls -A $features)" ""; }
@@ -49,10 +50,7 @@ if scenario "labels while the driver serves"; then
     nfd >/tmp/nfd 2>&1 &
     reader=$!
     touch $features/.driverctr.1-a.partial
-    echo nvidia.com/cuda.driver.major=470 >$features/driverctr
-    touch /tmp/began
-    rm $features/driverctr
-    bring_up labels "${secret[@]}"
+    bring_up labels "${described[@]}" "${secret[@]}"
     check "version" labelled nvidia.com/cuda.driver-version.full=$driver
     check "CUDA" labelled nvidia.com/cuda.runtime-version.full=12.2
     check "kernel" labelled "feature.node.kubernetes.io/nvidia-driver.kernel=$(uname -r)"
@@ -98,7 +96,7 @@ if scenario "after a crash"; then
     check "what the dead one told last" has /tmp/crashed.tar.gz status-file.json '"phase": "ready"'
     check "no secret" lacks_secrets /tmp/crashed.tar.gz
     start refused -e VERIFY_DEPTH=deep -- nvidia-driver init
-    refused refused 4 "VERIFY_DEPTH"
+    refused refused 3 "VERIFY_DEPTH"
     check "a start that is refused takes the labels" unlabelled
     start away -- driverctr unload
     check "unloaded" is "$(exit_of away)" 0
@@ -120,9 +118,9 @@ if scenario "a bundle where much is wrong"; then
     unplug_gpu
     start bare -v /tmp:/out -v /tmp/none.json:/usr/share/driverctr/image.json:ro -e VERIFY_DEPTH=deep -- \
         setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --inh-caps=-all \
-        driverctr doctor --bundle -
+        driverctr doctor --bundle /out/bare.tar.gz
     check "no image description, no GPU, no privileges, a wrong setting" is "$(exit_of bare)" 0
-    cp /tmp/log.bare /tmp/bare.tar.gz
+    logs bare
     check "whole" whole /tmp/bare.tar.gz
     member /tmp/bare.tar.gz index.txt
     check "the setting" has /tmp/bare.tar.gz settings.json "VERIFY_DEPTH='deep' is not one of"
