@@ -60,6 +60,7 @@ class Config:
     retry_max_pause: float
     max_threads: int | None
     modules_dir: Path
+    nfd_features_dir: Path
     store_dir: Path
     store_on_host: bool
     store_max_size: int

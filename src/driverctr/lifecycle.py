@@ -19,6 +19,7 @@ from driverctr.records import mutable
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
 from driverctr.steps import Step, Tools, Undo
+from driverctr.steps.markers import withdraw, withdraw_labels
 from driverctr.steps.modules import builder
 from driverctr.steps.unload import check_free, free, settle
 from driverctr.stopping import Stopping, abandon
@@ -140,7 +141,7 @@ class Start:
             if begun:
                 self.take_down()
             else:  # who died before us may have left the markers; what is installed is still so, and its digest true
-                markers.withdraw(self.tools.paths.run, digest=False)
+                withdraw(self.tools, digest=False)
         except DriverError as second:
             if second.code is Code.STUCK:
                 raise second from error
@@ -190,6 +191,7 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
 
             substitute.uncover(tools.paths, tools.runner)
         markers.begin(tools.paths.run)
+        withdraw_labels(tools)
         Start(tools, build_allowed).run()
 
 
@@ -242,7 +244,7 @@ def unload(tools: Tools) -> None:
         settle(tools)
         check_free(tools)
         with tools.signals.held():
-            markers.withdraw(tools.paths.run, digest=True)
+            withdraw(tools, digest=True)
             free(tools)
             devices.remove(tools.paths, devices.leftovers(tools.paths))
             loaded.forget(tools.paths)

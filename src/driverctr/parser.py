@@ -66,11 +66,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, act, text in (
         ("plan", "planview:show", "print what is true, what init would do about it, and how long that takes"),
-        ("doctor", "verbs:doctor", "print every check that init makes before it begins"),
         ("status", "verbs:show_status", "print what is so"),
         ("who", "whoverb:show", "print who uses the driver, and what to do about each"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
+    asked = add("doctor", "doctorverb:run", "print every check that init makes before it begins")
+    how = asked.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="write a .tar.gz for a bug report: settings without secrets, checks, plan, status, history, logs, "
+        "modules, PCI and packages; - for standard output",
+    )
     told = add("history", "historyverb:show", "print what starts took and how they ended")
     told.add_argument("--json", action="store_true", help="for programs")
     told.add_argument("--all", action="store_true", help="every start on record; default: the last 20")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from driverctr import history
 from driverctr import plan as plans
 from driverctr.conceal import printed
+from driverctr.config import Config
 from driverctr.deferred import shutil
 from driverctr.estimate import Estimate, estimate
 from driverctr.facts import holders
 from driverctr.facts.gpus import Gpu
 from driverctr.history import Start
 from driverctr.modules import Source
+from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName
 from driverctr.records import frozen
 from driverctr.steps import Tools
@@ -65,14 +67,19 @@ class View:
 
 def show(tools: Tools, arguments: "argparse.Namespace") -> int:
     """Print what init would do; exit status 0 even if something blocks, which the output says."""
-    from driverctr.survey import survey
-
-    facts = survey(tools.paths, tools.config)
-    place = history.folder(tools.paths, tools.config)
-    seen = look(plans.make(tools.config, facts), facts, history.read(place) if place else ())
+    seen = find(tools.paths, tools.config)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     sys.stdout.write(printed(seen.as_dict() if arguments.json else describe(seen, width)))
     return 0
+
+
+def find(paths: Paths, config: Config) -> View:
+    """The plan of a start on this node now; raises DriverError as the survey does."""
+    from driverctr.survey import survey
+
+    facts = survey(paths, config)
+    place = history.folder(paths, config)
+    return look(plans.make(config, facts), facts, history.read(place) if place else ())
 
 
 def look(plan: Plan, facts: Facts, starts: Sequence[Start] = ()) -> View:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from driverctr import daemons, markers, nextkernels, pidlock, status, verify
@@ -10,7 +9,6 @@ from driverctr.facts import gpus, holders, modules, processes, tasks
 from driverctr.files import read_text
 from driverctr.mounts import driverroot
 from driverctr.paths import Paths
-from driverctr.plan import Plan
 from driverctr.verify import Finding
 
 
@@ -107,20 +105,3 @@ def format_status(found: dict[str, Any]) -> str:
         lines.append(("failure", f"{start['failure']['code']}: {start['failure']['message']}"))
         lines.append(("remedy", start["failure"]["remedy"] or "-"))
     return "".join(f"{name + ':':14}{text}\n" for name, text in lines)
-
-
-def collect_checks(plan: Plan) -> dict[str, Any]:
-    """The checks that were made for a plan."""
-    return {"schema": 1, "wanted": plan.wanted, "checks": [asdict(check) for check in plan.checks]}
-
-
-def format_checks(plan: Plan) -> str:
-    """One check a line, with what to do where it is refused."""
-    lines = [f"For: {plan.wanted}", ""]
-    for check in plan.checks:
-        code = f"{check.code.value}: " if check.code else ""
-        lines.append(f"{check.result.value:8} {check.name:15} {code}{check.evidence}")
-        lines += [f"{'':24} warning: {warning}" for warning in check.warnings]
-        if check.remedy:
-            lines.append(f"{'':24} remedy: {check.remedy}")
-    return "\n".join(lines) + "\n"

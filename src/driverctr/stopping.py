@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import field
 
-from driverctr import markers, smi, status
+from driverctr import smi, status
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
 from driverctr.records import mutable
 from driverctr.settings import Depth, OnStop
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo, unload
+from driverctr.steps.markers import withdraw
 from driverctr.steps.unload import check_free
 
 STAYS_WHILE_IN_USE = (
@@ -33,14 +34,14 @@ def begin(tools: Tools) -> None:
     """The time of the stop runs, and nobody believes the driver ready, before what runs beside it is ended."""
     tools.budget.begin()
     try:
-        markers.withdraw(tools.paths.run, digest=False)
+        withdraw(tools, digest=False)
     except DriverError as error:
         tools.runner.log.error(str(error), code=error.code.value)
 
 
 def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None:
     """Leave everything as it is but for the markers, which would lie; the lock ends with us, sysfs warns who comes."""
-    markers.withdraw(tools.paths.run, digest=True)
+    withdraw(tools, digest=True)
     tell(phase=Phase.STUCK, failure=status.failed_now(stuck))
 
 
@@ -81,7 +82,7 @@ class Stopping:
             if name is StepName.LOAD:
                 busy += failed
                 self.tell_load(failed, lost)
-        markers.withdraw(self.tools.paths.run, digest=not (busy or keep))
+        withdraw(self.tools, digest=not (busy or keep))
         self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
         for failure in (*busy, *failures):
             self.tell(failure=status.failed_now(failure))

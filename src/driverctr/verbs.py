@@ -39,7 +39,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     log, paths = Log(), Paths()
     try:
         arguments = parse(words)
-        config = settings.load(environment_of(arguments, paths), flags_of(arguments))
+        config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
     except DriverError as error:
@@ -59,6 +59,21 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         return Code.BUG.exit_status
 
 
+def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """The settings; raises DriverError (bad-setting).
+
+    For a bundle that is a finding like others: it says so, with what was given, and goes by the defaults.
+    """
+    try:
+        return settings.load(environment, flags_of(arguments))
+    except DriverError as error:
+        if getattr(arguments, "bundle", None) is None:
+            raise
+        arguments.refused, arguments.given = error, environment
+        kept = ("PATH", *settings.HANDED_TO_CHILDREN)
+        return settings.load({name: environment[name] for name in kept if name in environment})
+
+
 def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
     """A container's last word is where Kubernetes reads it, and its markers are where nobody does."""
     if words[:1] in (["init"], ["load"]):
@@ -72,12 +87,15 @@ def withdraw_markers(paths: Paths) -> None:
 
     Where somebody holds the lock they are his. The digest stays: what is installed is still so.
     """
-    from driverctr import markers, pidlock
+    from driverctr import features, markers, pidlock
 
-    if not any((paths.run / name).exists() for name in (markers.CONTAINER, markers.DAEMONS)):
+    labels = features.place(paths)
+    there = [paths.run / markers.CONTAINER, paths.run / markers.DAEMONS, *([labels] if labels else [])]
+    if not any(file.exists() for file in there):
         return
     with contextlib.suppress(DriverError), pidlock.held(paths.pid_file):
         markers.withdraw(paths.run, digest=False)
+        features.withdraw(labels, Log())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -163,18 +181,6 @@ def update(tools: Tools, arguments: argparse.Namespace) -> int:
     folder = ahead.update(tools, arguments.kernel, beside=arguments.like_running)
     sys.stdout.write(f"{folder}\n" if folder else "")
     return 0
-
-
-def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print every check that init makes before it begins; exit status 0, or that of the first refusal."""
-    from driverctr import report
-    from driverctr.plan import make
-    from driverctr.survey import survey
-
-    made = make(tools.config, survey(tools.paths, tools.config))
-    checks = report.collect_checks(made)
-    sys.stdout.write(printed(checks if arguments.json else report.format_checks(made)))
-    return made.blockers[0].code.exit_status if made.blockers else 0
 
 
 def show_status(tools: Tools, arguments: argparse.Namespace) -> int:

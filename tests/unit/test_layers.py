@@ -47,6 +47,7 @@ ROOMS = (
         "firmware",
         "parameters",
         "moduletree",
+        "features",
         "kernelhook",
         "instance",
         "selinux",
@@ -62,8 +63,21 @@ ROOMS = (
     ("plan", "estimate"),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "whoverb", "planview", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
-    ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
+    (
+        "report",
+        "doctor",
+        "bundle",
+        "whoverb",
+        "planview",
+        "health",
+        "stopping",
+        "bringup",
+        "serving",
+        "persist",
+        "chronicle",
+        "lifecycle",
+    ),
+    ("parser", "verbs", "storeverbs", "doctorverb", "bundleparts", "bundlenode", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from driverctr import config as settings
-from driverctr import planview, preflight, report
+from driverctr import doctor, planview, preflight
 from driverctr.daemons import Daemon
 from driverctr.errors import Code
 from driverctr.facts.fabric import Fabric
@@ -202,8 +202,8 @@ def test_auto_takes_the_type_that_drives_most_gpus(
 
 def test_the_doctors_page_and_document_have_every_check() -> None:
     made = make(CONFIG, node(privilege=Privilege(("SYS_ADMIN",), False), loading=replace(RULES, lockdown="")))
-    text = report.format_checks(made)
-    document = json.loads(json.dumps(report.collect_checks(made)))
+    text = doctor.describe(made)
+    document = json.loads(json.dumps(doctor.collect(made)))
     results = {found["name"]: found["result"] for found in document["checks"]}
     assert results["privilege"] == "refused" and results["signatures"] == "unknown" and results["gpu"] == "ok"
     assert all(name in text for name in results) and "remedy: Run the container with --privileged" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, planview, report, survey
+from driverctr import doctor, markers, planview, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -33,7 +33,7 @@ from driverctr.userspace.listing import Listing
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
-from tests.unit.good_node import facts
+from tests.unit.good_node import ON_DISK, facts
 from tests.unit.test_driverroot import container, targets
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
@@ -93,7 +93,7 @@ def test_the_plan_says_beforehand_that_there_is_no_way_back(stack: dict[str, Loa
     assert made.warnings == (warning,) and not made.blockers
     assert f"Warning: {warning}" in planview.describe(View(made))
     assert json.loads(json.dumps(made.as_dict()))["warnings"] == [warning]
-    assert warning in report.format_checks(made)
+    assert warning in doctor.describe(made)
 
 
 def test_nothing_is_said_where_nothing_gives_way() -> None:
@@ -278,9 +278,9 @@ def test_the_step_copies_out_of_the_store_and_takes_back(
 def test_the_operators_digest_is_not_said_of_what_returned_of_whatever_version(life: Life, paths: Paths) -> None:
     tools = replace(life.start.tools, config=settings.load({"DRIVER_CONFIG_DIGEST": "12"}))
     planned = PlannedStep(StepName.PUBLISH, "")
-    Publish().apply(tools, planned, facts(), Gained(source=Source.LAST_GOOD))
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK), Source.LAST_GOOD))
     assert (paths.run / markers.CONTAINER).exists() and not (paths.run / markers.DIGEST).exists()
-    Publish().apply(tools, planned, facts(), Gained())
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK)))
     assert (paths.run / markers.DIGEST).read_text() == "12\n"
 
 
