@@ -18,7 +18,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, ImageNotFound
 
-from harness import bases, cache, containers, dockerd, flavours, proc, serving, wheels
+from harness import bases, cache, containers, dockerd, flavours, proc, serving, share, wheels
 from harness.bases import Base
 from harness.errors import HarnessError
 from harness.flavours import Flavour
@@ -85,11 +85,11 @@ def _key_parts(flavour: Flavour, base: Base, driver_version: str, target: str) -
     parts += [part for pair in sorted(base.arguments.items()) for part in pair]
     parts += [part for pair in sorted(base.files.items()) for part in pair]
     parts += [REPOSITORY / "images" / name for name in flavour.folders]
-    return [*parts, *([] if target == WITHOUT_DRIVERCTR else wheels.key_parts())]
+    return [*parts, *([] if target == WITHOUT_DRIVERCTR else [*wheels.key_parts(), *share.key_parts()])]
 
 
 def context(to: Path, flavour: Flavour = flavours.DEBIAN, files: Mapping[str, Path] | None = None) -> None:
-    """Fill a folder with all that `docker build` needs: the Dockerfile, its scripts, the wheels, and further files."""
+    """Fill a folder with all that `docker build` needs: Dockerfile, scripts, wheels, manual page, and further files."""
     to.mkdir(parents=True, exist_ok=True)
     shutil.copy2(REPOSITORY / flavour.dockerfile, to)
     for name in flavour.folders:
@@ -107,6 +107,7 @@ def context(to: Path, flavour: Flavour = flavours.DEBIAN, files: Mapping[str, Pa
         else:
             shutil.copy2(path, to / place)
     wheels.collect(to / "wheels")
+    share.lay_out(to / "share")
 
 
 def _build(tag: str, target: str, flavour: Flavour, base: Base, driver_version: str) -> None:

@@ -1,4 +1,4 @@
-# The story `./dev demo` tells, on a host in a virtual machine.
+# The story `./dev demo` tells, on a host in a virtual machine. README has what it prints (`./dev demo --record`).
 . /usr/lib/vm-host/lib.sh
 set -e
 
@@ -19,19 +19,19 @@ wait_for 240 test -e /run/nvidia/validations/.driver-ctr-ready || {
     driver logs driver
     exit 1
 }
-driver logs driver
+show "driver logs driver 2>&1 | grep -v 'done in'"
 
 tell "3. The host has NVIDIA's real driver now"
 show "lspci -nnk -d 10de:"
 show "head -n 1 /proc/driver/nvidia/version"
 show "lsmod | grep ^nvidia"
-show "findmnt /run/nvidia/driver"
-show "cat /run/nvidia/validations/.driver-ctr-ready"
+show "findmnt --output TARGET,SOURCE,FSTYPE /run/nvidia/driver"
 show "driver exec driver driverctr status"
 
-tell "4. In use: a process on the host opens the device. A start would take the driver over as it is, and says for whom"
+tell "4. In use: a process on the host opens the device. Who it is, and what a start would do now"
 sleep 1000 </run/nvidia/driver/dev/nvidiactl &
 user=$!
+show "driver exec driver driverctr who" || echo "(exit status $?)"
 show "driver exec driver driverctr plan"
 kill "$user"
 wait "$user" || true
@@ -42,7 +42,7 @@ show "dmesg | grep -E 'direct-loading firmware|RmInitAdapter' | tail -n 2"
 
 tell "6. A signal, and the host is as it was"
 show "driver stop --time 30 driver" >/dev/null
-driver logs driver 2>&1 | sed -n '/stopping/,$p'
+driver logs driver 2>&1 | sed -n '/stopping/,$p' | grep -v 'taking back'
 show "driver wait driver"
 show "grep -c ^nvidia /proc/modules || true"
 show "find /run/nvidia -type f; findmnt /run/nvidia/driver || echo 'nothing left'"

@@ -27,6 +27,12 @@ NOT_USERSPACE = "usr/share"
 SOURCE_FOLDERS = {"proprietary": "kernel", "open": "kernel-open"}
 # What uname(1) calls a machine, and container images too (GOARCH); dpkg happens to say the same.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# Prints what cuDriverGetVersion says of the library named.
+ASK = """import ctypes, sys
+number = ctypes.c_int()
+ctypes.CDLL(sys.argv[1]).cuDriverGetVersion(ctypes.byref(number))
+print(number.value)"""
+ASK_LIMIT_S = 60
 RUNFILE = "runfile"
 PACKAGES = "packages"
 
@@ -148,7 +154,13 @@ def list_userspace(root: Path, version: str, release: Release) -> None:
     """Write what belongs to the userspace, while nothing else is there: the program keeps it for a rollback."""
     found = [path for path in sorted(root.rglob("*")) if path.is_symlink() or path.is_file()]
     items = [describe_file(root, path) for path in found if not path.is_relative_to(root / NOT_USERSPACE)]
-    record = {"schema": 1, "driver_version": version, "platform": f"{release.id}-{architecture()}", "items": items}
+    record = {
+        "schema": 1,
+        "driver_version": version,
+        "platform": f"{release.id}-{architecture()}",
+        "cuda_version": cuda_version(root, version),
+        "items": items,
+    }
     target = root / LISTING
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
@@ -173,10 +185,40 @@ def describe(root: Path, version: str, sources: Sequence[ModuleSource], release:
         "distribution_version": release.version,
         "architecture": architecture(),
         "origin": origin,
+        "cuda_version": cuda_version(root, version),
     }
     target = root / DESCRIPTION
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def cuda_version(root: Path, version: str) -> str:
+    """Return the newest CUDA that the driver's libcuda serves, as "12.2"; empty where it cannot be asked.
+
+    By its own word, which it gives without a GPU and a kernel module (CUDA Driver API, cuDriverGetVersion: 1000 times
+    the major number, 10 times the minor one). Another process asks: what a library does when it is loaded is its own.
+    """
+    for library in (path for path in sorted(root.rglob(f"libcuda.so.{version}")) if is_elf(path)):
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", ASK, library],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                timeout=ASK_LIMIT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0 and done.stdout.strip().isdigit() and int(done.stdout) >= 1000:
+            return f"{int(done.stdout) // 1000}.{int(done.stdout) % 1000 // 10}"
+    return ""
+
+
+def is_elf(path: Path) -> bool:
+    """Return whether a file begins as programs and libraries do (elf(5)); a link to one does too."""
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def make_relative(root: Path) -> None:

@@ -60,7 +60,9 @@ def update(tools: Tools, wanted: str, *, beside: bool = False) -> Path | None:
     try:
         store = Store.open(locate(tools.paths, tools.config), log, tools.config.store_max_size)
     except DriverError as error:
-        log.warning(f"{error.message}: the modules are kept in {tools.config.modules_dir} instead")
+        log.warning(
+            f"{error.message}: the modules are kept in {tools.config.modules_dir} instead", code=error.code.value
+        )
         return on_disk(tools, coming)
     return in_store(tools, store, coming)
 
@@ -168,7 +170,7 @@ def find_on_disk(tools: Tools, coming: Coming) -> ModuleSet | None:
         found = OnDisk(tools.config.modules_dir).find(coming.wish)
         verify(found, meanwhile=lambda: None)
     except DriverError as error:
-        tools.runner.log.info(f"not there yet: {error.message}")
+        tools.runner.log.info(f"not there yet: {error.message}", code=error.code.value)
         return None
     return found
 
@@ -198,7 +200,7 @@ def obtained(tools: Tools, coming: Coming) -> Iterator[Draft]:
         try:
             draft = stack.enter_context(fetched(tools, coming.key))
         except DriverError as error:
-            tools.runner.log.info(f"not fetched: {error.message}")
+            tools.runner.log.info(f"not fetched: {error.message}", code=error.code.value)
             draft = stack.enter_context(built(tools, coming))
         yield draft
 

@@ -8,7 +8,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from driverctr import gpuwait, markers, stopping, survey
-from driverctr.errors import Code, DriverError, of_os
+from driverctr.errors import Code, DriverError, code_of, of_os
 from driverctr.facts import holders, kernellog
 from driverctr.facts.kernellog import Mark
 from driverctr.modules import Source, failures
@@ -22,7 +22,7 @@ from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo
 from driverctr.steps.devices import Daemons, DeviceNodes
 from driverctr.steps.load import Load
-from driverctr.steps.markers import Publish, Withdraw
+from driverctr.steps.markers import Publish, Withdraw, withdraw
 from driverctr.steps.modules import OF_THE_BUILD, Modules, ModuleTree
 from driverctr.steps.root import DriverRoot, Firmware
 from driverctr.steps.unload import Unload, settle
@@ -158,7 +158,7 @@ class BringUp:
     def wait_for_gpu(self) -> None:
         """Sleep until a GPU is plugged in; meanwhile nothing of an earlier start says ready."""
         gc.enable()  # cli has switched it off for a start, and this may last for months
-        markers.withdraw(self.tools.paths.run, digest=True)
+        withdraw(self.tools, digest=True)
         markers.write_daemons_status(self.tools.paths.run, ready=False)
         self.tools.runner.log.info("no NVIDIA GPU on the PCI bus: waiting for one to be plugged in (NO_GPU=wait)")
         self.tell(phase=Phase.WAITING_FOR_GPU)
@@ -365,4 +365,4 @@ class BringUp:
         try:
             yield
         except OSError as lost:
-            self.tools.runner.log.warning(f"{what} could not be written down: {lost}")
+            self.tools.runner.log.warning(f"{what} could not be written down: {lost}", code=code_of(lost))

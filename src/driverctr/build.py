@@ -1,15 +1,16 @@
 """Modules from source: a private copy, our patches, one make."""
 
 import re
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from driverctr.conceal import conceal
 from driverctr.errors import Code, DriverError
 from driverctr.facts.compiler import Compiler
 from driverctr.headers import Headers
 from driverctr.log import Log
 from driverctr.patches import Patch
+from driverctr.progress import counted
 from driverctr.records import frozen
 from driverctr.run import Runner
 from driverctr.userspace.image import Source
@@ -21,9 +22,6 @@ BUILD_LIMIT = 4 * 3600.0
 COPY_LIMIT = 600.0
 STRIP_LIMIT = 300.0
 """Seconds; generous, since a build under emulation is 17 times slower."""
-
-PROGRESS_PAUSE = 2.0
-"""Seconds between two lines of progress."""
 
 COMPILED = re.compile(r"^  CC \[M\]  ")
 """A line Kbuild prints for each object it compiles (scripts/Makefile.build, quiet_cmd_cc_o_c)."""
@@ -59,26 +57,6 @@ class BuildRequest:
     log_path: Path
     patches: tuple[Patch, ...] = ()
     modules: tuple[str, ...] = MODULES
-
-
-@dataclass
-class Progress:
-    """Counts objects and says so now and then, against a total only where that is known."""
-
-    log: Log
-    total: int
-    done: int = 0
-    said: float = field(default_factory=time.monotonic)
-
-    def see(self, line: str) -> None:
-        """Count a line of make's output."""
-        if not COMPILED.match(line):
-            return
-        self.done += 1
-        if time.monotonic() - self.said >= PROGRESS_PAUSE:
-            self.said = time.monotonic()
-            share = f" of {self.total} ({100 * self.done // self.total} %)" if self.total >= self.done else ""
-            self.log.info(f"build: {self.done}{share} objects compiled")
 
 
 @dataclass
@@ -174,15 +152,16 @@ def make_arguments(request: BuildRequest) -> list[str]:
 
 def run_make(request: BuildRequest, tree: Path, runner: Runner, log: Log) -> None:
     """Run make once, its output into the log file."""
-    progress = Progress(log, total_objects(request, tree, runner))
+    total = total_objects(request, tree, runner)
     first = FirstError(tree)
     request.log_path.parent.mkdir(parents=True, exist_ok=True)
     log.info(f"build: {request.jobs} jobs with {request.compiler.command}, output in {request.log_path}")
-    with request.log_path.open("w") as output:
+    with request.log_path.open("w") as output, counted(log, "build", "objects compiled", total) as one_more:
 
         def see(line: str) -> None:
-            output.write(line + "\n")
-            progress.see(line)
+            output.write(conceal(line) + "\n")
+            if COMPILED.match(line):
+                one_more()
             first.see(line)
 
         status = runner.stream(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from driverctr import conceal
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
@@ -60,6 +61,7 @@ class Config:
     retry_max_pause: float
     max_threads: int | None
     modules_dir: Path
+    nfd_features_dir: Path
     store_dir: Path
     store_on_host: bool
     store_max_size: int
@@ -89,8 +91,9 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
 
     Raises DriverError (bad-setting) for the first value that is not valid. An empty value means the default, but not
     for the driver version, as in NVIDIA's container (reference A.2): which driver a node gets is not left to a
-    template that nobody filled in.
+    template that nobody filled in. What is secret among it all is concealed from now on, in an error too.
     """
+    conceal.learn_environment(environment)
     flags = flags or {}
     if environment.get("DRIVER_VERSION") == "":
         raise DriverError(

@@ -3,6 +3,8 @@
 import errno
 from enum import StrEnum
 
+from driverctr.conceal import conceal
+
 
 class Code(StrEnum):
     """What went wrong, in words that stay the same from release to release; each has its own exit status."""
@@ -69,11 +71,14 @@ class DriverError(Exception):
     """A failure with a cause a user can act upon."""
 
     def __init__(self, code: Code, message: str, remedy: str = "") -> None:
-        """Keep the three parts apart, so that log, status and termination message each print them their way."""
-        super().__init__(message)
+        """Keep the three parts apart, so that log, status and termination message each print them their way.
+
+        They are in other programs' and servers' words too, which may have a secret in them.
+        """
         self.code = code
-        self.message = message
-        self.remedy = remedy
+        self.message = conceal(message)
+        self.remedy = conceal(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """One sentence for a log line."""
@@ -90,6 +95,11 @@ def of_os(what: str, error: OSError) -> DriverError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DriverError(Code.NO_SPACE, f"{what}: {error}", "Free space there")
     return DriverError(Code.NODE_FILE, f"{what}: {error}", "See what keeps us from that file: mount, mode, medium")
+
+
+def code_of(error: OSError | DriverError) -> str:
+    """The code to log beside an error that is only told of."""
+    return (error if isinstance(error, DriverError) else of_os("", error)).code.value
 
 
 class Stopped(BaseException):

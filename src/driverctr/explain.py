@@ -1,6 +1,6 @@
 """What each code means, by which words it is known, what to do about it: one table.
 
-`driverctr explain` and docs/errors.md show it; diagnose.py reads the kernel's and the tools' words by it, from the
+`driverctr explain` and docs/failures.md show it; diagnose.py reads the kernel's and the tools' words by it, from the
 first row to the last: the more telling ones come first.
 """
 
@@ -56,7 +56,7 @@ EXPLANATIONS: Mapping[Code, Explanation] = {
     ),
     Code.IN_USE: Explanation(
         "The driver is in use; the message names module, refcnt and process. At the stop: the driver stays.",
-        "Stop what uses the GPU (on Kubernetes: drain the node), then start again.",
+        "Stop what uses the GPU: `driverctr who` names everybody and what ends each (on Kubernetes: drain the node).",
         retryable=True,
         signs=(
             Sign(

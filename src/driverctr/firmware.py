@@ -10,7 +10,7 @@ from pathlib import Path
 
 from driverctr import files
 from driverctr.deferred import filecmp
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts import hostroot, mounttable
 from driverctr.log import Log
 from driverctr.paths import Paths
@@ -207,7 +207,8 @@ def _onto_the_mount(record: Record, source: Path, folder: Path, log: Log) -> Non
     except OSError as error:
         log.warning(
             f"the GSP firmware could not be copied onto the mount at {folder}: {error.strerror}; "
-            "the kernel reads it through the driver root"
+            "the kernel reads it through the driver root",
+            code=code_of(error),
         )
 
 

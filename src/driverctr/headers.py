@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from driverctr import kheaders
 from driverctr.deferred import tempfile
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts.hostroot import HostRoot, Reach, host_roots
 from driverctr.facts.kernel import compiler_of_tree, version_of_tree
 from driverctr.files import read_text
@@ -180,7 +180,7 @@ class HeaderSearch:
             if isinstance(error, DriverError) and error.code in OF_PACKAGES:
                 failures.append(error)
             refusals.append(f"{place}: {reason}")
-            self.log.info(f"headers: not from {place}: {reason}")
+            self.log.info(f"headers: not from {place}: {reason}", code=code_of(error))
             return None
         if doubt:
             doubted.append(found)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from driverctr import markers, verify
-from driverctr.errors import DriverError
+from driverctr import features, markers, verify
+from driverctr.errors import DriverError, code_of
 from driverctr.facts import kernellog
 from driverctr.facts.kernellog import Mark
+from driverctr.features import NO_FEATURES, Features
 from driverctr.mend import Mender
 from driverctr.pending import Pending
 from driverctr.status import Phase
@@ -28,7 +29,7 @@ class Health:
     The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
     nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
-    `substitutes` what the driver root shows in place of our own,
+    `substitutes` what the driver root shows in place of our own, `features` the node's labels,
     `pending` a reload that ends the wait once nobody uses the driver, `said` what the kernel said of what fails now.
     """
 
@@ -38,6 +39,7 @@ class Health:
     lasting: tuple[str, ...] = ()
     pending: Pending | None = None
     substitutes: Mapping[str, Path] = field(default_factory=dict)
+    features: Features = NO_FEATURES
     waits_for: str = ""
     found: Sequence[Finding] = ()
     said: str = ""
@@ -68,7 +70,9 @@ class Health:
         try:
             return self._look()
         except OSError as error:
-            self.tools.runner.log.warning(f"this look at the driver failed, the next will tell: {error}")
+            self.tools.runner.log.warning(
+                f"this look at the driver failed, the next will tell: {error}", code=code_of(error)
+            )
             return LOOK_EVERY
 
     def _look(self) -> float:
@@ -108,7 +112,15 @@ class Health:
         if former and not found:
             self.tools.runner.log.info("the driver is as wanted again")
         self._flip()
+        self._label()
         self._tell()
+
+    def _label(self) -> None:
+        """The node is labelled while the driver serves; what others removed comes again, it claims no more than is."""
+        if self._serves():
+            self.features.refresh(self.tools.runner.log)
+        else:
+            features.withdraw(self.features.file, self.tools.runner.log)
 
     def _say(self, new: Sequence[Finding]) -> None:
         log = self.tools.runner.log

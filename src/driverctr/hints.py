@@ -90,5 +90,5 @@ def listening(paths: Paths, log: Log) -> Iterator[list[Hint]]:
         try:
             hints.append(DeviceHint(stack.enter_context(events.listening())))
         except DriverError as error:
-            log.warning(f"changes of devices are seen by the clock only: {error.message}")
+            log.warning(f"changes of devices are seen by the clock only: {error.message}", code=error.code.value)
         yield hints

@@ -1,12 +1,12 @@
 """`driverctr history`: what the starts of this node took, and how they ended."""
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 
 from driverctr import history
+from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
 from driverctr.history import Start
 from driverctr.steps import Tools
@@ -33,9 +33,9 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
             "starts": [start.as_dict() for start in starts],
             "percentiles": percentiles(starts),
         }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        sys.stdout.write(printed(document))
     else:
-        sys.stdout.write(format_history(starts if arguments.all else starts[-SHOWN:], starts))
+        sys.stdout.write(printed(format_history(starts if arguments.all else starts[-SHOWN:], starts)))
     return 0
 
 

@@ -55,7 +55,9 @@ class HostModules:
                 if error.code is Code.NO_SPACE:
                     raise
                 refusals.append(f"{place}: {error.message}")
-                self.runner.log.info(f"modules of the host's kernel: not from {place}: {error.message}")
+                self.runner.log.info(
+                    f"modules of the host's kernel: not from {place}: {error.message}", code=error.code.value
+                )
             else:
                 self.runner.log.info(f"{', '.join(wanted)} of the host's kernel: from {', '.join(names)} of {place}")
                 return found

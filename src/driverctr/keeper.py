@@ -35,7 +35,7 @@ def keeping(tools: Tools, gained: Gained, store: Store | None) -> Iterator[None]
     try:
         wanted = choose(tools, gained, store)
     except DriverError as error:
-        tools.runner.log.warning(f"the userspace is not kept: {error}")
+        tools.runner.log.warning(f"the userspace is not kept: {error}", code=error.code.value)
         wanted = None
     if store is None or not (wanted or (store.folder / USERSPACE).is_dir()):
         yield
@@ -86,4 +86,4 @@ def work(tools: Tools, kept: "Userspaces", wanted: "Listing | None", ended: thre
     except GivenUpError:
         log.info("store: the userspace is not kept yet: the driver is to stop")
     except DriverError as error:
-        log.warning(f"the userspace is not kept: {error}")
+        log.warning(f"the userspace is not kept: {error}", code=error.code.value)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from driverctr import files
+from driverctr.errors import code_of
 from driverctr.log import Log
 from driverctr.paths import Paths
 
@@ -28,7 +29,9 @@ def installed(paths: Paths, log: Log) -> Iterator[None]:
             files.write_atomic(paths.kernel_hook, SCRIPT.read_bytes(), mode=0o755)
             log.info(f"kernels installed on the host are told to us by {paths.kernel_hook}")
     except OSError as error:
-        log.warning(f"the hook {paths.kernel_hook} could not be written: {error.strerror or error}")
+        log.warning(
+            f"the hook {paths.kernel_hook} could not be written: {error.strerror or error}", code=code_of(error)
+        )
     try:
         yield
     finally:
@@ -42,4 +45,6 @@ def remove(paths: Paths, log: Log) -> None:
         if OURS in (files.read_text(paths.kernel_hook) or ""):
             files.remove(paths.kernel_hook)
     except OSError as error:
-        log.warning(f"the hook {paths.kernel_hook} could not be removed: {error.strerror or error}")
+        log.warning(
+            f"the hook {paths.kernel_hook} could not be removed: {error.strerror or error}", code=code_of(error)
+        )

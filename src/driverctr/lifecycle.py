@@ -7,7 +7,7 @@ from typing import Any
 from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
 from driverctr.bringup import BringUp
 from driverctr.chronicle import Chronicle
-from driverctr.errors import Code, DriverError, Stopped, of_bug, stop_behind
+from driverctr.errors import Code, DriverError, Stopped, code_of, of_bug, stop_behind
 from driverctr.facts import gpus, kernel
 from driverctr.history import Outcome
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
@@ -19,6 +19,7 @@ from driverctr.records import mutable
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
 from driverctr.steps import Step, Tools, Undo
+from driverctr.steps.markers import withdraw, withdraw_labels
 from driverctr.steps.modules import builder
 from driverctr.steps.unload import check_free, free, settle
 from driverctr.stopping import Stopping, abandon
@@ -86,7 +87,7 @@ class Start:
         try:
             self.way_up.replace_unfit()
         except DriverError as error:
-            self.tools.runner.log.warning(f"what serves is not kept in the store: {error}")
+            self.tools.runner.log.warning(f"what serves is not kept in the store: {error}", code=error.code.value)
         gained, store = self.way_up.gained, self.way_up.facts.supply.store
         if store is None or gained.build is None or gained.build.key is None or gained.source is Source.LAST_GOOD:
             return
@@ -95,7 +96,7 @@ class Start:
         try:
             pins.record_good(store.folder, pins.Good(gained.build.key, gained.parameters))
         except DriverError as error:
-            self.tools.runner.log.warning(f"what serves is not pinned: {error}")
+            self.tools.runner.log.warning(f"what serves is not pinned: {error}", code=error.code.value)
 
     def wait(self) -> None:
         """Supervise until a signal, or until nobody uses a driver that is to be loaded anew.
@@ -133,21 +134,24 @@ class Start:
             abandon(self.tools, self.tell, error)
             return
         begun = bool(self.told.steps or self.done)
-        self.tools.runner.log.error(f"{error}; {'undoing what was done' if begun else 'nothing was touched'}")
+        self.tools.runner.log.error(
+            f"{error}; {'undoing what was done' if begun else 'nothing was touched'}", code=told.code.value
+        )
         try:
             if begun:
                 self.take_down()
             else:  # who died before us may have left the markers; what is installed is still so, and its digest true
-                markers.withdraw(self.tools.paths.run, digest=False)
+                withdraw(self.tools, digest=False)
         except DriverError as second:
             if second.code is Code.STUCK:
                 raise second from error
-            self.tools.runner.log.error(f"not all could be undone: {second}")
+            self.tools.runner.log.error(f"not all could be undone: {second}", code=second.code.value)
         if self.way_up.gained.unloaded:
             former = self.way_up.former
             self.tools.runner.log.error(
                 f"{', '.join(self.way_up.gained.unloaded)} served before this start, was unloaded for it, and cannot "
-                f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}"
+                f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}",
+                code=told.code.value,
             )
         in_use = self.way_up.blocked_by(told)
         self.tell(phase=Phase.FAILED, step=step, failure=status.failed_now(told), in_use=in_use)
@@ -174,7 +178,7 @@ class Start:
         try:
             status.publish(self.tools.paths, self.told)
         except OSError as error:
-            self.tools.runner.log.warning(f"status not written: {error}")
+            self.tools.runner.log.warning(f"status not written: {error}", code=code_of(error))
 
 
 def init(tools: Tools, *, build_allowed: bool = True) -> None:
@@ -188,6 +192,7 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
 
             substitute.uncover(tools.paths, tools.runner)
         markers.begin(tools.paths.run)
+        withdraw_labels(tools)
         Start(tools, build_allowed).run()
 
 
@@ -240,7 +245,7 @@ def unload(tools: Tools) -> None:
         settle(tools)
         check_free(tools)
         with tools.signals.held():
-            markers.withdraw(tools.paths.run, digest=True)
+            withdraw(tools, digest=True)
             free(tools)
             devices.remove(tools.paths, devices.leftovers(tools.paths))
             loaded.forget(tools.paths)

@@ -1,4 +1,4 @@
-"""Log lines for people (text) or machines (JSON), and timed steps."""
+"""Log lines for people (text) or machines (JSON), and timed steps; nothing secret is in either."""
 
 from __future__ import annotations
 
@@ -9,11 +9,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+from driverctr.conceal import conceal, conceal_all
 from driverctr.records import field, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from typing import Protocol, TypedDict, Unpack
+
+    class Fields(TypedDict, total=False):
+        """What a line in JSON may have beside its time, level and message (log_fields tells of each)."""
+
+        code: str
+        step: str
+        event: str
+        seconds: float
+        done: int
+        total: int
+        rate: float
+        left: float
+        attempt: int
+        next_try: float
+        kernel: str
+
+    class Stream(Protocol):
+        """What lines go to."""
+
+        def write(self, text: str, /) -> object:
+            """Take a line; raises OSError or ValueError."""
+            ...
+
+        def flush(self) -> object:
+            """Hand on what was taken."""
+            ...
 
 
 def utc(moment: float) -> str:
@@ -37,42 +64,50 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+TOLD = (Level.WARNING, Level.ERROR)
+"""Where a line of text has its code: a place that is passed over for another has one too, and is no failure."""
+
+
 @frozen
 class Log:
     """Writes lines to a stream; passed to whoever has something to say."""
 
     format: Format = Format.TEXT
     threshold: Level = Level.INFO
-    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    stream: Stream = field(default_factory=lambda: sys.stderr)
 
-    def debug(self, message: str, **fields: object) -> None:
+    def debug(self, message: str, **fields: Unpack[Fields]) -> None:
         """Say what only someone who hunts a bug wants to read."""
         self.write(Level.DEBUG, message, fields)
 
-    def info(self, message: str, **fields: object) -> None:
+    def info(self, message: str, **fields: Unpack[Fields]) -> None:
         """Say what happens."""
         self.write(Level.INFO, message, fields)
 
-    def warning(self, message: str, **fields: object) -> None:
+    def warning(self, message: str, **fields: Unpack[Fields]) -> None:
         """Say what is not as it should be, though we go on."""
         self.write(Level.WARNING, message, fields)
 
-    def error(self, message: str, **fields: object) -> None:
+    def error(self, message: str, **fields: Unpack[Fields]) -> None:
         """Say what failed."""
         self.write(Level.ERROR, message, fields)
 
-    def write(self, level: Level, message: str, fields: dict[str, object]) -> None:
-        """Write one line; a closed stream is not worth dying for, the node's state is."""
+    def write(self, level: Level, message: str, fields: Fields) -> None:
+        """Write one line; a closed stream is not worth dying for, the node's state is.
+
+        In text the message has all but the code, which is told where it is worth looking for.
+        """
         order = list(Level)
         if order.index(level) < order.index(self.threshold):
             return
         now = time.time()
         seconds, fraction = time.gmtime(now), f".{int(now % 1 * 1e6):06d}"
+        message = conceal(message)
         if self.format is Format.JSON:
             stamp = time.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}+00:00", seconds)
-            line = json.dumps({"time": stamp, "level": level, "message": message, **fields}, default=str)
+            line = json.dumps({"time": stamp, "level": level, "message": message, **conceal_all(fields)})
         else:
-            tail = "".join(f" {name}={value}" for name, value in fields.items())
+            tail = f" code={fields['code']}" if "code" in fields and level in TOLD else ""
             line = f"{time.strftime('%H:%M:%S', seconds)}{fraction[:4]} {level.upper():7} {message}{tail}"
         try:
             self.stream.write(line + "\n")
@@ -83,9 +118,7 @@ class Log:
     @contextmanager
     def step(self, name: str, what: str) -> Iterator[None]:
         """Frame a step with its start, its end and its time in seconds."""
-        self.info(f"{name}: {what}", step=name, event="start") if self.format is Format.JSON else self.info(
-            f"{name}: {what}"
-        )
+        self.info(f"{name}: {what}", step=name, event="start")
         started = time.monotonic()
         outcome = "failed"
         try:
@@ -94,5 +127,5 @@ class Log:
         finally:
             seconds = time.monotonic() - started
             level = Level.INFO if outcome == "done" else Level.WARNING
-            extra = {"step": name, "event": outcome, "seconds": round(seconds, 3)}
-            self.write(level, f"{name}: {outcome} in {seconds:.2f} s", extra if self.format is Format.JSON else {})
+            told: Fields = {"step": name, "event": outcome, "seconds": round(seconds, 3)}
+            self.write(level, f"{name}: {outcome} in {seconds:.2f} s", told)

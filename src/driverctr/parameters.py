@@ -122,7 +122,7 @@ def check(module: str, words: Iterable[str], known: Mapping[str, str], *, refuse
             )
             if refuse_unknown:
                 raise DriverError(Code.BAD_PARAMETER, told, remedy)
-            log.warning(f"{told}: the kernel will ignore it. {remedy}")
+            log.warning(f"{told}: the kernel will ignore it. {remedy}", code=Code.BAD_PARAMETER.value)
         elif wanted := _refusal(known[name], value):
             raise DriverError(
                 Code.BAD_PARAMETER,

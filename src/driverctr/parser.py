@@ -91,21 +91,29 @@ def make_parser() -> argparse.ArgumentParser:
         help="with the settings of the driver container that runs, as the hook does",
     )
     for name, act, text in (
-        ("plan", "verbs:plan", "print what init would do"),
-        ("doctor", "verbs:doctor", "print every check that init makes before it begins"),
+        ("plan", "planview:show", "print what is true, what init would do about it, and how long that takes"),
+        ("who", "whoverb:show", "print who uses the driver, and what to do about each"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
     asked = add("status", "statusverb:show", "print what is so; exit status 0 if the driver is ready")
     asked.add_argument("--json", action="store_true", help="for programs; docs/status.md describes it")
     asked.add_argument("--wait", choices=("ready",), help="print it once the driver is ready, or the time is over")
     asked.add_argument("--timeout", metavar="S", type=seconds, help="seconds to wait at most; default: 300")
+    asked = add("doctor", "doctorverb:run", "print every check that init makes before it begins")
+    how = asked.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for programs")
+    how.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="write a .tar.gz for a bug report: settings without secrets, checks, plan, status, history, logs, "
+        "modules, PCI and packages; - for standard output",
+    )
     told = add("history", "historyverb:show", "print what starts took and how they ended")
     told.add_argument("--json", action="store_true", help="for programs")
     told.add_argument("--all", action="store_true", help="every start on record; default: the last 20")
     asked = add("explain", "verbs:explain", "print what an exit status or code means and what to do about it")
     codes = [word for code in Code for word in (code.value, str(code.exit_status))]
     asked.add_argument("code", nargs="?", choices=codes, metavar="CODE", help="a code or an exit status; default: all")
-    asked.add_argument("--markdown", action="store_true", help="all, as docs/errors.md has them")
     add("unload", "verbs:unload", "take away what a driver container that is no more has left")
     stored = verbs.add_parser("store", help="list, verify, prune, export, import and push modules built before")
     add_store_verbs(stored)

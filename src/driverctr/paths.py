@@ -4,6 +4,9 @@ from pathlib import Path
 
 from driverctr.records import frozen
 
+FEATURES_DIR = "/etc/kubernetes/node-feature-discovery/features.d"
+"""Where Node Feature Discovery takes labels from, as its own deployments mount it."""
+
 
 @frozen
 class Paths:

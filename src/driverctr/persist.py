@@ -57,7 +57,9 @@ def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
     try:
         way_up.rewind()
     except DriverError as stays:
-        tools.runner.log.error(f"{error.code.value} is not tried again, since not all could be undone: {stays}")
+        tools.runner.log.error(
+            f"{error.code.value} is not tried again, since not all could be undone: {stays}", code=stays.code.value
+        )
         return False
     way_up.gained = Gained()
     return True
@@ -72,7 +74,10 @@ def wait(tools: Tools, way_up: BringUp, error: DriverError, attempt: int, tell: 
     clock = time.strftime("%H:%M:%S", time.gmtime(next_try))
     of = "" if error.code is Code.IN_USE else f" of {tools.config.retry_attempts}"
     tools.runner.log.error(
-        f"attempt {attempt}{of} failed: {error}; next try in {seconds:.0f} s, at {clock} UTC", code=error.code.value
+        f"attempt {attempt}{of} failed: {error}; next try in {seconds:.0f} s, at {clock} UTC",
+        code=error.code.value,
+        attempt=attempt,
+        next_try=round(next_try, 3),
     )
     status.write_termination(tools.paths, error)
     in_use = way_up.blocked_by(error)

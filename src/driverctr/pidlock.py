@@ -113,7 +113,7 @@ def _describe(descriptor: int, node: Paths) -> str:
         process = processes.read(node, pid)
         if process is None or not processes.has_open(node, pid, file):
             continue
-        command, container = " ".join(processes.read_words(node, process)), str(containers.read(node, pid))
+        command, container = processes.read_command(node, process), str(containers.read(node, pid))
         started = processes.started_at(node, process)
         again = processes.read(node, pid)
         if again is not None and again.identity == process.identity:

@@ -8,6 +8,7 @@ from typing import Any
 from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
 from driverctr.config import Config
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.explain import remedy_for
 from driverctr.facts import holders, modules
@@ -15,9 +16,12 @@ from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
 from driverctr.records import frozen
-from driverctr.settings import WhenBusy
+from driverctr.settings import Depth, WhenBusy
 from driverctr.survey import Facts, Observation
 from driverctr.userspace import tag
+
+SCHEMA = 1
+"""Of the document: raised when a field goes or means something else."""
 
 
 class StepName(StrEnum):
@@ -48,6 +52,13 @@ UNKNOWN = {
     Source.BUILD: "whether headers can be had and the source compiles",
 }
 """What only the network or the compiler can tell."""
+
+VERIFIED = {
+    Depth.MODULES: "check that the kernel has what is wanted: modules and parameters",
+    Depth.DEVICES: "check that the kernel has what is wanted: modules, parameters, device nodes, daemons",
+    Depth.SMI: "check that the kernel has what is wanted, and that nvidia-smi lists each GPU",
+}
+"""What is checked before the driver is called ready."""
 
 NO_WAY_LEFT = "no way to have the modules is left"
 
@@ -124,7 +135,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         blockers = [asdict(blocker) for blocker in self.blockers]
-        return {"schema": 1, **asdict(self), "blockers": blockers, "warnings": list(self.warnings)}
+        return {"schema": SCHEMA, **asdict(self), "blockers": blockers, "warnings": list(self.warnings)}
 
 
 def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
@@ -150,13 +161,13 @@ def make(config: Config, facts: Facts, *, build_allowed: bool = True) -> Plan:
         _plan_tree(facts, kept, build_allowed),
         _plan_unload(facts, kept),
         *([PlannedStep(StepName.USERSPACE, f"put the userspace of {version} in place of ours")] if substituted else []),
-        PlannedStep(StepName.FIRMWARE, f"GSP firmware {version} in /lib/firmware; search path if blank"),
+        PlannedStep(StepName.FIRMWARE, f"place GSP firmware {version} where the kernel looks for it"),
         PlannedStep(StepName.DRIVER_ROOT, _describe_root(facts)),
         _plan_load(facts, kept),
         PlannedStep(StepName.DEVICE_NODES, "make /dev/nvidia* with the kernel's numbers"),
         PlannedStep(StepName.DAEMONS, "start nvidia-persistenced and watch it, or adopt the one that runs"),
-        PlannedStep(StepName.VERIFY, f"check the kernel's truth to depth {config.verify_depth.value}"),
-        PlannedStep(StepName.PUBLISH, "publish the ready markers"),
+        PlannedStep(StepName.VERIFY, VERIFIED[config.verify_depth]),
+        PlannedStep(StepName.PUBLISH, "publish the ready markers, which others wait for"),
     )
     pending = describe_pending(kept.stale, holders.describe(facts.in_use)) if kept and kept.stale else ""
     return Plan(wanted, steps, (*judged, modules_check), pending)
@@ -289,7 +300,7 @@ def _plan_tree(facts: Facts, kept: Loaded | None, build_allowed: bool) -> Planne
     name, alternative = StepName.MODULE_TREE, "" if build_allowed else NO_PACKAGES
     if kept and not kept.missing:
         return PlannedStep(name, "nothing: all modules are loaded", alternative)
-    what = "put them, and the host's that they need, where modprobe finds them"
+    what = "put the modules, and the host's that they need, where modprobe finds them"
     if facts.host_lacks and not facts.host_modules and build_allowed:
         lacks = ", ".join(facts.host_lacks)
         return PlannedStep(name, f"{what}; fetch packages with {lacks}", unknown="whether packages can be had")
@@ -322,4 +333,5 @@ def describe_pending(stale: Sequence[str], in_use: str) -> str:
 
 def _describe_root(facts: Facts) -> str:
     layers = len(facts.driver_root.layers)
-    return "export our root at /run/nvidia/driver" + (f", in place of {layers} mounted there" if layers else "")
+    instead = f", in place of {layers} mounted there" if layers else ""
+    return f"export our root, with the driver's programs and libraries, at /run/nvidia/driver{instead}"

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from driverctr import kernelhook
-from driverctr.errors import DriverError
+from driverctr.errors import DriverError, code_of
 from driverctr.facts import installed
 from driverctr.facts.installed import Installed, Mark
 from driverctr.log import Level, Log
+from driverctr.log_fields import FIELDS
 from driverctr.modules import pins
 from driverctr.modules.store import ENTRIES, GOES, Store, locate, outlives_container
 from driverctr.paths import Paths
@@ -25,6 +26,9 @@ from driverctr.run import Background, Runner
 from driverctr.signals import Signals
 from driverctr.steps import Tools
 from driverctr.userspace import image
+
+if TYPE_CHECKING:
+    from driverctr.log import Fields
 
 FIRST_PAUSE = 3600.0
 LONGEST_PAUSE = 24 * 3600.0
@@ -45,6 +49,10 @@ class Try:
     reason: str = ""
     pause: float = FIRST_PAUSE
     due: float = 0.0
+
+
+OF_LINES = [field.name for field in FIELDS if field.when != "always"]
+"""What a line of the program's log has that is handed on beside its words."""
 
 
 @dataclass
@@ -95,7 +103,7 @@ class Prebuild:
         except (OSError, DriverError) as error:
             if str(error) != self.trouble:
                 self.trouble = str(error)
-                self.log.warning(f"the kernels installed on the host cannot be read: {error}")
+                self.log.warning(f"the kernels installed on the host cannot be read: {error}", code=code_of(error))
             return
         self._forget_removed(self.store, frozenset(each.release.text for each in there))
         self.tries = {
@@ -116,7 +124,7 @@ class Prebuild:
             forget_removed(store, there, self.log)
             self.there = there
         except DriverError as error:
-            self.log.debug(f"what is pinned for kernels that were removed stays: {error}")
+            self.log.debug(f"what is pinned for kernels that were removed stays: {error}", code=error.code.value)
 
     def _is_due(self, kernel: Installed, lost: Collection[str]) -> bool:
         """A kernel not seen before, one whose files or headers were changed, whose pause is over, or modules lost."""
@@ -175,8 +183,8 @@ class Prebuild:
             level, message, said = Level.INFO, line, {}
         if level is Level.ERROR:
             self.last_error = message
-        code = {"code": said["code"]} if "code" in said else {}
-        self.log.write(level, f"for kernel {self.building}: {message}", code)
+        fields = cast("Fields", {name: said[name] for name in OF_LINES if name in said})
+        self.log.write(level, f"for kernel {self.building}: {message}", {**fields, "kernel": self.building})
 
     def _conclude(self, reason: str) -> None:
         last = self.tries[self.building]
@@ -254,7 +262,9 @@ def find_store(tools: Tools) -> Path | None:
     try:
         folder = Store.open(locate(tools.paths, tools.config), tools.runner.log).folder
     except DriverError as error:
-        tools.runner.log.info(f"no modules are built for kernels that come next: {error.message}")
+        tools.runner.log.info(
+            f"no modules are built for kernels that come next: {error.message}", code=error.code.value
+        )
         return None
     if not outlives_container(tools.paths, tools.config, folder):
         tools.runner.log.warning(

@@ -17,7 +17,6 @@ from driverctr.records import frozen
 from driverctr.settings import NoGpu
 from driverctr.survey import Facts
 
-STOP_THE_USERS = "Stop what uses the GPU (on Kubernetes: drain the node), then start again"
 SHOW_THE_TREE = "Run the container with --pid=host (hostPID), or with -v /lib/modules:/lib/modules:ro"
 FIND_IT = "Install the host's package that has it (linux-modules-extra-*, kernel-modules-core), or load it on the host"
 BE_PRIVILEGED = "Run the container with --privileged (Kubernetes: securityContext.privileged)"
@@ -281,7 +280,7 @@ def check_in_use(facts: Facts, *, unloading: bool) -> Check:
     if facts.in_use and not unloading:
         return _ok(name, f"{holders.describe(facts.in_use)}: it stays as it is")
     if facts.in_use:
-        return _refused(name, Code.IN_USE, holders.describe(facts.in_use), STOP_THE_USERS)
+        return _refused(name, Code.IN_USE, holders.describe(facts.in_use), holders.remedy(facts.in_use))
     return _ok(name, "nobody uses the driver" if facts.stack else "no module of the driver is loaded")
 
 

@@ -1,6 +1,7 @@
 """Try again, a bounded number of times, with growing pauses."""
 
 import random
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -40,6 +41,11 @@ def retry(
             if attempt == attempts:
                 raise
             seconds = pause_before(attempt + 1, first_pause, LONGEST)
-            log.warning(f"attempt {attempt} of {attempts} failed, next in {seconds:.0f} s: {error.message}")
+            log.warning(
+                f"attempt {attempt} of {attempts} failed, next in {seconds:.0f} s: {error.message}",
+                code=error.code.value,
+                attempt=attempt,
+                next_try=round(time.time() + seconds, 3),
+            )
             pause(seconds)
     raise AssertionError("attempts must be at least 1")

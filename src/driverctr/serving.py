@@ -23,7 +23,7 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
     expected = replace(gained.expected(tools.config.verify_gpus), running=())
     gc.enable()  # cli has switched it off for the start
     pending = Pending(tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
-    health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes)
+    health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes, gained.features)
     tell(expected=expected.as_dict())
     complete(tools, gained)
     with contextlib.suppress(ReloadDue), contextlib.ExitStack() as beside:
@@ -50,4 +50,4 @@ def complete(tools: Tools, gained: Gained) -> None:
         with tools.signals.held():  # one in the import of `sh` might be lost (deferred.defer_of_others)
             furnish(tools, gained.module_set, tuple(gained.parameters))
     except DriverError as error:
-        tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}")
+        tools.runner.log.warning(f"the modules are loaded, but not in our module tree: {error}", code=error.code.value)

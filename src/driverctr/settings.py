@@ -6,6 +6,7 @@ from typing import Any
 
 from driverctr.depth import Depth
 from driverctr.log import Format, Level
+from driverctr.paths import FEATURES_DIR
 from driverctr.records import frozen
 from driverctr.values import (
     not_valid,
@@ -323,6 +324,13 @@ SETTINGS = (
     Setting("GDS_ENABLED", "gds", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
     Setting("GDRCOPY_ENABLED", "gdrcopy", parse_boolean, "false", "Handed on in .driver-ctr-ready."),
     Setting("DRIVER_CONFIG_DIGEST", "config_digest", parse_text, "", "The operator's digest of its wish."),
+    Setting(
+        "NFD_FEATURES_DIR",
+        "nfd_features_dir",
+        parse_path,
+        FEATURES_DIR,
+        "Folder from which Node Feature Discovery takes labels; used where it is there: mount the host's.",
+    ),
     Setting("LOG_FORMAT", "log_format", parse_member(Format), "text", "Log lines as text or json."),
     Setting(
         "LOG_LEVEL",

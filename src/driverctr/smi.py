@@ -123,7 +123,7 @@ def read_state(runner: Runner, limit: float = STATE_LIMIT) -> tuple[str, ...]:
         partitioned = any(row.get("mig.mode.current") == "Enabled" for row in rows)
         instances = _read_instances(runner, deadline) if partitioned else {}
     except DriverError as error:
-        runner.log.debug(f"the GPUs' state is not known: {error.message}")
+        runner.log.debug(f"the GPUs' state is not known: {error.message}", code=error.code.value)
         return ()
     return tuple(line for row in rows if (line := _describe(row, instances)))
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from enum import StrEnum
 
+from driverctr.conceal import conceal, conceal_all
 from driverctr.errors import DriverError
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
@@ -108,10 +109,13 @@ def begin(paths: Paths) -> Status:
 
 
 def publish(paths: Paths, status: Status) -> None:
-    """Write the document; raises OSError."""
+    """Write the document, with nothing secret in it; raises OSError.
+
+    What must be so is compared with the kernel's word, and holds nothing that the kernel does not show to everybody.
+    """
     from dataclasses import asdict
 
-    document = {"schema": SCHEMA, **asdict(status)}
+    document = {"schema": SCHEMA, **conceal_all(asdict(status)), "expected": status.expected}
     write_atomic(paths.status_file, json.dumps(document) + "\n")
 
 
@@ -135,7 +139,7 @@ def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
     from driverctr.explain import remedy_for
 
-    return {"code": error.code.value, "message": error.message, "remedy": remedy_for(error)}
+    return {"code": error.code.value, "message": conceal(error.message), "remedy": conceal(remedy_for(error))}
 
 
 def failed_now(error: DriverError) -> dict[str, Any]:

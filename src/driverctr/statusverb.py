@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from driverctr import statusview, vantage
+from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
 from driverctr.paths import Paths
 
@@ -52,10 +53,8 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
 
 def _print(view: Mapping[str, Any], environment: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
-        import json
-
-        sys.stdout.write(json.dumps(view, indent=2) + "\n")
+        sys.stdout.write(printed(view))
         return
     from driverctr import statustext, terminal
 
-    sys.stdout.write(statustext.render(view, terminal.paint_for(sys.stdout, environment)))
+    sys.stdout.write(printed(statustext.render(view, terminal.paint_for(sys.stdout, environment))))

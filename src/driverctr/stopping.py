@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import field
 
-from driverctr import markers, smi, status
+from driverctr import smi, status
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
@@ -12,6 +12,7 @@ from driverctr.records import mutable
 from driverctr.settings import OnStop
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo, unload
+from driverctr.steps.markers import withdraw
 from driverctr.steps.unload import check_free
 
 STAYS_WHILE_IN_USE = (
@@ -34,14 +35,14 @@ def begin(tools: Tools) -> None:
     """The time of the stop runs, and nobody believes the driver ready, before what runs beside it is ended."""
     tools.budget.begin()
     try:
-        markers.withdraw(tools.paths.run, digest=False)
+        withdraw(tools, digest=False)
     except DriverError as error:
         tools.runner.log.error(str(error), code=error.code.value)
 
 
 def abandon(tools: Tools, tell: Callable[..., None], stuck: DriverError) -> None:
     """Leave everything as it is but for the markers, which would lie; the lock ends with us, sysfs warns who comes."""
-    markers.withdraw(tools.paths.run, digest=True)
+    withdraw(tools, digest=True)
     tell(phase=Phase.STUCK, failure=status.failed_now(stuck))
 
 
@@ -82,7 +83,7 @@ class Stopping:
             if name is StepName.LOAD:
                 busy += failed
                 self.tell_load(failed, lost)
-        markers.withdraw(self.tools.paths.run, digest=not (busy or keep))
+        withdraw(self.tools, digest=not (busy or keep))
         self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
         for failure in (*busy, *failures):
             self.tell(failure=status.failed_now(failure))
@@ -120,7 +121,7 @@ class Stopping:
             except DriverError as error:
                 deadline = deadlines.setdefault(error.code, began + self.patience_with(error))
                 if time.monotonic() >= deadline or self.tools.signals.hurried:
-                    self.tools.runner.log.warning(f"the driver stays: {error}")
+                    self.tools.runner.log.warning(f"the driver stays: {error}", code=error.code.value)
                     return [error]
                 self.tools.signals.wait_readable(None, BUSY_PAUSE)
             else:

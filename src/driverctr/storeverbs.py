@@ -45,7 +45,7 @@ def describe(store: Store, running: KernelFacts) -> dict[str, Any]:
     try:
         pinned = pins.read(store.folder)
     except DriverError as error:
-        store.log.warning(f"store: what is pinned is not known: {error}")
+        store.log.warning(f"store: what is pinned is not known: {error}", code=error.code.value)
         pinned = Pins()
     reasons, entries = pinned.reasons(), store.entries()
     return {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
@@ -20,6 +19,7 @@ from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.log import Log
 from driverctr.paths import Paths
+from driverctr.progress import screen
 from driverctr.run import Runner
 from driverctr.signals import Budget, Signals
 from driverctr.steps import Tools
@@ -27,6 +27,8 @@ from driverctr.syslog import Syslog
 
 if TYPE_CHECKING:
     import argparse
+
+    from driverctr.log import Stream
 
     Verb = Callable[[Tools, argparse.Namespace], int]
 
@@ -36,7 +38,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     log, paths = Log(), Paths()
     try:
         arguments = parse(words)
-        config = settings.load(environment_of(arguments, paths), flags_of(arguments))
+        config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
     except (Exception, Stopped) as end:  # noqa: BLE001  # whatever it is, it is told
@@ -61,6 +63,21 @@ def tell_end(words: Sequence[str], end: BaseException, log: Log, paths: Paths) -
     return Code.BUG.exit_status
 
 
+def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """The settings; raises DriverError (bad-setting).
+
+    For a bundle that is a finding like others: it says so, with what was given, and goes by the defaults.
+    """
+    try:
+        return settings.load(environment, flags_of(arguments))
+    except DriverError as error:
+        if getattr(arguments, "bundle", None) is None:
+            raise
+        arguments.refused, arguments.given = error, environment
+        kept = ("PATH", *settings.HANDED_TO_CHILDREN)
+        return settings.load({name: environment[name] for name in kept if name in environment})
+
+
 def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
     """A container's last word is where Kubernetes reads it, and its markers are where nobody does."""
     if words[:1] in (["init"], ["load"]):
@@ -74,12 +91,15 @@ def withdraw_markers(paths: Paths) -> None:
 
     Where somebody holds the lock they are his. The digest stays: what is installed is still so.
     """
-    from driverctr import markers, pidlock
+    from driverctr import features, markers, pidlock
 
-    if not any((paths.run / name).exists() for name in (markers.CONTAINER, markers.DAEMONS)):
+    labels = features.place(paths)
+    there = [paths.run / markers.CONTAINER, paths.run / markers.DAEMONS, *([labels] if labels else [])]
+    if not any(file.exists() for file in there):
         return
     with contextlib.suppress(DriverError), pidlock.held(paths.pid_file):
         markers.withdraw(paths.run, digest=False)
+        features.withdraw(labels, Log())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -112,10 +132,10 @@ def own_environment() -> Mapping[str, str]:
     return os.environ
 
 
-def log_stream(arguments: argparse.Namespace, paths: Paths) -> TextIO:
-    """Our stderr; for `update` that of the driver container that runs too."""
+def log_stream(arguments: argparse.Namespace, paths: Paths) -> Stream:
+    """Our stderr, where a terminal may have a bar; for `update` that of the driver container that runs too."""
     if arguments.verb != "update":
-        return sys.stderr
+        return screen(sys.stderr)
     from driverctr import instance
 
     return instance.log_stream(paths)
@@ -172,37 +192,10 @@ def update(tools: Tools, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print what init would do; exit status 0 even if something blocks, which the output says."""
-    from driverctr import report
-    from driverctr.plan import make
-    from driverctr.survey import survey
-
-    made = make(tools.config, survey(tools.paths, tools.config))
-    sys.stdout.write(json.dumps(made.as_dict(), indent=2) + "\n" if arguments.json else report.format_plan(made))
-    return 0
-
-
-def doctor(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print every check that init makes before it begins; exit status 0, or that of the first refusal."""
-    from driverctr import report
-    from driverctr.plan import make
-    from driverctr.survey import survey
-
-    made = make(tools.config, survey(tools.paths, tools.config))
-    checks = report.collect_checks(made)
-    sys.stdout.write(json.dumps(checks, indent=2) + "\n" if arguments.json else report.format_checks(made))
-    return made.blockers[0].code.exit_status if made.blockers else 0
-
-
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what a code means and what to do, or the whole table."""
     from driverctr.explain import EXPLANATIONS
-    from driverctr.explain_page import markdown
 
-    if arguments.markdown:
-        sys.stdout.write(markdown())
-        return 0
     for code, row in EXPLANATIONS.items():
         if arguments.code in (None, code.value, str(code.exit_status)):
             again = "Trying again may help." if row.retryable else "Trying again alone does not help."

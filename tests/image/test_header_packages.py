@@ -19,7 +19,7 @@ RELEASE = "9.9.9-1-amd64"
 COMMON = "linux-headers-9.9.9-1-common"
 VERSION = "9.9.9-1"
 LIMIT_S = 300
-# A build goes on from headers that were found, and ends at what they lack: the codes of docs/errors.md tell which.
+# A build goes on from headers that were found, and ends at what they lack: the codes of docs/failures.md tell which.
 BUILD_FAILED, HEADERS_MISSING, PACKAGES_FAILED, PACKAGES_UNTRUSTED = 13, 11, 14, 46
 FOUND = "headers: 9.9.9-1-amd64 from packages linux-headers-9.9.9-1-amd64, linux-headers-9.9.9-1-common"
 

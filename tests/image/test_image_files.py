@@ -18,7 +18,7 @@ from driverctr.facts.gpus import Gpu
 from driverctr.hashing import sha256
 from driverctr.userspace import listing
 from driverctr.userspace.listing import Item
-from harness import image
+from harness import image, share
 
 pytestmark = pytest.mark.image
 
@@ -252,3 +252,9 @@ def test_nothing_of_the_build_is_left(rootfs: Path) -> None:
     assert list((rootfs / "tmp").iterdir()) == []
     for folder in ("usr/share/man", "usr/share/locale", "usr/share/lintian"):
         assert [p for p in (rootfs / folder).rglob("*") if p.is_file()] == []
+
+
+def test_manuals_and_completions_lie_where_they_are_looked_for(rootfs: Path) -> None:
+    for place in (*share.FILES.values(), *share.LINKS):
+        assert (rootfs / "usr/share" / place).read_text()
+    assert (rootfs / "usr/share/man/man8/driverctr.8").read_text().startswith(".TH NVIDIA")

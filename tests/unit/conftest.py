@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from driverctr import conceal
 from driverctr.log import Level, Log
 from driverctr.paths import Paths
 from driverctr.run import Runner
@@ -63,6 +64,12 @@ def no_real_process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
     GUARD.below, GUARD.names = tmp_path.resolve(), frozenset(marker.args if marker else ())
     yield
     GUARD.below = None
+
+
+@pytest.fixture(autouse=True)
+def no_known_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test gives as a secret is none in the next."""
+    monkeypatch.setattr(conceal, "KNOWN", conceal.Known())
 
 
 class FakeBin:

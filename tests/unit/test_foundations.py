@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driverctr import files
+from driverctr.conceal import conceal
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level, Log
 from driverctr.paths import Paths
@@ -94,10 +95,10 @@ def test_small_files_are_read_forgivingly_and_kernel_files_written_in_place(tmp_
 @given(TEXT, TEXT)
 def test_every_json_line_is_one_line_of_json(message: str, value: str) -> None:
     stream = StringIO()
-    Log(Format.JSON, Level.DEBUG, stream).warning(message, value=value)
+    Log(Format.JSON, Level.DEBUG, stream).warning(message, code=value)
     (line,) = stream.getvalue().split("\n")[:-1]
     document = json.loads(line)
-    assert (document["message"], document["value"], document["level"]) == (message, value, "warning")
+    assert (document["message"], document["code"], document["level"]) == (conceal(message), conceal(value), "warning")
 
 
 def test_the_threshold_hides_lesser_lines_and_a_closed_stream_hurts_nobody() -> None:
@@ -109,6 +110,8 @@ def test_the_threshold_hides_lesser_lines_and_a_closed_stream_hurts_nobody() -> 
         "WARNING word code=c",
         "ERROR   word code=c",
     ]
+    Log(Format.TEXT, Level.INFO, stream).info("not from here", code="c")
+    assert stream.getvalue().endswith("INFO    not from here\n")
     stream.close()
     log.error("nobody hears")
 

@@ -1,5 +1,6 @@
 """The harness's cache: keyed by content, published whole or not at all."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import cast
 import pytest
 from docker import DockerClient
 
-from harness import cache, image
+from harness import cache, image, standin
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +80,18 @@ def test_of_each_kind_of_image_the_newest_stay() -> None:
     client = SimpleNamespace(images=SimpleNamespace(list=lambda: found, remove=removed.append))
     image.prune(cast(DockerClient, client), "driverctr:535.1-")
     assert removed == ["driverctr:535.1-c", "driverctr:535.1-b", "driverctr:535.1-a"]
+
+
+def test_scenarios_run_on_the_newest_image_of_debian_that_can_build() -> None:
+    described = (
+        {"distribution": "debian"},
+        {"distribution": "debian"},
+        {"distribution": "rhel"},
+        {"distribution": "debian", "kernel_release": "6.1.0-1-amd64"},
+    )
+    for age, document in enumerate(described):
+        file = cache.root() / f"rootfs/{age:016x}/root/usr/share/driverctr/image.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(document))
+        os.utime(file.parents[4], (age, age))
+    assert standin.newest_root().parent.name == f"{1:016x}"

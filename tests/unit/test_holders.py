@@ -10,8 +10,7 @@ import pytest
 
 from driverctr import config as settings
 from driverctr import statusview, survey
-from driverctr.facts import containers, holders, openfiles, processes
-from driverctr.facts.containers import Container
+from driverctr.facts import holders, openfiles, processes
 from driverctr.facts.handles import Scanner
 from driverctr.facts.holders import LISTED, Holder, InUse
 from driverctr.facts.modules import LoadedModule
@@ -28,10 +27,6 @@ from tests.unit.test_module_keys import KERNEL
 GOOD = facts()
 
 ID = "3f" * 32
-UID = "0a1b2c3d-0001-4002-8003-00000000000f"
-STATIC_UID = "d41d8cd98f00b204e9800998ecf8427e"
-UNDER = UID.replace("-", "_")
-SLICE = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDER}.slice"
 MOUNTS = "21 1 0:5 / /dev rw - devtmpfs udev rw\n22 1 0:40 / /data rw shared:1 - nfs4 server:/x rw\n"
 PTMX_MAJOR = 5
 """admin-guide/devices.txt: /dev/ptmx and /dev/tty; a driver of its own as good as any."""
@@ -71,60 +66,6 @@ def node(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 def pids(paths: Paths, **refcnts: int) -> list[int]:
     return [holder.pid for holder in holders.read(paths, stack(**(refcnts or {"nvidia": 9})))]
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("0::/user.slice/user-0.slice/session-1.scope\n", Container()),
-        ("0::/\n", Container()),
-        ("", Container()),
-        (f"0::/system.slice/docker-{ID}.scope\n", Container(ID, "docker")),
-        (f"0::/docker/{ID}\n", Container(ID, "docker")),
-        (
-            f"12:pids:/docker/{ID}\n11:devices:/docker/{ID}\n1:name=systemd:/docker/{ID}\n0::/\n",
-            Container(ID, "docker"),
-        ),
-        (f"0::{SLICE}/cri-containerd-{ID}.scope\n", Container(ID, "containerd", UID)),
-        (f"0::{SLICE}/crio-{ID}.scope/container\n", Container(ID, "cri-o", UID)),
-        (f"0::{SLICE}/crio-conmon-{ID}.scope\n", Container(pod_uid=UID)),
-        (f"0::/kubepods/besteffort/pod{UID}/{ID}\n", Container(ID, "", UID)),
-        (f"5:devices:/kubepods/pod{UID}/{ID}\n0::/system.slice\n", Container(ID, "", UID)),
-        (f"0::/kubepods/burstable/pod{STATIC_UID}/{ID}\n", Container(ID, "", STATIC_UID)),
-        (
-            f"1:cpu:/system.slice/containerd.service/kubepods-burstable-pod{UNDER}.slice:cri-containerd:{ID}\n",
-            Container(ID, "containerd", UID),
-        ),
-        (f"0::/machine.slice/libpod-{ID}.scope/container\n", Container(ID, "podman")),
-        (f"0::/libpod_parent/libpod-{ID}\n", Container(ID, "podman")),
-        (f"0::/libpod_parent/libpod-conmon-{ID}\n", Container()),
-        (f"0::/system.slice/nerdctl-{ID}.scope\n", Container(ID, "containerd")),
-        (f"0::/../{ID}\n", Container(ID)),
-        (f"0::/../../kubepods-pod{UNDER}.slice/cri-containerd-{ID}.scope\n", Container(ID, "containerd", UID)),
-        (f"0::{SLICE}\n", Container(pod_uid=UID)),
-        (f"0::/system.slice/{ID}extra.service\n0::/user/podcast\n", Container()),
-    ],
-)
-def test_the_container_is_told_from_every_shape_of_a_control_group(text: str, found: Container) -> None:
-    assert containers.parse(text) == found
-
-
-def test_a_pod_has_its_name_where_the_logs_are_mounted_and_its_uid_otherwise(node: Paths) -> None:
-    process(node, 7, {"cgroup": f"0::{SLICE}/cri-containerd-{ID}.scope\n"})
-    assert str(containers.read(node, 7)) == f"pod uid {UID}, containerd container {ID[:12]}"
-    make_tree(node.root, {f"var/log/pods/ml_train-0_{UID}": None, "var/log/pods/ml_other_x": None})
-    assert str(containers.read(node, 7)) == f"pod ml/train-0, containerd container {ID[:12]}"
-    make_tree(
-        node.root,
-        {
-            "proc/1/ns/mnt": "-> mnt:[host]",
-            "proc/self/ns/mnt": "-> mnt:[ours]",
-            "proc/1/root/lib/modules": None,
-            f"proc/1/root/var/log/pods/kube-system_gpu_{STATIC_UID}": None,
-        },
-    )
-    process(node, 8, {"cgroup": f"0::/kubepods/pod{STATIC_UID}/{ID}\n"})
-    assert str(containers.read(node, 8)) == f"pod kube-system/gpu, container {ID[:12]}"
 
 
 def test_a_holder_is_found_by_the_device_number_and_described(node: Paths) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from driverctr import config as settings
-from driverctr import preflight, report
+from driverctr import doctor, planview, preflight
 from driverctr.daemons import Daemon
 from driverctr.errors import Code
 from driverctr.facts.fabric import Fabric
@@ -22,6 +22,7 @@ from driverctr.modules import Wish
 from driverctr.mounts.rootstate import RootState
 from driverctr.node import Room
 from driverctr.plan import make
+from driverctr.planview import View
 from driverctr.preflight import Check, Result, judge
 from driverctr.survey import Facts, choose_type
 from tests.unit.good_node import A100, BOTH, GOOD_NODE, facts, node
@@ -102,7 +103,7 @@ def test_what_is_refused_has_a_code_evidence_and_a_remedy_and_blocks_the_plan(
     assert evidence in found.evidence and found.remedy
     if not name.startswith("build"):
         assert [blocker.code for blocker in make(CONFIG, known).blockers] == [code]
-        assert code.value in report.format_plan(make(CONFIG, known))
+        assert code.value in planview.describe(View(make(CONFIG, known)))
 
 
 @pytest.mark.parametrize(
@@ -150,14 +151,15 @@ def test_waiting_for_a_gpu_is_no_refusal() -> None:
 def test_what_keeps_nothing_from_working_is_a_warning(known: Facts, warning: str) -> None:
     made = make(CONFIG, known)
     assert not made.blockers
-    assert warning in " ".join(made.warnings) and warning in report.format_plan(made)
+    assert warning in " ".join(made.warnings) and warning in planview.describe(View(made))
 
 
 def test_the_hosts_distribution_is_shown_and_a_mismatch_is_nothing_where_the_host_has_headers() -> None:
     known = node(room=replace(ROOM, mismatch="the host is X"))
     assert check("distribution", known).evidence == "the host is Debian GNU/Linux 12 (bookworm)"
     made = make(CONFIG, known)
-    assert not made.warnings and "Where:  the host is Debian GNU/Linux 12 (bookworm)\n" in report.format_plan(made)
+    seen = planview.look(made, known)
+    assert not made.warnings and "  host          Debian GNU/Linux 12 (bookworm)\n" in planview.describe(seen)
 
 
 def test_signed_modules_with_a_signature_forced_are_left_to_the_kernel() -> None:
@@ -200,8 +202,8 @@ def test_auto_takes_the_type_that_drives_most_gpus(
 
 def test_the_doctors_page_and_document_have_every_check() -> None:
     made = make(CONFIG, node(privilege=Privilege(("SYS_ADMIN",), False), loading=replace(RULES, lockdown="")))
-    text = report.format_checks(made)
-    document = json.loads(json.dumps(report.collect_checks(made)))
+    text = doctor.describe(made)
+    document = json.loads(json.dumps(doctor.collect(made)))
     results = {found["name"]: found["result"] for found in document["checks"]}
     assert results["privilege"] == "refused" and results["signatures"] == "unknown" and results["gpu"] == "ok"
     assert all(name in text for name in results) and "remedy: Run the container with --privileged" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, report, survey
+from driverctr import doctor, markers, planview, survey
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -23,6 +23,7 @@ from driverctr.modules.userspaces import Userspaces
 from driverctr.mounts import propagation
 from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName, make
+from driverctr.planview import View
 from driverctr.steps import Gained, unload
 from driverctr.steps import userspace as steps_userspace
 from driverctr.steps.markers import Publish
@@ -32,7 +33,7 @@ from driverctr.userspace.listing import Listing
 from tests.unit.conftest import FakeBin, make_tree
 from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
-from tests.unit.good_node import facts
+from tests.unit.good_node import ON_DISK, facts
 from tests.unit.test_driverroot import container, targets
 from tests.unit.test_module_keys import IMAGE, KERNEL
 from tests.unit.test_store_start import WANTED, search
@@ -90,9 +91,9 @@ def test_the_plan_says_beforehand_that_there_is_no_way_back(stack: dict[str, Loa
     warning = f"if {facts().wish.driver_version} does not load, rollback is impossible: no userspace of {OLD}"
     made = plan(GONE, stack)
     assert made.warnings == (warning,) and not made.blockers
-    assert f"Warning: {warning}" in report.format_plan(made)
+    assert f"Warning: {warning}" in planview.describe(View(made))
     assert json.loads(json.dumps(made.as_dict()))["warnings"] == [warning]
-    assert warning in report.format_checks(made)
+    assert warning in doctor.describe(made)
 
 
 def test_nothing_is_said_where_nothing_gives_way() -> None:
@@ -218,7 +219,7 @@ def test_the_plan_of_a_return_puts_its_userspace_in_place_before_anything_runs_o
     steps = {step.name: step.what for step in make(settings.load({}), facts(supply=supply)).steps}
     assert list(steps) == list(StepName)
     assert steps[StepName.USERSPACE] == f"put the userspace of {OLD} in place of ours"
-    assert steps[StepName.FIRMWARE].startswith(f"GSP firmware {OLD}")
+    assert steps[StepName.FIRMWARE].startswith(f"place GSP firmware {OLD}")
 
 
 def test_another_version_returns_whole_and_the_status_tells_it(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +278,9 @@ def test_the_step_copies_out_of_the_store_and_takes_back(
 def test_the_operators_digest_is_not_said_of_what_returned_of_whatever_version(life: Life, paths: Paths) -> None:
     tools = replace(life.start.tools, config=settings.load({"DRIVER_CONFIG_DIGEST": "12"}))
     planned = PlannedStep(StepName.PUBLISH, "")
-    Publish().apply(tools, planned, facts(), Gained(source=Source.LAST_GOOD))
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK), Source.LAST_GOOD))
     assert (paths.run / markers.CONTAINER).exists() and not (paths.run / markers.DIGEST).exists()
-    Publish().apply(tools, planned, facts(), Gained())
+    Publish().apply(tools, planned, facts(), Gained(Build(ON_DISK)))
     assert (paths.run / markers.DIGEST).read_text() == "12\n"
 
 

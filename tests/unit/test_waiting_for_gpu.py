@@ -3,15 +3,15 @@
 import gc
 import os
 import signal
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from driverctr import bringup, gpuwait, markers, status, survey, verbs
+from driverctr import bringup, doctorverb, gpuwait, markers, status, survey, verbs
 from driverctr import config as settings
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import events, kernel
@@ -144,7 +144,8 @@ def test_the_doctors_exit_status_is_that_of_the_first_refusal(
     exit_status: int,
 ) -> None:
     monkeypatch.setattr(survey, "survey", lambda *_: found)
-    assert verbs.doctor(tools(paths, runner), SimpleNamespace(json=False)) == exit_status  # type: ignore[arg-type]  # a namespace
+    asked = Namespace(json=False, bundle=None)
+    assert doctorverb.run(tools(paths, runner), asked) == exit_status
     assert "privilege" in capsys.readouterr().out
 
 

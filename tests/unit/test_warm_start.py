@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, report, status, survey
+from driverctr import markers, planview, status, survey
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError
 from driverctr.facts import modules
@@ -20,6 +20,7 @@ from driverctr.modules.supply import Search, Supply
 from driverctr.paths import Paths
 from driverctr.pending import Pending, ReloadDue
 from driverctr.plan import KEEP_DIGEST, StepName, make
+from driverctr.planview import View
 from driverctr.steps import Gained
 from driverctr.survey import Facts, Observation
 from tests.unit.conftest import make_tree
@@ -226,7 +227,7 @@ def test_changed_parameters_wait_for_who_uses_the_driver_or_are_refused_as_set()
     busy = replace(kept(stale=("nvidia a: asked 1, is 0",)), holders=USER)
     made = make(CONFIG, busy)
     assert not made.blockers and "asked 1, is 0" in made.pending and "train.py" in made.pending
-    assert f"Degraded until then: {made.pending}" in report.format_plan(made)
+    assert f"Degraded until then: {made.pending}" in planview.describe(View(made))
     strict = make(settings.load({"PARAMETERS_WHEN_BUSY": "refuse"}), busy)
     assert strict.blockers[0].code is Code.IN_USE and not strict.pending
     aside = {other.alternative: other.reason for other in strict.steps[1].set_aside}

@@ -22,6 +22,7 @@ DOCKER = (
     "holders",
     "words",
     "attempts",
+    "doctor",
 )
 """Scripts that run under docker with runc."""
 

@@ -1,4 +1,7 @@
-"""Which container and pod a process belongs to, from its control group."""
+"""Which container, pod or unit of the host a process belongs to, from its control group."""
+
+import re
+from dataclasses import replace
 
 from driverctr.deferred import pattern
 from driverctr.facts.hostroot import host_roots
@@ -18,6 +21,14 @@ _OWN_FOLDER = pattern(r"/(?:overlay-)?containers/([0-9a-f]{64})/(?:userdata/)?(?
 """As the root of a mount in mountinfo: /var/lib/docker/containers/<id>/hostname, and podman's
 /containers/overlay-containers/<id>/userdata/hostname, both seen from the top of their filesystem."""
 
+_SIBLING = pattern(r"^\d+:[^:]*:/\.\./[0-9a-f]{64}$", re.MULTILINE)
+"""A container in the same folder of groups as our own, seen from a cgroup namespace: nothing names the runtime."""
+
+_UNIT = pattern(r"(?:^|/)([^/]+\.(?:service|scope))(?=/|$)")
+_SESSION = "user.slice"
+"""What people and their own service managers run; a scope there is a session, of which one process is to end."""
+_USER = pattern(r"/user-(\d+)\.slice/")
+
 _RUNTIMES = {
     "docker": "docker",
     "cri-containerd": "containerd",
@@ -34,16 +45,24 @@ MONITORS = ("conmon",)
 
 @frozen
 class Container:
-    """What is known of a process's container; empty where it runs in none, or nothing tells."""
+    """What is known of where a process runs: its container and pod, or the `unit` of the host's systemd it is of.
+
+    `user` is the uid whose engine, without root's rights, runs the container; `own`: it is the one we run in.
+    """
 
     id: str = ""
     runtime: str = ""
     pod_uid: str = ""
     pod_namespace: str = ""
     pod: str = ""
+    unit: str = ""
+    user: str = ""
+    own: bool = False
 
     def __str__(self) -> str:
-        """For a sentence; "" for a process of the host."""
+        """For a sentence; "" for a process of the host that is of no unit."""
+        if self.unit:
+            return f"unit {self.unit}"
         pod = f"pod {self.pod_namespace}/{self.pod}" if self.pod else f"pod uid {self.pod_uid}" if self.pod_uid else ""
         container = " ".join(filter(None, (self.runtime, "container", self.id[:SHORT_ID]))) if self.id else ""
         return ", ".join(filter(None, (pod, container)))
@@ -51,9 +70,14 @@ class Container:
 
 def read(paths: Paths, pid: int) -> Container:
     """The container of a process, by /proc/<pid>/cgroup (cgroups(7), versions 1 and 2)."""
-    found = parse(read_text(paths.proc / str(pid) / "cgroup") or "")
-    namespace, pod = _name_pod(paths, found.pod_uid) if found.pod_uid else ("", "")
-    return Container(found.id, found.runtime, found.pod_uid, namespace, pod)
+    text = read_text(paths.proc / str(pid) / "cgroup") or ""
+    found = parse(text)
+    if found.pod_uid:
+        namespace, pod = _name_pod(paths, found.pod_uid)
+        found = replace(found, pod_namespace=namespace, pod=pod)
+    if found.id and not found.runtime and _SIBLING.search(text) and _is_docker(paths):
+        found = replace(found, runtime="docker")
+    return replace(found, own=bool(found.id) and found.id == own_id(paths))
 
 
 def own_id(paths: Paths) -> str:
@@ -69,9 +93,10 @@ def own_id(paths: Paths) -> str:
 
 
 def parse(text: str) -> Container:
-    """The first line that names a container, else the first that names a pod; other controllers repeat it."""
+    """The first line that names a container, else the first that names a pod, else a unit; controllers repeat it."""
     found = [_parse_path(line.split(":", 2)[-1]) for line in text.splitlines()]
-    return next((one for one in found if one.id), next((one for one in found if one.pod_uid), Container()))
+    telling = sorted(found, key=lambda one: (not one.id, not one.pod_uid, not one.unit))
+    return telling[0] if telling else Container()
 
 
 def _parse_path(path: str) -> Container:
@@ -79,11 +104,24 @@ def _parse_path(path: str) -> Container:
     uid = pod[1].replace("_", "-") if pod else ""
     ids = list(_CONTAINER.finditer(path))
     if not ids:
-        return Container(pod_uid=uid)
+        return Container(pod_uid=uid, unit="" if uid else _unit(path))
     before = path[: ids[-1].start() + 1].rstrip("/:-").rpartition("/")[2].rpartition(":")[2]
     if before.endswith(MONITORS):
         return Container(pod_uid=uid)
-    return Container(ids[-1][1], _RUNTIMES.get(before, ""), uid)
+    user = _USER.search(path)
+    return Container(ids[-1][1], _RUNTIMES.get(before, ""), uid, user=user[1] if user else "")
+
+
+def _unit(path: str) -> str:
+    """The outermost unit; what runs within may have made groups of its own (systemd.resource-control(5), Delegate=)."""
+    unit = _UNIT.search(path)
+    return unit[1] if unit and _SESSION not in path.split("/") else ""
+
+
+def _is_docker(paths: Paths) -> bool:
+    """Whether our own container is Docker's; podman and cri-o keep these files in a folder `userdata`."""
+    mounted = _OWN_FOLDER.search(read_text(paths.proc / "self/mountinfo") or "")
+    return mounted is not None and "/userdata/" not in mounted[0]
 
 
 def _name_pod(paths: Paths, uid: str) -> tuple[str, str]:

@@ -1,12 +1,12 @@
 """Who uses the driver: processes with NVIDIA's devices open or mapped, and modules that hold ours."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from functools import partial
 from typing import Any
 
-from driverctr.facts import containers, modules, processes
+from driverctr.facts import containers, freeing, modules, processes
 from driverctr.facts.containers import Container
 from driverctr.facts.handles import Scanner, read_majors
 from driverctr.facts.modules import LoadedModule
@@ -19,7 +19,10 @@ SHORT_COMMAND = 60
 """Characters of a command line in a sentence."""
 
 LISTED = 5
-"""Holders named in a sentence for each module: the termination message has room for 4 KB."""
+"""Holders named in a sentence for each module, and acts named: the termination message has room for 4 KB."""
+
+IN_USE = "the driver is in use: "
+ALL_OF_THEM = "`driverctr who` lists all"
 
 HandlesOf = Callable[[int], Counter[str]]
 """References by module that one process holds in one way."""
@@ -34,7 +37,7 @@ class Holder:
 
     `ticks` is its start by the kernel's clock: with the pid its identity. `closed`: it keeps mappings of files it
     has closed, and nothing open. `shared` is what of `handles` is through open files that another holder was counted
-    for, `maps` the modules it holds by mappings, maybe more often than `handles` says.
+    for, `maps` the modules it holds by mappings, maybe more often than `handles` says. `deaf`: SIGTERM does not end it.
     """
 
     pid: int
@@ -46,6 +49,7 @@ class Holder:
     closed: bool = False
     shared: tuple[tuple[str, int], ...] = ()
     maps: tuple[str, ...] = ()
+    deaf: bool = False
 
     def counted(self, module: str) -> int:
         """References to a module that nobody else was counted for."""
@@ -62,8 +66,13 @@ class Holder:
         words = " ".join("".join(c if c.isprintable() else " " for c in self.command).split())
         return f"pid {self.pid} ({words if len(words) <= SHORT_COMMAND else words[: SHORT_COMMAND - 1] + '…'})"
 
+    @property
+    def action(self) -> str:
+        """What ends it and keeps it from coming back."""
+        return freeing.how(self.pid, self.command, self.container, deaf=self.deaf)
+
     def __str__(self) -> str:
-        """For a sentence: pid, command, and in brackets container or pod and start."""
+        """For a sentence: pid, command, and in brackets container, pod or unit, and start."""
         since = f"since {utc(self.started)}" if self.started else ""
         mapping = "by a mapping alone" if self.closed else ""
         about = ", ".join(filter(None, (str(self.container), mapping, since)))
@@ -71,7 +80,12 @@ class Holder:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "handles": dict(self.handles), "shared": dict(self.shared)}
+        return {
+            **asdict(self),
+            "handles": dict(self.handles),
+            "shared": dict(self.shared),
+            "action": self.action,
+        }
 
 
 @frozen
@@ -91,41 +105,76 @@ class InUse:
 
     def __str__(self) -> str:
         """For a sentence; what cannot be seen is said."""
-        return self.sentence(())
+        return f"{self.head}: {', '.join(words for words, _ in self.users(limit=LISTED))}"
 
-    def sentence(self, known: Collection[Identity]) -> str:
-        """The same, where holders described before are named by pid and command only."""
-        users = [holder.brief if holder.identity in known else str(holder) for holder in self.by[:LISTED]]
-        if len(self.by) > LISTED:
-            users.append(f"{len(self.by) - LISTED} more")
+    @property
+    def head(self) -> str:
+        """The module and its references, with what part of them is in nobody's way."""
+        by_modules = f"{len(self.modules)} by {', '.join(self.modules)}" if self.modules else ""
+        by_daemons = f"{self.ours} by our own daemons" if self.ours else ""
+        parts = ", ".join(filter(None, (by_modules, by_daemons)))
+        return f"{self.module} has refcnt {self.refcnt}" + (f" ({parts})" if parts else "")
+
+    def users(self, known: Collection[Identity] = (), limit: int | None = None) -> list[tuple[str, str]]:
+        """Each in words, and what to do about it; those `known` were described before, and are named only."""
+        shown = self.by[:limit]
+        users = [(holder.brief, "") if holder.identity in known else (str(holder), holder.action) for holder in shown]
+        if len(self.by) > len(shown):
+            users.append((f"{len(self.by) - len(shown)} more", ALL_OF_THEM))
         if self.unseen:
             cure = f" ({self.blind})" if self.blind else ""
             who = "mappings of these or by holders" if self.mapped else "holders"
-            users.append(f"{self.unseen} reference(s) by {who} not visible from here{cure}")
-        return f"{self.module} has refcnt {self.refcnt}{self._innocent()}: {', '.join(users)}"
+            words = f"{self.unseen} reference(s) by {who} not visible from here{cure}"
+            users.append((words, freeing.how_unseen(self.module, self.blind)))
+        return users
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         pids = [holder.pid for holder in self.by]
-        said = {"pids": pids, "unseen": self.unseen, "sentence": str(self)}
+        said = {"pids": pids, "unseen": self.unseen, "sentence": str(self), "remedy": remedy((self,))}
         return {"module": self.module, "refcnt": self.refcnt, **said}
-
-    def _innocent(self) -> str:
-        """What part of the refcnt is in nobody's way."""
-        by_modules = f"{len(self.modules)} by {', '.join(self.modules)}" if self.modules else ""
-        by_daemons = f"{self.ours} by our own daemons" if self.ours else ""
-        parts = ", ".join(filter(None, (by_modules, by_daemons)))
-        return f" ({parts})" if parts else ""
 
 
 def describe(used: Sequence[InUse]) -> str:
     """One sentence a module, each holder described once."""
+    said = (f"{head}: {', '.join(words for words, _ in users)}" for head, users in tell(used, LISTED))
+    return IN_USE + "; ".join(said)
+
+
+def tell(used: Iterable[InUse], limit: int | None = None) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The words of every "in use": a module's head, and its users, each with what to do; no more than `limit` of them.
+
+    Each is described once, and only named the next time.
+    """
     known: set[Identity] = set()
-    sentences = []
     for use in used:
-        sentences.append(use.sentence(known))
-        known.update(holder.identity for holder in use.by[:LISTED])
-    return "the driver is in use: " + "; ".join(sentences)
+        yield use.head, use.users(known, limit)
+        known.update(holder.identity for holder in use.by[:limit])
+
+
+def remedy(used: Sequence[InUse]) -> str:
+    """What frees the driver of all of them, each act named once."""
+    users = {holder.identity: holder for use in used for holder in use.by}
+    acts: dict[str, list[int]] = {}
+    for holder in users.values():
+        acts.setdefault(freeing.together(holder.action), []).append(holder.pid)
+    named = [_with_pids(act, pids) for act, pids in acts.items()]
+    named += [freeing.how_unseen(use.module, use.blind) for use in used if use.unseen]
+    named = list(dict.fromkeys(named))
+    if len(named) > LISTED:
+        named[LISTED:] = [f"{len(named) - LISTED} more ({ALL_OF_THEM})"]
+    if any(holder.container.pod_uid for holder in users.values()):
+        named.append(freeing.ON_KUBERNETES)
+    return f"Free the GPU: {'; '.join(named)}"
+
+
+def _with_pids(act: str, pids: Sequence[int]) -> str:
+    """An act, and whom it ends: signals take pids, of all else it is told."""
+    shown = [str(pid) for pid in pids[:LISTED]]
+    more = f" and {len(pids) - LISTED} more" if len(pids) > LISTED else ""
+    if act in freeing.SIGNALS:
+        return f"{act} {' '.join(shown)}" + (f" ({more.strip()}: {ALL_OF_THEM})" if more else "")
+    return f"{act} (pid {', '.join(shown)}{more})"
 
 
 def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]) -> tuple[InUse, ...]:
@@ -214,7 +263,7 @@ def _add(paths: Paths, found: dict[int, Holder], pid: int, handles_of: HandlesOf
     process = processes.read(paths, pid)
     if process is None:
         return
-    command, container = " ".join(processes.read_words(paths, process)), containers.read(paths, pid)
+    command, container = processes.read_command(paths, process), containers.read(paths, pid)
     handles, again = handles_of(pid), processes.read(paths, pid)
     if not handles or again is None or again.identity != process.identity:
         return
@@ -224,4 +273,5 @@ def _add(paths: Paths, found: dict[int, Holder], pid: int, handles_of: HandlesOf
         closed = known.closed
     taken = tuple(sorted(handles.items()))
     started = processes.started_at(paths, process)
-    found[pid] = Holder(pid, command, started, taken, process.started, container, closed)
+    deaf = processes.is_deaf(paths, pid)
+    found[pid] = Holder(pid, command, started, taken, process.started, container, closed, deaf=deaf)

@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
+from driverctr.conceal import conceal_command
 from driverctr.facts import privilege
 from driverctr.files import read_text
 from driverctr.paths import Paths
@@ -17,6 +19,9 @@ HOST_PID_NAMESPACE = "pid:[4026531836]"
 
 TO_LOOK = ("SYS_PTRACE", "SYS_ADMIN")
 """Capabilities needed for /proc/<pid>/fd and for /proc/<pid>/map_files of others (proc(5))."""
+
+TERM_BIT = 1 << (signal.SIGTERM - 1)
+"""SIGTERM in a mask of signals."""
 
 UNREADABLE_STATES = "DXZ"
 """Dead, or asleep in the kernel, maybe with the lock that a read of its memory, such as its command line, waits for."""
@@ -48,6 +53,19 @@ def read_words(paths: Paths, process: Process) -> list[str]:
     """Its command line, or its short name alone where there is none or reading it might not return."""
     text = "" if process.state in UNREADABLE_STATES else read_text(paths.proc / str(process.pid) / "cmdline") or ""
     return text.strip("\0").split("\0") if text.strip("\0") else [process.comm]
+
+
+def is_deaf(paths: Paths, pid: int) -> bool:
+    """Whether SIGTERM does not end it: it ignores it, or is the first of a PID namespace and has no handler.
+
+    Masks and pids in each namespace are in /proc/<pid>/status (proc_pid_status(5), pid_namespaces(7)).
+    """
+    fields = dict(
+        re.findall(r"^(SigIgn|SigCgt|NSpid):\s*(.+)$", read_text(paths.proc / str(pid) / "status") or "", re.M)
+    )
+    ignored, caught = (bool(int(fields.get(name, "0"), 16) & TERM_BIT) for name in ("SigIgn", "SigCgt"))
+    namespaces = fields.get("NSpid", "").split()
+    return ignored or (len(namespaces) > 1 and namespaces[-1] == "1" and not caught)
 
 
 def has_open(paths: Paths, pid: int, file: os.stat_result) -> bool:
@@ -82,3 +100,8 @@ def blindness(paths: Paths) -> str:
     if set(TO_LOOK) & set(privilege.read(paths).missing or ()):
         return "run the container with --privileged to see who"
     return ""
+
+
+def read_command(paths: Paths, process: Process) -> str:
+    """Its command line as it may be shown, with no secret in it."""
+    return conceal_command(read_words(paths, process))

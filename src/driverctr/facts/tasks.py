@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from driverctr.conceal import conceal_command
 from driverctr.deferred import pattern
 from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import UNREADABLE_STATES
@@ -76,7 +77,7 @@ def _read(folder: Path, pid: int) -> Task | None:
     frames = (line.rpartition("] ")[2].partition("+")[0] for line in lines)
     state = fields.get("State", "?")[:1]
     words = "" if state in UNREADABLE_STATES else read_text(folder / "cmdline") or ""
-    command = " ".join(words.split("\0")).strip() or fields.get("Name", "")
+    command = conceal_command(words.split("\0")).strip() or fields.get("Name", "")
     wchan = read_text(folder / "wchan") or ""
     stack = tuple(frame for frame in frames if frame)
     return Task(pid, command, state, wchan, stack, any(map(OF_DRIVER.search, lines)))

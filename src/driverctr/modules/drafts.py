@@ -62,7 +62,7 @@ def keep(
             try:
                 stack.enter_context(store.building(key, wait))
             except DriverError as error:
-                log.warning(f"store: {error}")
+                log.warning(f"store: {error}", code=error.code.value)
                 store = None
         found = find_whole(store, key, names=names) if store is not None else None
         if found is not None and not (doubt and found.module_set == doubt.entry.module_set):
@@ -75,7 +75,7 @@ def keep(
                 placed = put(store, wanted, draft, doubt)
                 return Build(placed.module_set, placed.key)
             except DriverError as error:
-                log.warning(f"store: the new modules are not kept in it: {error}")
+                log.warning(f"store: the new modules are not kept in it: {error}", code=error.code.value)
         return Build(publish(draft, set_folder(folder, key.wish)), wanted, draft.provenance)
 
 
@@ -104,7 +104,7 @@ def find_whole(
     try:
         found = look_up(store, key)
     except DriverError as error:
-        store.log.debug(f"store: {error.message}")
+        store.log.debug(f"store: {error.message}", code=error.code.value)
         return None
     try:
         check_complete(found.module_set, names)

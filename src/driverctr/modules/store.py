@@ -19,7 +19,7 @@ from pathlib import Path
 from driverctr import files
 from driverctr.config import Config
 from driverctr.deferred import shutil, tempfile
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts import hostroot, mounttable
 from driverctr.hashing import Hashes
 from driverctr.log import Log
@@ -248,7 +248,7 @@ class Store:
                 if os.path.lexists(folder):
                     judge(folder)
         except (OSError, DriverError) as error:
-            self.log.warning(f"store: {folder} stays ({reason}): {error}")
+            self.log.warning(f"store: {folder} stays ({reason}): {error}", code=code_of(error))
 
     def verify(self) -> tuple[Refused, ...]:
         """Compare every file of every entry with its manifest; what is wrong is returned, what is damaged set aside.
@@ -346,7 +346,7 @@ class Store:
             for gone in self.prune(self.max_bytes, published):
                 self.log.info(f"store: {gone}, {gone.size >> 20} MB, was used least recently and is given up")
         except DriverError as error:
-            self.log.warning(f"store: nothing is given up: {error}")
+            self.log.warning(f"store: nothing is given up: {error}", code=error.code.value)
 
     def _place(self, key: Key) -> Path:
         return self.folder / ENTRIES / key.digest

@@ -237,7 +237,7 @@ class DriverRoot:
         process = processes.read(self.paths, pid) if pid is not None else None
         if process is None:
             return "a process that is not visible from here" if pid is None else f"pid {pid}, which has ended"
-        return f"pid {process.pid} ({' '.join(processes.read_words(self.paths, process))})"
+        return f"pid {process.pid} ({processes.read_command(self.paths, process)})"
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

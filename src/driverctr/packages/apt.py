@@ -10,7 +10,7 @@ from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
 from driverctr.files import read_text
 from driverctr.log import Log
-from driverctr.packages import DEFAULTS, Sources, aptsources, aptwords
+from driverctr.packages import DEFAULTS, Sources, aptsources, aptwords, credentials
 from driverctr.packages.aptsources import Entry
 from driverctr.packages.debs import Debs, Offer, choose, read_stanza, unpack
 from driverctr.records import frozen
@@ -136,6 +136,7 @@ class Apt:
     def _from(self, place: Place, wanted: HeaderPackages, into: Path) -> tuple[str, ...]:
         """Ask round after round, until one has all that is wanted; then fetch and unpack that."""
         place.prepare()
+        credentials.learn(self.sources.root)
         failures: list[DriverError] = []
         chosen: dict[str, str] | None = None
         for number in range(len(place.rounds)):
@@ -162,7 +163,7 @@ class Apt:
                 raise DriverError(error.code, theirs(error.message, written), error.remedy) from error
             if error.code not in (Code.PACKAGES_FAILED, Code.PACKAGES_UNTRUSTED):
                 raise
-            self.log.warning(error.message)
+            self.log.warning(error.message, code=error.code.value)
             failures.append(error)
         aptsources.write(place.rounds[number], place.asked, f"{number}-")
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from driverctr.conceal import learn_text
 from driverctr.files import entries, read_text
 from driverctr.records import frozen
 
@@ -53,7 +54,7 @@ def read(files: Iterable[Path], of_image: Collection[Path]) -> list[Entry]:
     """All that is asked by some files; those not `of_image` are the user's. What cannot be read is left for apt."""
     found = []
     for file in files:
-        text = read_text(file) or ""
+        learn_text(text := read_text(file) or "")
         users = file not in of_image
         taken = of_stanzas(text, users=users) if file.suffix == ".sources" else of_lines(text, users=users)
         found += [replace(entry, file=file) for entry in taken]

@@ -14,7 +14,7 @@ from driverctr.distros import HeaderPackages, Repositories, Rung
 from driverctr.errors import Code, DriverError
 from driverctr.files import write_atomic
 from driverctr.log import Log
-from driverctr.packages import Sources
+from driverctr.packages import Sources, credentials
 from driverctr.packages.authorities import bundle
 from driverctr.packages.dnfwords import NOWHERE, complaints, may_pass, refusal
 from driverctr.packages.repofiles import VARIABLES, Repository, RepositoryFiles, filled, gather, key_files
@@ -86,6 +86,7 @@ class Dnf:
         self, wanted: HeaderPackages, into: Path, files: RepositoryFiles, ladder: Sequence[Rung]
     ) -> tuple[str, ...]:
         """Climb until a rung has the package; all of it again, a few times, while a failure may pass."""
+        credentials.learn(self.sources.root)
         rungs = distinct(files, ladder)
         if not any(files.used(rung.enable) for rung in rungs):
             left_out = "" if self.sources.defaults else f", and the image's own are left out: {self.sources.reason}"
@@ -107,7 +108,7 @@ class Dnf:
                         return error
                     where = self._asked(files, rung)
                     refusals.append((where, error))
-                    self.log.info(f"dnf: {where}: {error.message}")
+                    self.log.info(f"dnf: {where}: {error.message}", code=error.code.value)
             final = joined(refusals)
             if may_pass(final.message):
                 raise final

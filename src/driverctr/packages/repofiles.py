@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from driverctr.conceal import learn_text
 from driverctr.files import read_text
 from driverctr.log import Log
 from driverctr.packages import Sources
@@ -66,7 +67,7 @@ def gather(sources: Sources, folder: Path, log: Log) -> RepositoryFiles:
         shipped = file in defaults
         if shipped and not sources.defaults:
             continue
-        text = read_text(file) or ""
+        learn_text(text := read_text(file) or "")
         if file.name == ENTITLED:
             text = entitled(text, sources.root)
         own = not shipped and file.name != ENTITLED

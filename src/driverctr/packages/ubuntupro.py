@@ -83,7 +83,7 @@ class WithPro:
                 try:
                     stack.enter_context(attached(self.runner, self.token, self.service, self.scratch))
                 except DriverError as error:
-                    self.runner.log.warning(error.message)
+                    self.runner.log.warning(error.message, code=error.code.value)
                     lacks = error.message
             try:
                 return self.tool.fetch(wanted, into)
@@ -140,7 +140,9 @@ def _detach(runner: Runner) -> None:
             ["pro", "detach", "--assume-yes"], limit=DETACH_LIMIT, check=False, extra_env=ENVIRONMENT
         )
     except DriverError as error:
-        runner.log.warning(f"this container could not be detached from Ubuntu Pro: {error.message}")
+        runner.log.warning(
+            f"this container could not be detached from Ubuntu Pro: {error.message}", code=error.code.value
+        )
         return
     if result.status != 0 and "not attached" not in result.stdout + result.stderr:
         runner.log.warning(f"this container could not be detached from Ubuntu Pro: {result.words}")

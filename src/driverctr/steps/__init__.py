@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from driverctr import daemons
 from driverctr.config import Config
 from driverctr.daemons import Daemon, Running
+from driverctr.features import NO_FEATURES, Features
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.modules import ModuleSet, Source
@@ -77,7 +78,8 @@ class Gained:
     nvidia-smi although enough others do, `gpus_answering` whether each did when it was asked; `unloaded` the modules of
     a former driver that went, `lost` the state of the
     GPUs that went with it. `substitutes` is what stands in place of our own userspace, by path below the root.
-    `host_modules` are the host's to be loaded before ours, `lacks` tells of modules asked for beside why they are not.
+    `host_modules` are the host's to be loaded before ours, `lacks` tells of modules asked for beside why they are not;
+    `features` are the labels that the node has meanwhile.
     """
 
     build: Build | None = None
@@ -94,6 +96,7 @@ class Gained:
     substitutes: Mapping[str, Path] = field(default_factory=dict)
     host_modules: tuple[str, ...] = ()
     lacks: Mapping[str, str] = field(default_factory=dict)
+    features: Features = NO_FEATURES
 
     @property
     def module_set(self) -> ModuleSet:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from driverctr import daemons, devices, selinux
+from driverctr.errors import code_of
 from driverctr.plan import PlannedStep, StepName
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
@@ -39,7 +40,7 @@ class Daemons:
         try:
             tools.syslog.open()
         except OSError as error:
-            tools.runner.log.warning(f"daemons' words go to the host's syslog only: {error}")
+            tools.runner.log.warning(f"daemons' words go to the host's syslog only: {error}", code=code_of(error))
         running = tuple(daemons.find(tools.paths, daemon) or tools.start_daemon(daemon) for daemon in daemons.DAEMONS)
         return Outcome({"daemons": [found.daemon.name for found in running]}, replace(gained, running=running))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from driverctr import devices, parameters
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts import modules
 from driverctr.modules import loaded, needed_of_host
 from driverctr.modules.loaded import Record
@@ -50,7 +50,9 @@ class Load:
             except DriverError as error:
                 if error.code is Code.STUCK:
                     raise
-                tools.runner.log.warning(f"{name} of the host's kernel does not load: {error.message}")
+                tools.runner.log.warning(
+                    f"{name} of the host's kernel does not load: {error.message}", code=error.code.value
+                )
         try:
             for name in names:
                 if tools.signals.arrived is None:
@@ -59,7 +61,9 @@ class Load:
             if error.code is Code.STUCK:
                 raise
             if tools.signals.arrived is not None:
-                tools.runner.log.warning(f"{error.message}; it is not tried again: a signal came")
+                tools.runner.log.warning(
+                    f"{error.message}; it is not tried again: a signal came", code=error.code.value
+                )
                 return
             if not gained.kept:
                 self._clean_up(tools)
@@ -87,7 +91,7 @@ class Load:
         try:
             unload_modules(tools)
         except DriverError as second:
-            tools.runner.log.warning(f"what was loaded stays: {second}")
+            tools.runner.log.warning(f"what was loaded stays: {second}", code=second.code.value)
 
     def undo(self, tools: Tools, data: Undo) -> None:
         """Unload the stack; raises DriverError where it stays, maybe held: then the nodes are needed again."""
@@ -104,7 +108,7 @@ def _remember(tools: Tools, record: Record) -> None:
     try:
         loaded.write(tools.paths, record)
     except OSError as error:
-        tools.runner.log.warning(f"what was loaded could not be written down: {error}")
+        tools.runner.log.warning(f"what was loaded could not be written down: {error}", code=code_of(error))
 
 
 def _blame_the_host(tools: Tools, facts: Facts, name: str, gained: Gained, error: DriverError) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from driverctr import daemons, parameters, smi
 from driverctr.daemons import Running
 from driverctr.depth import Depth
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, code_of
 from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders, kernel, modules, tasks
 from driverctr.facts.modules import LoadedModule
@@ -16,7 +16,6 @@ from driverctr.modules import loaded
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.modules.ondisk import check_file
 from driverctr.plan import PlannedStep, StepName
-from driverctr.preflight import STOP_THE_USERS
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.survey import Facts
@@ -94,7 +93,7 @@ def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
         raise stuck(unsettled, tasks.hanging_module_tools(tools.paths))
     used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)], stack)
     if used:
-        raise DriverError(Code.IN_USE, holders.describe(used), STOP_THE_USERS)
+        raise DriverError(Code.IN_USE, holders.describe(used), holders.remedy(used))
     return stack
 
 
@@ -169,7 +168,9 @@ def _load_again(tools: Tools, former: Iterable[LoadedModule]) -> None:
             _load_same(tools, module)
             tools.runner.log.info(f"{module.name} loaded again, since {', '.join(left)} cannot be unloaded")
         except (DriverError, OSError) as error:
-            tools.runner.log.error(f"{module.name} was unloaded and cannot be loaded again: {error}")
+            tools.runner.log.error(
+                f"{module.name} was unloaded and cannot be loaded again: {error}", code=code_of(error)
+            )
 
 
 def _load_same(tools: Tools, module: LoadedModule) -> None:

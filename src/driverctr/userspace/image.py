@@ -43,7 +43,8 @@ class Image:
     """The image we run from.
 
     `distribution` and `distribution_version` are the ID and VERSION_ID of os-release(5); `kernel_release` and
-    `module_type` are those of the modules baked into a precompiled image. The last four are absent from older images.
+    `module_type` are those of the modules baked into a precompiled image; `cuda_version` ("12.2") is what its libcuda
+    serves at most, "" where that could not be asked. The last five are absent from older images.
     """
 
     driver_version: DriverVersion
@@ -54,6 +55,7 @@ class Image:
     origin: Origin = Origin.PACKAGES
     kernel_release: str = ""
     module_type: str = ""
+    cuda_version: str = ""
 
     @property
     def platform(self) -> str:
@@ -104,6 +106,7 @@ def read(root: Path = Path("/")) -> Image:
             origin=Origin(document.get("origin", Origin.PACKAGES)),
             kernel_release=str(document.get("kernel_release", "")),
             module_type=str(document.get("module_type", "")),
+            cuda_version=str(document.get("cuda_version", "")),
         )
     except OSError as error:
         raise DriverError(

@@ -36,11 +36,15 @@ class Item:
 
 @frozen
 class Listing:
-    """Everything of one version, for images of one platform: distribution and architecture, as `Image` has them."""
+    """Everything of one version, for images of one platform: distribution and architecture, as `Image` has them.
+
+    `cuda_version` is as `Image` has it; older images did not tell.
+    """
 
     driver_version: str
     platform: str
     items: tuple[Item, ...]
+    cuda_version: str = ""
 
     @property
     def files(self) -> Mapping[str, Item]:
@@ -77,7 +81,8 @@ def parse(document: Any) -> Listing:
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']}, we read {SCHEMA}")
         version = DriverVersion(document["driver_version"]).text
-        return Listing(version, str(document["platform"]), tuple(_item(each) for each in document["items"]))
+        items = tuple(_item(each) for each in document["items"])
+        return Listing(version, str(document["platform"]), items, str(document.get("cuda_version", "")))
     except (KeyError, TypeError, AttributeError, DriverError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

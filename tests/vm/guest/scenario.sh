@@ -172,6 +172,16 @@ fill_store() {
 # remove NAME...: by force, as an eviction without grace does.
 remove() { container "$runtime" rm --force "${missing[@]}" "$@" >/dev/null; }
 
+# story NAME, commands by `show`, told: what is between is a block of docs/troubleshooting.md (`python -m harness stories`).
+story() { printf '\n@@@ %s\n' "$1"; }
+told() { printf '@@@\n'; }
+# show COMMAND [WORDS]: the command as a user gives it, and what it says; WORDS are what is run instead, where names or
+# mounts are those of this machine.
+show() {
+    printf '$ %s\n' "$1"
+    eval "${2:-$1}" 2>&1
+}
+
 persistenced() { pgrep -f '^nvidia-persistenced' || true; }
 driver_mounts() { awk '$5 ~ "^/run/nvidia/."' /proc/self/mountinfo; }
 nothing_left() {

@@ -37,6 +37,32 @@ sleep_forked() {
     sleep "$1" &
     exec sleep "$1"
 }
+# What was mapped is unmapped and closed again.
+sleep_unmapped() {
+    exec python3 -c '
+import ctypes, os, sys, time
+device = os.open(sys.argv[2], os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.munmap.argtypes = ctypes.c_void_p, ctypes.c_size_t
+address = libc.mmap(None, ctypes.c_size_t(4096), 1, 1, device, ctypes.c_long(0))
+assert address not in (None, ctypes.c_void_p(-1).value), os.strerror(ctypes.get_errno())
+assert libc.munmap(address, 4096) == 0
+os.close(device)
+open("/tmp/unmapped", "w").close()
+time.sleep(int(sys.argv[1]))' "$1" "$2"
+}
+# An open file that waits in a socket is in the table of no process.
+sleep_in_flight() {
+    exec python3 -c '
+import os, socket, sys, time
+here, there = socket.socketpair()
+device = os.open(sys.argv[2], os.O_RDONLY)
+socket.send_fds(here, [b"x"], [device])
+os.close(device)
+open("/tmp/in-flight", "w").close()
+time.sleep(int(sys.argv[1]))' "$1" "$2"
+}
 sleep_path_only() {
     exec python3 -c 'import os, sys, time; os.open(sys.argv[2], os.O_PATH); time.sleep(int(sys.argv[1]))' "$1" "$2"
 }
@@ -46,6 +72,12 @@ sleep_elsewhere() {
         mknod /tmp/there/other c 195 255 && exec sleep "$0" </tmp/there/other' "$1"
 }
 word() { echo "$said" | grep -F -- "$1"; }
+# What `who` has below a process, which ends it.
+act_on() { echo "$said" | grep -F -A 1 -- "$1 (" | sed -n '2s/^ *//p'; }
+# As systemd does with its services; nothing of it is here.
+in_unit() {
+    mkdir -p "/sys/fs/cgroup/system.slice/$1" && echo "$2" >"/sys/fs/cgroup/system.slice/$1/cgroup.procs"
+}
 cleaned() {
     start "$1" -- driverctr unload
     check "unload takes away what is left" is "$(exit_of "$1")" 0
@@ -65,43 +97,88 @@ exec /sbin/rmmod "$@"
 END
 chmod +x /tmp/rmmod
 
-if scenario "every holder is named, and nobody else"; then
+if scenario "who names everybody, nobody else, and what frees the driver of them"; then
     bring_up main
+    said=$(inside main driverctr who)
+    check "nobody is in the way of an unload: exit status 0" is $? 0
+    check "and it is said so" word "nobody uses the driver: nvidia $driver is loaded, and can be unloaded"
+    check "our own daemon is named apart" word "pid $(persistenced) (nvidia-persistenced"
     : >/tmp/nvidia0
+    # The minor of nvidia0 with the major of another driver.
+    mknod /tmp/tty0 c 4 0
     host sleep_forked 7501 $device
     host sleep_mapped 7502 /run/nvidia/driver/dev/nvidia0
+    host sleep_on 7508 $device
     host sleep_elsewhere 7503
     start user -- sh -c "exec sleep 7504 <$device"
     host sleep_on 7505 /dev/null
     host sleep_on 7506 /tmp/nvidia0
     host sleep_path_only 7507 $device
+    host sleep_on 7509 /tmp/tty0
+    host sleep_unmapped 7510 /run/nvidia/driver/dev/nvidia0
     check "they run" wait_for 20 runs "sleep 7503"
     check "the container runs" wait_for 60 runs "sleep 7504"
     check "the mapping is made" wait_for 20 grep -q nvidia0 "/proc/${others[1]}/maps"
     check "and its file is closed" fails sh -c "ls -l /proc/${others[1]}/fd | grep nvidia"
-    said=$(inside main driverctr status)
-    echo "$said" | grep '^in use'
+    check "another mapping was made, and is gone" wait_for 20 test -e /tmp/unmapped
+    check "a process is of a unit" in_unit train.service "${others[2]}"
+    said=$(inside main driverctr who)
+    check "somebody is in the way: exit status 6" is $? 6
+    echo "$said"
+    elsewhere=$(pid_of "sleep 7503")
     check "a plain process" word "pid ${others[0]} (sleep 7501)"
     check "its child, which shares its open file" word "pid $(pgrep -P "${others[0]}") (sleep 7501)"
+    check "is killed" is "$(act_on "pid ${others[0]}")" "kill ${others[0]}"
     check "a mapping whose file is closed" word "pid ${others[1]} (python3 -c"
     check "as such" word "[by a mapping alone, since "
-    check "another name in another namespace" word "pid $(pid_of "sleep 7503") (sleep 7503)"
+    check "a service of the host" word "pid ${others[2]} (sleep 7508) [unit train.service, since "
+    check "is stopped by its unit" is "$(act_on "pid ${others[2]}")" "systemctl stop train.service"
+    check "another name in another namespace" word "pid $elsewhere (sleep 7503)"
+    check "whose first process hears SIGKILL alone" is "$(act_on "pid $elsewhere")" "kill -KILL $elsewhere"
     id=$(container "$runtime" inspect --format '{{.Id}}' user)
-    check "a process in a container" word "pid $(pid_of "sleep 7504") (sleep 7504) ["
+    inner=$(pid_of "sleep 7504")
+    check "a process in a container" word "pid $inner (sleep 7504) ["
     check "with the container's id" word "container ${id:0:12}, since "
+    check "is stopped by its engine" is "$(act_on "pid $inner")" "${runtime%%-*} stop ${id:0:12}"
     for innocent in "${others[@]:3}"; do check "not $innocent" fails word "pid $innocent "; done
     check "nothing is unexplained" fails word "not visible"
+    inside main driverctr who --json >/tmp/who.json
+    check "for programs too" is "$(python3 -c 'import json; print(*sorted(
+        one["action"].split()[0] for one in json.load(open("/tmp/who.json"))["holders"] if not one["ours"]))')" \
+        "${runtime%%-*} kill kill kill kill systemctl"
+    who=$said
     said=$(inside main driverctr plan)
     check "plan says the same" word "the driver is in use: nvidia has refcnt"
+    check "of each" word "pid ${others[0]} (sleep 7501) [since "
+    host sleep_in_flight 7511 $device
+    check "an open file is on its way" wait_for 20 test -e /tmp/in-flight
+    said=$(inside main driverctr who)
+    check "a reference of nobody is told" word "holders not visible from here"
+    check "and what may be behind it" word "or a file on its way between processes"
+    check "who sent it is not blamed" fails word "pid $(pgrep -f 'socketpair.* 7511') "
+    pkill -KILL -f 'socketpair.* 7511'
+    unset 'others[-1]'
     container "$runtime" stop --time 30 main >/dev/null
-    refused main 6 "pid ${others[0]} (sleep 7501)" "pid ${others[1]} (python3"
+    refused main 6 "pid ${others[0]} (sleep 7501)" "pid ${others[1]} (python3" \
+        "Free the GPU: kill ${others[0]} " "; kill -KILL $elsewhere" \
+        "; systemctl stop train.service (pid ${others[2]})" "; ${runtime%%-*} stop ${id:0:12} (pid $inner)"
     check "the modules stay" test -e /sys/module/nvidia_uvm
     run_container "$runtime" blind "$image" -v /run/nvidia:/run/nvidia:rshared -- driverctr unload >/dev/null
     containers+=(blind)
     check "without the host's pids it is refused too" is "$(container "$runtime" wait blind)" 6
     container "$runtime" logs blind >/tmp/blind 2>&1
     check "and says what it cannot see" grep -F 'not visible from here (run the container with --pid=host' /tmp/blind
+    # What `who` said, done to the word; systemd is not here to be asked.
+    echo "$who" | sed -n 's/^ \{6\}//p' | sed "s/^systemctl stop train.service$/kill ${others[2]}/" >/tmp/acts
+    cat /tmp/acts
+    check "each act can be done" bash -e /tmp/acts
+    check "nobody is left" wait_for 20 fails runs "sleep 7504"
+    start alone -- driverctr who
+    check "so says who, without a driver container" is "$(exit_of alone)" 0
+    check "in words" said alone "nobody uses the driver"
+    for innocent in "${others[@]:4}"; do check "$innocent lives" kill -0 "$innocent"; done
     others_end
+    rmdir /sys/fs/cgroup/system.slice/train.service
     remove user
     cleaned cleaner
 fi

@@ -92,6 +92,11 @@ if scenario "with it the former version returns whole"; then
     remove kept
     does_not_load
     bring_up rolled "${keep[@]}" -e DRIVER_CONFIG_DIGEST=13
+    story rolled-back
+    show "docker logs nvidia-driver 2>&1 | grep -E 'WARNING|ERROR|ready;'" "logs rolled | grep -E 'WARNING|ERROR|ready;'"
+    show "docker exec nvidia-driver driverctr status | grep -E '^(phase|ready|driver|degraded):'" \
+        "inside rolled driverctr status | grep -E '^(phase|ready|driver|degraded):'"
+    told
     of_version $old rolled
     check "the daemon is the former one's" is "$(daemon_length)" "$length"
     check "it says why" status_says 'any("rolled back" in r and "470.223.02" in r and "535.309.01" in r and "modprobe nvidia failed" in r for r in d["degraded"])'

@@ -27,6 +27,38 @@ if scenario "what is in the store is taken from it, whatever else is missing"; t
     nothing_left
 fi
 
+if scenario "a plan tells what is true, how long it takes by the starts before, and what blocks"; then
+    [ -d $store/entries ] || fill_store
+    rm -f $store/history.jsonl
+    start unknown "${not_on_disk[@]}" -- driverctr plan
+    check "without a start before" is "$(exit_of unknown)" 0
+    check "it is not known how long it takes" said unknown "(how long it takes is not known: no start of this kind"
+    for name in one two; do
+        bring_up $name "${not_on_disk[@]}"
+        take_down $name
+    done
+    start planned "${not_on_disk[@]}" -- driverctr plan
+    check "after two" is "$(exit_of planned)" 0
+    logs planned
+    check "it is" said planned "s, by the median of 2 starts here that had the modules from the store"
+    check "nobody uses what is not there" said planned "nobody uses the driver"
+    bring_up three "${not_on_disk[@]}"
+    sleep 7711 </run/nvidia/driver/dev/nvidiactl &
+    user=$!
+    plan=$(inside three driverctr plan)
+    check "what is loaded is kept, whoever uses it" grep -F "nothing: what is loaded stays, whoever uses it" <<<"$plan"
+    check "who that is stands on top" grep -F "the driver is in use: nvidia has refcnt" <<<"$plan"
+    echo 'NVreg_EnableStreamMemOPs=0' >/tmp/drivers/nvidia.conf
+    plan=$(inside three env PARAMETERS_WHEN_BUSY=refuse driverctr plan)
+    echo "$plan"
+    check "what blocks is told at the end" grep -F "Blocked (in-use): the driver is in use: " <<<"$plan"
+    check "with what to do" is "$(tail -n 1 <<<"$plan")" "  Free the GPU: kill $user"
+    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
+    kill $user
+    wait $user 2>/dev/null
+    take_down three
+fi
+
 if scenario "an entry built against other headers than the host's is left for a build, and taken where none can be"; then
     rm $store/pins.json
     cp "$(entry)/provenance.json" /tmp/provenance
