@@ -46,8 +46,8 @@ function _shtab_nvidia_driver_using
   test "$_shtab_nvidia_driver_cmdpath" = "$argv"
 end
 
-set -g _shtab_nvidia_driver_commands init load build update plan doctor status who history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
-set -g _shtab_nvidia_driver_opts_with_value --kernel --max-size --max-threads --modules --output --private-key --sign --tag --to -k -m -o -s -t
+set -g _shtab_nvidia_driver_commands init load build update plan who status doctor history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
+set -g _shtab_nvidia_driver_opts_with_value --bundle --kernel --max-size --max-threads --modules --output --private-key --sign --tag --timeout --to --wait -k -m -o -s -t
 
 complete -c nvidia-driver -e
 complete -c nvidia-driver -f
@@ -66,9 +66,9 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s h -l help -d 
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s a -l accept-license -d 'accepted for compatibility; no effect'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s m -l max-threads -x -d 'most jobs of a build'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s k -l kernel -x -d 'default: the running kernel'"'"'s'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s o -l output -xka "(__fish_complete_directories)" -d 'default: MODULES_DIR'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s o -l output -x -d 'default: MODULES_DIR'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -s t -l tag -x -d 'accepted for compatibility; no effect'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -l modules -xka "(__fish_complete_directories)" -d 'compile nothing: take these, which were made (and signed) elsewhere'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using build' -l modules -x -d 'compile nothing: take these, which were made (and signed) elsewhere'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a update -d 'have the modules for a kernel before it boots, beside a driver that serves'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -s k -l kernel -x -d 'default: the newest one installed on the host that has not run (latest)'
@@ -79,15 +79,18 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -l like-running
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a plan -d 'print what is true, what init would do about it, and how long that takes'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -l json -d 'for programs'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a doctor -d 'print every check that init makes before it begins'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -s h -l help -d 'show this help message and exit'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for programs'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a status -d 'print what is so'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -s h -l help -d 'show this help message and exit'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l json -d 'for programs'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a who -d 'print who uses the driver, and what to do about each'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a status -d 'print what is so; exit status 0 if the driver is ready'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -s h -l help -d 'show this help message and exit'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l json -d 'for programs; docs/status.md describes it'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l wait -xka "ready" -d 'print it once the driver is ready, or the time is over'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l timeout -x -d 'seconds to wait at most; default: 300'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a doctor -d 'print every check that init makes before it begins'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l bundle -x -d 'write a .tar.gz for a bug report: settings without secrets, checks, plan, status, history, logs, modules, PCI and packages; - for standard output'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a history -d 'print what starts took and how they ended'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -l json -d 'for programs'
@@ -113,18 +116,15 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using store prune' -l max-siz
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store; and test $_shtab_nvidia_driver_npos -eq 0' -a export -d 'write entries to one file, for nodes that reach neither packages nor a server'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store export' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store export' -s k -l kernel -x -d 'of this kernel release'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using store export; and test $_shtab_nvidia_driver_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d FILE
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store; and test $_shtab_nvidia_driver_npos -eq 0' -a import -d 'take the entries of a file into the store. They are code for the kernel, checked against damage only: whoever imports a file vouches for where it comes from'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store import' -s h -l help -d 'show this help message and exit'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using store import; and test $_shtab_nvidia_driver_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FILE
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store; and test $_shtab_nvidia_driver_npos -eq 0' -a push -d 'sign entries, and send them to a folder, or by HTTP PUT to an address'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store push' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store push' -l to -x -d 'default: REMOTE_URL'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using store push' -l private-key -xka "(__fish_complete_path (commandline -ct))" -d 'PEM file, mode 0600'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using store push' -l private-key -x -d 'PEM file, mode 0600'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store push' -s k -l kernel -x -d 'of this kernel release'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store; and test $_shtab_nvidia_driver_npos -eq 0' -a keygen -d 'make the keys of a remote folder: one for `store push`, one for REMOTE_PUBLIC_KEY'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using store keygen' -s h -l help -d 'show this help message and exit'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using store keygen; and test $_shtab_nvidia_driver_npos -eq 0' -ka "(__fish_complete_directories)" -d 'gets private.pem and public.pem'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a reload_nvidia_peermem -d 'load nvidia-peermem once MOFED'"'"'s and our driver are ready, and stay'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using reload_nvidia_peermem' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a probe_nvidia_peermem -d 'exit 1 if nvidia-peermem should be loaded and is not'

@@ -14,7 +14,7 @@ _shtab_nvidia_driver_commands() {
     plan:'print what is true, what init would do about it, and how long that takes'
     probe_nvidia_peermem:'exit 1 if nvidia-peermem should be loaded and is not'
     reload_nvidia_peermem:'load nvidia-peermem once MOFED'"'"'s and our driver are ready, and stay'
-    status:'print what is so'
+    status:'print what is so; exit status 0 if the driver is ready'
     store:'list, verify, prune, export, import and push modules built before'
     unload:'take away what a driver container that is no more has left'
     update:'have the modules for a kernel before it boots, beside a driver that serves'
@@ -49,9 +49,9 @@ _shtab_nvidia_driver_build_options=(
   {-a,--accept-license}"[accepted for compatibility\; no effect]"
   {-m,--max-threads}"[most jobs of a build]:N:"
   {-k,--kernel}"[default\: the running kernel\'s]:RELEASE:"
-  {-o,--output}"[default\: MODULES_DIR]:DIR:_files -/"
+  {-o,--output}"[default\: MODULES_DIR]:DIR:"
   {-t,--tag}"[accepted for compatibility\; no effect]:TAG:"
-  "--modules[compile nothing\: take these, which were made (and signed) elsewhere]:DIR:_files -/"
+  "--modules[compile nothing\: take these, which were made (and signed) elsewhere]:DIR:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -60,6 +60,7 @@ _shtab_nvidia_driver_build_defaults_added=0
 _shtab_nvidia_driver_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for programs]"
+  "--bundle[write a .tar.gz for a bug report\: settings without secrets, checks, plan, status, history, logs, modules, PCI and packages\; - for standard output]:FILE:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -124,7 +125,9 @@ _shtab_nvidia_driver_reload_nvidia_peermem_defaults_added=0
 
 _shtab_nvidia_driver_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--json[for programs]"
+  "--json[for programs\; docs\/status.md describes it]"
+  "--wait[print it once the driver is ready, or the time is over]:wait:(ready)"
+  "--timeout[seconds to wait at most\; default\: 300]:S:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -141,7 +144,7 @@ _shtab_nvidia_driver_store_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   {-k,--kernel}"[of this kernel release]:RELEASE:"
   "(*)::as \`store list\` shows them\; default\: all:"
-  ":FILE:_files"
+  ":FILE:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -149,7 +152,7 @@ _shtab_nvidia_driver_store_export_defaults_added=0
 
 _shtab_nvidia_driver_store_import_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":FILE:_files"
+  ":FILE:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -157,7 +160,7 @@ _shtab_nvidia_driver_store_import_defaults_added=0
 
 _shtab_nvidia_driver_store_keygen_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":gets private.pem and public.pem:_files -/"
+  ":gets private.pem and public.pem:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -182,7 +185,7 @@ _shtab_nvidia_driver_store_prune_defaults_added=0
 _shtab_nvidia_driver_store_push_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--to[default\: REMOTE_URL]:FOLDER|URL:"
-  "--private-key[PEM file, mode 0600]:FILE:_files"
+  "--private-key[PEM file, mode 0600]:FILE:"
   {-k,--kernel}"[of this kernel release]:RELEASE:"
   "(*)::as \`store list\` shows them\; default\: all:"
 )

@@ -49,6 +49,7 @@ NAMES = {
     "steps": ("steps", "one class a step: describe, apply, undo"),
     "mend": ("keeping", "what is put back or prepared while the driver serves"),
     "lifecycle": ("lifecycle", "the one line of a start, of waiting and of a stop"),
+    "statusview": ("status", "what `driverctr status` tells, and how it waits"),
     "cli": ("verbs", "the command line; the one place where errors end and become exit statuses"),
 }
 """By a module of each room."""

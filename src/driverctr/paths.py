@@ -22,11 +22,6 @@ class Paths:
     beside: Path | None = None
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether we look from outside of the container."""
-        return self.mounts is not None or self.beside is not None
-
-    @property
     def run(self) -> Path:
         """The folder shared with the host and NVIDIA's neighbours."""
         return (self.beside or self.root) / "run/nvidia"
@@ -104,3 +99,7 @@ class Paths:
     def modules_tree(self, kernel_release: str) -> Path:
         """The module tree modprobe reads for a kernel release."""
         return self.root / "lib/modules" / kernel_release
+
+    def are_elsewhere(self) -> bool:
+        """Whether we look from outside of the container."""
+        return self.mounts is not None or self.beside is not None

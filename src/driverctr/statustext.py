@@ -126,6 +126,8 @@ def _published(view: View) -> Iterator[Line]:
         yield "daemon", f"{name} (pid {pid})", ""
     for use in view["in_use"]:
         yield "in use", use["sentence"], YELLOW
+        if view["pending"] or not view["ready"]:
+            yield "to free it", use["remedy"], ""
     root = view["driver_root"]
     if root["layers"] is None:
         yield "driver root", "not known: the mount table cannot be read", YELLOW

@@ -192,7 +192,7 @@ def _has_kernels(paths: Paths) -> bool:
 
 def _environment(paths: Paths, own: Mapping[str, str]) -> Mapping[str, str]:
     """The settings of the container that runs, for who looks at it from elsewhere."""
-    if not paths.is_elsewhere:
+    if not paths.are_elsewhere():
         return own
     from driverctr import instance
     from driverctr.errors import DriverError

@@ -120,7 +120,16 @@ def degraded(paths: Paths) -> Paths:
         store="miss",
         store_reason="the store has no 535.2 for it",
         gpus_answering={ONE: False},
-        in_use=({"module": "nvidia", "refcnt": 3, "pids": [7], "unseen": 0, "sentence": "nvidia has refcnt 3: pid 7"},),
+        in_use=(
+            {
+                "module": "nvidia",
+                "refcnt": 3,
+                "pids": [7],
+                "unseen": 0,
+                "sentence": "nvidia has refcnt 3: pid 7",
+                "remedy": "kill 7",
+            },
+        ),
         attempt=2,
     )
     return paths

@@ -39,6 +39,8 @@ def test_help_imports_the_parser_alone(words: list[str]) -> None:
     assert {name for name in found if name.startswith("driverctr")} == {
         "driverctr",
         "driverctr.cli",
+        "driverctr.conceal",
+        "driverctr.deferred",
         "driverctr.errors",
         "driverctr.parser",
     }

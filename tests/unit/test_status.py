@@ -144,6 +144,7 @@ def test_who_uses_the_driver_is_told_with_the_words_of_every_in_use(paths: Paths
     assert [user["pid"] for user in view["users"]] == [7] == view["in_use"][0]["pids"]
     assert f"in use:       {view['in_use'][0]['sentence']}" in screen(view)
     assert "pid 7 (sleep 1000) [docker container 3f3f3f3f3f3f" in view["in_use"][0]["sentence"]
+    assert f"to free it:   {view['in_use'][0]['remedy']}" in screen(view), "it is not ready"
 
 
 def test_a_problem_is_told_with_its_code_and_the_kernels_words(paths: Paths) -> None:

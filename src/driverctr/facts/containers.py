@@ -1,7 +1,6 @@
 """Which container, pod or unit of the host a process belongs to, from its control group."""
 
 import re
-from dataclasses import replace
 
 from driverctr.deferred import pattern
 from driverctr.facts.hostroot import host_roots
@@ -70,6 +69,8 @@ class Container:
 
 def read(paths: Paths, pid: int) -> Container:
     """The container of a process, by /proc/<pid>/cgroup (cgroups(7), versions 1 and 2)."""
+    from dataclasses import replace  # here: who asks for its own id, as `driverctr status` does, needs it not
+
     text = read_text(paths.proc / str(pid) / "cgroup") or ""
     found = parse(text)
     if found.pod_uid:

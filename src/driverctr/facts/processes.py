@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 from pathlib import Path
 
 from driverctr.conceal import conceal_command
@@ -20,8 +19,8 @@ HOST_PID_NAMESPACE = "pid:[4026531836]"
 TO_LOOK = ("SYS_PTRACE", "SYS_ADMIN")
 """Capabilities needed for /proc/<pid>/fd and for /proc/<pid>/map_files of others (proc(5))."""
 
-TERM_BIT = 1 << (signal.SIGTERM - 1)
-"""SIGTERM in a mask of signals."""
+TERM_BIT = 1 << (15 - 1)
+"""SIGTERM (signal(7): 15 everywhere) in a mask of signals."""
 
 UNREADABLE_STATES = "DXZ"
 """Dead, or asleep in the kernel, maybe with the lock that a read of its memory, such as its command line, waits for."""

@@ -19,7 +19,7 @@ json() { python3 -c 'import json,sys; d=json.load(open("/tmp/told")); assert eva
 document() { python3 -c 'import json; print("document:", json.dumps(json.load(open("/tmp/told"))))'; }
 # wakes NAME: how often a process of that container was switched to.
 wakes() {
-    awk '/ctxt_switches/ { n += $2 } END { print n }' "/proc/$(pgrep -f 'driverctr status --wait' | head -n 1)/status"
+    awk '/^voluntary_ctxt_switches/ { n += $2 } END { print n }' "/proc/$(pgrep -f 'driverctr status --wait' | head -n 1)/status"
 }
 waits() { pgrep -f 'driverctr status --wait'; }
 
