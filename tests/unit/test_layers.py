@@ -63,7 +63,20 @@ ROOMS = (
     ("plan", "estimate"),
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
-    ("report", "whoverb", "planview", "health", "stopping", "bringup", "serving", "persist", "chronicle", "lifecycle"),
+    (
+        "report",
+        "whoverb",
+        "planview",
+        "health",
+        "stopping",
+        "bringup",
+        "serving",
+        "persist",
+        "chronicle",
+        "metrics",
+        "monitoring",
+        "lifecycle",
+    ),
     ("parser", "verbs", "storeverbs", "historyverb", "cli", "__main__"),
 )
 """Highest first; a module may import from its own room and from rooms above."""

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from driverctr import config as settings
 from driverctr import firmware, lifecycle
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
@@ -139,7 +140,8 @@ def test_a_start_uncovers_ours_before_its_first_look(stage: Stage, monkeypatch: 
     monkeypatch.setattr(substitute, "uncover", lambda paths, runner: seen.append("uncovered"))
     monkeypatch.setattr(lifecycle.Start, "run", lambda self: seen.append("looked"))
     signals = SimpleNamespace(install=lambda: None)
-    tools = cast(Tools, SimpleNamespace(paths=stage.paths, runner=stage.substitute.runner, signals=signals))
+    known = {"config": settings.load({}), "runner": stage.substitute.runner, "signals": signals}
+    tools = cast(Tools, SimpleNamespace(paths=stage.paths, **known))
     lifecycle.init(tools)
     stage.put()
     lifecycle.init(tools)

@@ -22,6 +22,7 @@ DOCKER = (
     "holders",
     "words",
     "attempts",
+    "metrics",
 )
 """Scripts that run under docker with runc."""
 
