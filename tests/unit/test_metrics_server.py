@@ -71,6 +71,9 @@ def test_probes_answer_with_a_line(serving: Server, monkeypatch: pytest.MonkeyPa
     answer, body = get(serving, "/readyz")
     assert (answer.status, body) == (503, f"not-ready: {LOST.text}\n")
     assert get(serving, "/healthz")[0].status == 200, "a driver that does not serve is looked after by a live process"
+    other = replace(LOST, text="/run/nvidia/driver holds a tree that is not ours (https://me:hunter2@host/share)")
+    monkeypatch.setattr(verify, "look", lambda *_: [other])
+    assert "hunter2" not in get(serving, "/readyz")[1]
     serving.monitor.tell(replace(FULL, phase=Phase.STUCK))
     assert get(serving, "/healthz")[0].status == 503
 

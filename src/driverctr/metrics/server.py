@@ -19,6 +19,7 @@ from typing import Any
 
 from prometheus_client.exposition import choose_encoder
 
+from driverctr.conceal import conceal
 from driverctr.metrics.monitor import Monitor
 
 MOST_CLIENTS = 16
@@ -181,4 +182,4 @@ def _probe(why_not: str) -> Answer:
 
 
 def _text(status: HTTPStatus, line: str) -> Answer:
-    return status, "text/plain; charset=utf-8", f"{' '.join(line.split())}\n".encode()
+    return status, "text/plain; charset=utf-8", f"{conceal(' '.join(line.split()))}\n".encode()
