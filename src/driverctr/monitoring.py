@@ -45,9 +45,12 @@ def watched(tools: Tools) -> Iterator[Watch]:
 
 
 def forget(tools: Tools) -> None:
-    """Remove the file that a start left which is no more; raises OSError."""
+    """Remove the file that a start left which is no more; one that cannot be removed is logged."""
     if (path := tools.config.metrics_textfile) is not None:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            tools.runner.log.warning(f"METRICS_TEXTFILE={path} stays: {error.strerror}")
 
 
 @mutable
@@ -128,8 +131,9 @@ class Watchers:
         """Act; say what fails when it begins to fail."""
         try:
             act()
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else error
+        except Exception as error:  # noqa: BLE001  # not even a bug here may end a driver that serves
+            known = isinstance(error, OSError) and error.errno
+            why = os.strerror(known) if known else f"{type(error).__name__}: {error}"
             trouble = f"no metrics by {setting}={value}: {why} ({REMEDIES[setting]})"
             if self.troubles.get(setting) != trouble:
                 self.tools.runner.log.warning(f"{trouble}; it is tried again with each change of the status")

@@ -297,6 +297,24 @@ def test_a_folder_that_is_not_there_degrades_until_it_is_and_is_said_once(
         assert watch(told).degraded == () and prom.exists()
 
 
+def test_not_even_a_bug_in_the_metrics_ends_a_driver(
+    paths: Paths, runner: Runner, prom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("driverctr_new")
+
+    monkeypatch.setattr(families, "make", fail)
+    with monitoring.watched(tools(paths, runner, METRICS_TEXTFILE=str(prom))) as watch:
+        (reason,) = watch(replace(FULL, degraded=())).degraded
+    assert "KeyError: 'driverctr_new'" in reason
+
+
+def test_a_file_that_cannot_be_removed_is_said(paths: Paths, runner: Runner, log: Any, prom: Path) -> None:
+    (prom / "folder").mkdir(parents=True)
+    monitoring.forget(tools(paths, runner, METRICS_TEXTFILE=str(prom)))
+    assert f"METRICS_TEXTFILE={prom} stays: Is a directory" in log.stream.getvalue()
+
+
 def test_a_start_that_is_refused_leaves_its_failure_in_the_file(
     paths: Paths, runner: Runner, prom: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
