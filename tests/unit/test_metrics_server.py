@@ -9,7 +9,7 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,13 @@ def get(made: Server, path: str, method: str = "GET", **headers: str) -> tuple[h
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         return answer, answer.read().decode()
+
+
+def until(so: Callable[[], bool]) -> None:
+    """Wait until something is so, on a machine that does much else."""
+    deadline = time.monotonic() + 20
+    while not so() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def test_a_scrape_is_in_the_format_that_was_asked_for(serving: Server) -> None:
@@ -106,7 +113,7 @@ def test_clients_that_hang_keep_nobody_waiting_and_the_oldest_gives_way(serving:
                 one.sendall(b"GET /metr")
         began = time.monotonic()
         assert get(serving, "/metrics")[0].status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < server.CLIENT_LIMIT / 2
         assert hanging[0].recv(100) == b"", "it was let go"
         hanging[-1].sendall(b"ics HTTP/1.0\r\n\r\n")
         assert hanging[-1].recv(100).startswith(b"HTTP/1.0 200"), "a slow one is served all the same"
@@ -124,34 +131,35 @@ def test_nothing_wakes_up_while_nobody_asks_and_the_end_is_at_once(serving: Serv
         return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
 
     get(serving, "/healthz")
-    time.sleep(0.3)
-    before = switches()
+    seen = [-1]
+
+    def calm() -> bool:
+        seen.append(switches())
+        return seen[-1] == seen[-2]
+
+    until(calm)
+    before = seen[-1]
     time.sleep(1.2)
     assert switches() == before
-    began = time.monotonic()
     serving.close()
-    assert time.monotonic() - began < 0.5 and not serving._thread.is_alive()
+    assert not serving._thread.is_alive(), "it need not be waited for in vain (END_LIMIT)"
 
 
 def test_signals_stay_the_main_threads(serving: Server) -> None:
     masks: list[set[Any]] = []
     serving.monitor.refresh = lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))  # type: ignore[method-assign]  # called in the thread of a client
     get(serving, "/healthz")
-    deadline = time.monotonic() + 5
-    while not masks and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: bool(masks))
     assert signal.SIGTERM in masks[0] and signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_what_takes_longer_is_read_after_the_answer(serving: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr(extras, "read", lambda *_: Extras(1 if go_on.wait(5) else 0, 1))
+    monkeypatch.setattr(extras, "read", lambda *_: Extras(1 if go_on.wait(20) else 0, 1))
     assert "driverctr_store_bytes" not in samples(get(serving, "/metrics")[1])
     assert "driverctr_store_bytes" not in samples(get(serving, "/metrics")[1]), "nobody waits for it"
     go_on.set()
-    deadline = time.monotonic() + 5
-    while serving.monitor.extras is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: serving.monitor.extras is not None)
     assert samples(get(serving, "/metrics")[1])["driverctr_store_bytes"] == 1
 
 
@@ -163,8 +171,10 @@ def test_where_no_descriptor_is_left_it_does_not_spin(serving: Server, monkeypat
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(socketserver.TCPServer, "get_request", none_left)
+    monkeypatch.setattr(server, "NO_MORE_PAUSE", 5.0)
     with socket.create_connection((LOCAL, port_of(serving)), timeout=5):
-        time.sleep(0.5)
+        until(lambda: bool(tries))
+        time.sleep(0.3)
     assert len(tries) == 1
 
 
