@@ -75,6 +75,8 @@ ROOMS = (
         "serving",
         "persist",
         "chronicle",
+        "metrics",
+        "monitoring",
         "lifecycle",
     ),
     ("parser", "verbs", "storeverbs", "doctorverb", "bundleparts", "bundlenode", "historyverb", "cli", "__main__"),
