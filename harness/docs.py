@@ -37,6 +37,7 @@ PAGES = (
     Page("docs/failures.md", "harness.pages.failures:markdown"),
     Page("docs/logs.md", "harness.pages.logs:markdown"),
     Page("docs/nvidia-driver.8", "harness.pages.manual:page"),
+    Page("docs/status.md", "harness.pages.status:markdown"),
     Page("completions/nvidia-driver.bash", "harness.pages.completion:bash"),
     Page("completions/nvidia-driver.zsh", "harness.pages.completion:zsh"),
     Page("completions/nvidia-driver.fish", "harness.pages.completion:fish"),

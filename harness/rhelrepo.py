@@ -49,6 +49,7 @@ NAMES = (
     "gawk",
     "gcc",
     "glibc-devel",
+    "hwdata",
     "kmod",
     "libtirpc",
     "make",

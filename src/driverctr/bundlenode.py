@@ -11,7 +11,7 @@ from driverctr.bundleparts import Scene
 from driverctr.errors import DriverError
 from driverctr.facts import functions, hostroot, kernellog, mounttable, osrelease
 from driverctr.files import entries, read_text
-from driverctr.mounts import driverroot
+from driverctr.mounts import rootstate
 from driverctr.paths import Paths
 
 DRIVER_FILES = ("version", "params", "registry")
@@ -90,7 +90,7 @@ def _nodes(folder: Path) -> Iterator[str]:
 
 def mounts(scene: Scene) -> str:
     """Mounts below /run/nvidia and /lib/modules, ours and the host's, and what the driver root is."""
-    lines = [f"driver root: {driverroot.state(scene.paths)}"]
+    lines = [f"driver root: {rootstate.read(scene.paths)}"]
     for process, whose in (("self", "ours"), ("1", "of process 1")):
         try:
             table = mounttable.read(scene.paths.root, process)

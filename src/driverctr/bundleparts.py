@@ -10,7 +10,7 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from driverctr import doctor, features, history, instance, planview, report, status, storeverbs
+from driverctr import doctor, features, history, instance, planview, status, statustext, statusview, storeverbs
 from driverctr.bundle import Part, read_end
 from driverctr.errors import DriverError
 from driverctr.facts import kernel, modules
@@ -26,6 +26,7 @@ from driverctr.planview import View
 from driverctr.records import mutable
 from driverctr.settings import SETTINGS, Setting
 from driverctr.steps import Tools
+from driverctr.terminal import Paint
 from driverctr.userspace import image
 from driverctr.values import Secret
 
@@ -156,12 +157,12 @@ def plan_document(scene: Scene) -> dict[str, Any]:
 
 def status_view(scene: Scene) -> str:
     """As `driverctr status` prints it."""
-    return report.format_status(report.collect_status(scene.paths))
+    return statustext.render(status_view_document(scene), Paint(on=False))
 
 
 def status_view_document(scene: Scene) -> dict[str, Any]:
     """As `driverctr status --json` prints it."""
-    return report.collect_status(scene.paths)
+    return statusview.collect(scene.paths, scene.tools.config.given)
 
 
 def status_file(scene: Scene) -> Any:

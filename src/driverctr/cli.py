@@ -11,6 +11,10 @@ def main(argv: list[str] | None = None) -> int:
         from driverctr.peermem import probe
 
         return probe()
+    if "-h" in words or "--help" in words:
+        return help_on(words)
+    if words in (["status"], ["status", "--json"]):
+        return show_status(words)
     from driverctr.deferred import defer_of_others
 
     defer_of_others()
@@ -26,6 +30,44 @@ def main(argv: list[str] | None = None) -> int:
     from driverctr.verbs import run
 
     return run(words, hashes)
+
+
+def help_on(words: list[str]) -> int:
+    """Print it, with nothing but the parser imported; where the words are wrong before it comes to that, say so."""
+    import gc
+
+    gc.disable()
+    from driverctr.parser import make_parser
+
+    try:
+        make_parser().parse_args(words)
+    except Exception as end:  # noqa: BLE001  # told as every other verb's
+        return tell_end(words, end)
+    from driverctr.verbs import run
+
+    return run(words)
+
+
+def show_status(words: list[str]) -> int:
+    """What monitors ask for again and again: no parser, and only what has something to tell is imported."""
+    import gc
+
+    gc.disable()
+    try:
+        from driverctr import statusverb
+
+        return statusverb.print_now(os.environ, as_json=len(words) > 1)
+    except Exception as end:  # noqa: BLE001  # told as every other verb's
+        return tell_end(words, end)
+
+
+def tell_end(words: list[str], end: Exception) -> int:
+    """Say how a verb ended that was begun without the rest of us."""
+    from driverctr.log import Log
+    from driverctr.paths import Paths
+    from driverctr.verbs import tell_end
+
+    return tell_end(words, end, Log(), Paths())
 
 
 def leave(status: int | str | None) -> None:

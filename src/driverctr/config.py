@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from driverctr import conceal
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
-from driverctr.settings import SETTINGS, Depth, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Retry, Unknown, WhenBusy
+from driverctr.settings import SETTINGS, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Retry, Unknown, WhenBusy
 from driverctr.values import Secret
 from driverctr.versions import DriverVersion
 

@@ -1,21 +1,25 @@
 """The driver's daemons: rows of a table, started, found again by identity, watched, stopped."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from driverctr import pidfd
 from driverctr.errors import Code, DriverError
 from driverctr.facts import processes
 from driverctr.facts.processes import Identity, Process
 from driverctr.files import read_text
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.run import Runner, Wait, wait_for_end
-from driverctr.syslog import Syslog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Whoever looks for daemons, as `driverctr status` does, needs none of what starts and stops them.
+    from driverctr.run import Runner, Wait
+    from driverctr.syslog import Syslog
 
 STOP_LIMIT = 10.0
 STOP_SHARE = 0.5
@@ -146,6 +150,11 @@ def stop(
     `wait(descriptor, seconds)` may give up earlier than that. A daemon that hangs in the kernel is left after
     `kill_limit` more seconds.
     """
+    import signal
+
+    from driverctr import pidfd
+    from driverctr.run import wait_for_end
+
     with contextlib.suppress(ProcessLookupError), _handle_on(running.pid) as handle:
         if find(paths, running.daemon) == running:
             pidfd.send(handle, running.pid, signal.SIGTERM)
@@ -158,6 +167,8 @@ def stop(
 @contextlib.contextmanager
 def _handle_on(pid: int) -> Iterator[int]:
     """Signals sent through it reach nobody else, even if the pid is given again, as far as the kernel can tell."""
+    from driverctr import pidfd
+
     handle = pidfd.opened(pid)
     try:
         yield handle

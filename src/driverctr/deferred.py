@@ -3,12 +3,11 @@
 `from driverctr.deferred import shutil` stands for `import shutil`. What a warm start imports is most of what it takes.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
-from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 
 class Deferred:
@@ -23,6 +22,7 @@ class Deferred:
         return getattr(import_module(self._name), attribute)
 
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import filecmp
     import graphlib
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import shutil
     import socket
     import tempfile
+    from importlib.machinery import ModuleSpec
+    from typing import Any, AnyStr
 else:
     # mypy knows them by the imports above.
     filecmp = Deferred("filecmp")
@@ -59,13 +61,19 @@ class _Pattern:
 
 def pattern(text: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
     """What re.compile makes, but not before it is used; `re` keeps what it compiled."""
-    return cast("re.Pattern[AnyStr]", _Pattern(text, flags))
+    made: Any = _Pattern(text, flags)
+    return made  # type: ignore[no-any-return]  # one in all that is asked of it
 
 
 class _Finder:
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name) if name in OF_OTHERS else None
+        if name not in OF_OTHERS:
+            return None
+        from importlib.machinery import PathFinder
+        from importlib.util import LazyLoader
+
+        spec = PathFinder.find_spec(name)
         if spec is not None and spec.loader is not None:
             spec.loader = LazyLoader(spec.loader)
         return spec

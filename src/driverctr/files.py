@@ -1,15 +1,19 @@
 """Files that are either whole or not there."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from driverctr.deferred import shutil
-from driverctr.hashing import open_regular
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""
@@ -137,6 +141,8 @@ def remove(*paths: Path) -> None:
 
 def read_regular(path: Path) -> bytes:
     """The content of a regular file; raises OSError, also for what might never end."""
+    from driverctr.hashing import open_regular  # here: threading and mmap are no need of `driverctr status`
+
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         return file.read()
 

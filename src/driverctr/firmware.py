@@ -1,21 +1,26 @@
 """GSP firmware where the kernel asks for it: at the first open of a device, in the host's mount namespace."""
 
+from __future__ import annotations
+
 import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from driverctr import files
 from driverctr.deferred import filecmp
 from driverctr.errors import Code, DriverError, code_of
 from driverctr.facts import hostroot, mounttable
 from driverctr.log import Log
-from driverctr.mounts import staging
-from driverctr.mounts.syscalls import MS_BIND, MS_PRIVATE, Syscalls
 from driverctr.paths import Paths
 from driverctr.records import mutable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from driverctr.mounts.syscalls import Syscalls
 
 SEARCH_PATH = "/run/nvidia/driver/lib/firmware"
 """As the host sees our image's own firmware once the driver root is published, whatever is mounted over ours."""
@@ -70,6 +75,8 @@ def place(
     (NVreg_EnableGpuFirmware=0) nothing is done. `source` is the folder of the version where that is not the image's own
     (the driver root shows it there all the same). May be repeated. Raises DriverError (firmware-failed).
     """
+    from driverctr.mounts.syscalls import Syscalls
+
     if not wanted:
         log.info("GSP firmware is switched off by NVreg_EnableGpuFirmware=0: search path left as it is")
         return {}
@@ -166,6 +173,9 @@ def restore_path(paths: Paths, search: str) -> None:
 @contextmanager
 def _image_firmware(paths: Paths, version: str, kernel: Syscalls) -> Iterator[tuple[Path, bool]]:
     """The image's own folder for the version, and whether a mount hides it; below mounts we look through a bind."""
+    from driverctr.mounts import staging
+    from driverctr.mounts.syscalls import MS_BIND, MS_PRIVATE
+
     folder = f"{FOLDER}/nvidia/{version}"
     mounts = mounttable.read(paths.root)
     own = mounttable.visible(mounts, paths.root)

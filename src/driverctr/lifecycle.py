@@ -129,7 +129,7 @@ class Start:
     def fail(self, error: BaseException) -> None:
         """After a failure: undo, then leave the reason where others look for it."""
         self.tools.signals.deafen()
-        told = error if isinstance(error, DriverError) else of_bug(error)
+        told, step = error if isinstance(error, DriverError) else of_bug(error), self.told.step
         self.chronicle.note(self.told, Outcome.FAILED, told)
         if isinstance(error, DriverError) and error.code is Code.STUCK:
             self.tools.runner.log.error(f"{error}; nothing more is touched", code=error.code.value)
@@ -155,7 +155,8 @@ class Start:
                 f"return: {former.lacks if former and former.lacks else 'its userspace went with its container'}",
                 code=told.code.value,
             )
-        self.tell(phase=Phase.FAILED, failure=status.failed_now(told), in_use=self.way_up.blocked_by(told))
+        in_use = self.way_up.blocked_by(told)
+        self.tell(phase=Phase.FAILED, step=step, failure=status.failed_now(told), in_use=in_use)
 
     def tell_step(self, *, took: tuple[str, float] | None = None, **changes: Any) -> None:
         """Tell of the way up: a step that was done, and what it changed."""

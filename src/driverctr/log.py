@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import field
 from enum import StrEnum
 
 from driverctr.conceal import conceal, conceal_all
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,12 +3,20 @@
 Where a verb acts is told by name (`act`), and imported once it is chosen (verbs.act_of).
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
-from pathlib import Path
-from typing import NoReturn
 
 from driverctr.errors import Code, DriverError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import NoReturn
+
+LONGEST = 86400.0
+"""Seconds that can be waited for at most: a day."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +26,24 @@ class Parser(argparse.ArgumentParser):
         """Raise DriverError (bad-usage)."""
         self.print_usage(sys.stderr)
         raise DriverError(Code.BAD_USAGE, message, f"See `{self.prog} --help`")
+
+
+def path(text: str) -> Path:
+    """A path; help needs none, and does not pay for the import."""
+    from pathlib import Path
+
+    return Path(text)
+
+
+def seconds(text: str) -> float:
+    """Seconds to wait for; raises ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds between 0 and {LONGEST:.0f}")
+    return number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -40,12 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
         verb.add_argument("-m", "--max-threads", metavar="N", help="most jobs of a build")
         if name == "build":
             verb.add_argument("-k", "--kernel", metavar="RELEASE", help="default: the running kernel's")
-            verb.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: MODULES_DIR")
+            verb.add_argument("-o", "--output", metavar="DIR", type=path, help="default: MODULES_DIR")
             verb.add_argument("-t", "--tag", metavar="TAG", help="accepted for compatibility; no effect")
             verb.add_argument(
                 "--modules",
                 metavar="DIR",
-                type=Path,
+                type=path,
                 help="compile nothing: take these, which were made (and signed) elsewhere",
             )
     verb = add("update", "verbs:update", "have the modules for a kernel before it boots, beside a driver that serves")
@@ -66,10 +92,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, act, text in (
         ("plan", "planview:show", "print what is true, what init would do about it, and how long that takes"),
-        ("status", "verbs:show_status", "print what is so"),
         ("who", "whoverb:show", "print who uses the driver, and what to do about each"),
     ):
         add(name, act, text).add_argument("--json", action="store_true", help="for programs")
+    asked = add("status", "statusverb:show", "print what is so; exit status 0 if the driver is ready")
+    asked.add_argument("--json", action="store_true", help="for programs; docs/status.md describes it")
+    asked.add_argument("--wait", choices=("ready",), help="print it once the driver is ready, or the time is over")
+    asked.add_argument("--timeout", metavar="S", type=seconds, help="seconds to wait at most; default: 300")
     asked = add("doctor", "doctorverb:run", "print every check that init makes before it begins")
     how = asked.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for programs")
@@ -131,7 +160,7 @@ def add_store_verbs(parser: argparse.ArgumentParser) -> None:
         "write entries to one file, for nodes that reach neither packages nor a server",
     )
     export.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
-    export.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument("file", type=path, metavar="FILE")
     for verb in (why, export):
         verb.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
     taken = add(
@@ -140,10 +169,10 @@ def add_store_verbs(parser: argparse.ArgumentParser) -> None:
         "take the entries of a file into the store. They are code for the kernel, checked against damage only: whoever "
         "imports a file vouches for where it comes from",
     )
-    taken.add_argument("file", type=Path, metavar="FILE")
+    taken.add_argument("file", type=path, metavar="FILE")
     pushed = add("push", "storeverbs:push", "sign entries, and send them to a folder, or by HTTP PUT to an address")
     pushed.add_argument("--to", metavar="FOLDER|URL", help="default: REMOTE_URL")
-    pushed.add_argument("--private-key", metavar="FILE", type=Path, required=True, help="PEM file, mode 0600")
+    pushed.add_argument("--private-key", metavar="FILE", type=path, required=True, help="PEM file, mode 0600")
     pushed.add_argument("digests", nargs="*", metavar="DIGEST", help="as `store list` shows them; default: all")
     pushed.add_argument("-k", "--kernel", metavar="RELEASE", help="of this kernel release")
     made = add(
@@ -151,4 +180,4 @@ def add_store_verbs(parser: argparse.ArgumentParser) -> None:
         "storeverbs:keygen",
         "make the keys of a remote folder: one for `store push`, one for REMOTE_PUBLIC_KEY",
     )
-    made.add_argument("folder", metavar="DIR", type=Path, help="gets private.pem and public.pem")
+    made.add_argument("folder", metavar="DIR", type=path, help="gets private.pem and public.pem")

@@ -10,14 +10,26 @@ FEATURES_DIR = "/etc/kubernetes/node-feature-discovery/features.d"
 
 @frozen
 class Paths:
-    """Every path of the contract (DESIGN section 4), as properties of one root."""
+    """Every path of the contract (DESIGN section 4), as properties of one root.
+
+    Where we look at a container from outside of it (`vantage`), its root is one that a process has, and `mounts` the
+    mount table of that process. `beside` is the root that /run/nvidia lies in where it does not lie in ours: the driver
+    root has all of the container but that.
+    """
 
     root: Path = Path("/")
+    mounts: Path | None = None
+    beside: Path | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether we look from outside of the container."""
+        return self.mounts is not None or self.beside is not None
 
     @property
     def run(self) -> Path:
         """The folder shared with the host and NVIDIA's neighbours."""
-        return self.root / "run/nvidia"
+        return (self.beside or self.root) / "run/nvidia"
 
     @property
     def driver_root(self) -> Path:

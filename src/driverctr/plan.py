@@ -8,6 +8,7 @@ from typing import Any
 from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
 from driverctr.config import Config
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.explain import remedy_for
 from driverctr.facts import holders, modules

@@ -1,35 +1,58 @@
 """Dataclasses that cost little to define: every start pays for the definition of a hundred.
 
 `dataclass` compiles up to six methods for each class, which was two thirds of what our own imports took, and looks long
-at each field (Python 3.11); these share their methods. `fields`, `replace` and `asdict` of dataclasses take them.
+at each field (Python 3.11); these share their methods. `fields`, `replace` and `asdict` of dataclasses take them, and
+not before one of them does is dataclasses imported: `driverctr status` does without, and without typing.
 """
 
-from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field
-from typing import Any, TypeVar, dataclass_transform
+from __future__ import annotations
 
-Class = TypeVar("Class", bound=type)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import dataclasses
+    from collections.abc import Callable
+    from dataclasses import field as their_field
+    from typing import Any, TypeVar, dataclass_transform
+
+    Class = TypeVar("Class", bound=type)
+else:
+    # For type checkers only: to say it takes the import of both modules.
+    their_field = None
+
+    def dataclass_transform(**told):
+        return lambda function: function
 
 
-@dataclass(init=False, repr=False, eq=False)
-class _Pattern:
-    """Of which the rest is taken; without these words dataclasses would ask inspect for some."""
-
-    of: Any
+class _Missing:
+    """Stands for no default."""
 
 
-_PARAMETERS = vars(_Pattern)["__dataclass_params__"]
-_KIND = vars(_Pattern)["__dataclass_fields__"]["of"]._field_type
-"""What tells a field from other annotated names, as dataclasses wants to find it."""
+MISSING = _Missing()
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Slot:
+    """What a field begins with, if it is not given; `init` tells whether it must be."""
+
+    __slots__ = ("default", "default_factory", "init")
+
+    def __init__(self, default: Any = MISSING, default_factory: Any = MISSING, init: bool = True) -> None:
+        """As dataclasses.field takes them."""
+        self.default, self.default_factory, self.init = default, default_factory, init
+
+
+def field(*, default: Any = MISSING, default_factory: Callable[[], Any] | _Missing = MISSING, init: bool = True) -> Any:
+    """What dataclasses.field makes, for records alone; they take that of dataclasses too."""
+    return Slot(default, default_factory, init)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, their_field))
 def frozen(made: Class) -> Class:
     """Make a class what `dataclass(frozen=True)` makes it."""
     _complete(made, (__init__, __repr__, __eq__, __hash__, __setattr__, __delattr__))
     return made
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(field,))
+@dataclass_transform(eq_default=False, field_specifiers=(field, their_field))
 def mutable(made: Class) -> Class:
     """Make a class what `dataclass(eq=False, repr=False)` makes it; fields that begin unset (init=False) come last."""
     _complete(made, (__init__,))
@@ -37,31 +60,77 @@ def mutable(made: Class) -> Class:
 
 
 def _complete(made: Any, methods: tuple[Any, ...]) -> None:
-    fields: dict[str, Field[Any]] = {}
+    slots: dict[str, Slot] = {}
     for base in made.__mro__[:0:-1]:
-        fields.update(vars(base).get("__dataclass_fields__", {}))
-    for name, kind in vars(made).get("__annotations__", {}).items():
-        fields[name] = _make_field(made, name, kind)
-    made.__dataclass_fields__, made.__dataclass_params__ = fields, _PARAMETERS
+        slots.update(vars(base).get("__record_slots__", {}))
+    for name in vars(made).get("__annotations__", {}):
+        slots[name] = _make_slot(made, name)
+    made.__record_slots__ = slots
+    made.__dataclass_fields__, made.__dataclass_params__ = _FIELDS, _PARAMETERS
     for method in methods:
         if method.__name__ not in vars(made):
             setattr(made, method.__name__, method)
 
 
-def _make_field(made: Any, name: str, kind: Any) -> Field[Any]:
+def _make_slot(made: Any, name: str) -> Slot:
     default = vars(made).get(name, MISSING)
-    one: Any = default if isinstance(default, Field) else field(default=default)
-    one.name, one.type, one._field_type = name, kind, _KIND
-    if one is default:
-        if one.default is MISSING:
-            delattr(made, name)
-        else:
-            setattr(made, name, one.default)
-    return one  # type: ignore[no-any-return]  # dataclasses knows more of a field than its type tells
+    if isinstance(default, Slot):
+        slot = default
+    elif type(default).__name__ == "Field" and type(default).__module__ == "dataclasses":
+        slot = _slot_of(default)
+    else:
+        return Slot(default)
+    if slot.default is MISSING:
+        delattr(made, name)
+    else:
+        setattr(made, name, slot.default)
+    return slot
+
+
+def _slot_of(given: dataclasses.Field[Any]) -> Slot:
+    import dataclasses
+
+    default, factory = (
+        MISSING if one is dataclasses.MISSING else one for one in (given.default, given.default_factory)
+    )
+    return Slot(default, factory, given.init)
+
+
+class _OfDataclasses:
+    """Made when dataclasses asks for it, as what it looks for in a class; kept for each class."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: Any) -> Any:
+        import dataclasses
+
+        kinds: dict[str, Any] = {}
+        for base in owner.__mro__[::-1]:
+            kinds |= vars(base).get("__annotations__", {})
+        words = [
+            (
+                name,
+                kinds[name],
+                dataclasses.field(
+                    default=dataclasses.MISSING if slot.default is MISSING else slot.default,
+                    default_factory=dataclasses.MISSING if slot.default_factory is MISSING else slot.default_factory,
+                    init=slot.init,
+                ),
+            )
+            for name, slot in owner.__record_slots__.items()
+        ]
+        like = dataclasses.make_dataclass(owner.__name__, words, init=False, repr=False, eq=False)
+        owner.__dataclass_fields__ = vars(like)["__dataclass_fields__"]
+        owner.__dataclass_params__ = vars(like)["__dataclass_params__"]
+        return getattr(owner, self._name)
+
+
+_FIELDS, _PARAMETERS = _OfDataclasses("__dataclass_fields__"), _OfDataclasses("__dataclass_params__")
 
 
 def __init__(self: Any, *values: Any, **named: Any) -> None:
-    fields: dict[str, Field[Any]] = self.__dataclass_fields__
+    fields: dict[str, Slot] = self.__record_slots__
     given = dict(zip(fields, values, strict=False))
     given.update(named)
     if len(given) < len(values) + len(named):
@@ -73,7 +142,7 @@ def __init__(self: Any, *values: Any, **named: Any) -> None:
         self.__post_init__()
 
 
-def _fill(owner: str, given: dict[str, Any], fields: dict[str, Field[Any]]) -> None:
+def _fill(owner: str, given: dict[str, Any], fields: dict[str, Slot]) -> None:
     for name, wanted in fields.items():
         if name not in given:
             if wanted.default is not MISSING:
@@ -87,7 +156,7 @@ def _fill(owner: str, given: dict[str, Any], fields: dict[str, Field[Any]]) -> N
 
 
 def __repr__(self: Any) -> str:
-    pairs = (f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
+    pairs = (f"{name}={getattr(self, name)!r}" for name in self.__record_slots__)
     return f"{type(self).__qualname__}({', '.join(pairs)})"
 
 
@@ -100,12 +169,16 @@ def __hash__(self: Any) -> int:
 
 
 def __setattr__(self: Any, name: str, value: object) -> None:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot assign to {type(self).__name__}.{name}")
 
 
 def __delattr__(self: Any, name: str) -> None:
+    from dataclasses import FrozenInstanceError
+
     raise FrozenInstanceError(f"cannot delete {type(self).__name__}.{name}")
 
 
 def _values(one: Any) -> tuple[Any, ...]:
-    return tuple(getattr(one, name) for name in one.__dataclass_fields__)
+    return tuple(getattr(one, name) for name in one.__record_slots__)

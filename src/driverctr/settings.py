@@ -4,6 +4,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from driverctr.depth import Depth
 from driverctr.log import Format, Level
 from driverctr.paths import FEATURES_DIR
 from driverctr.records import frozen
@@ -41,14 +42,6 @@ class Unknown(StrEnum):
 
     WARN = "warn"
     REFUSE = "refuse"
-
-
-class Depth(StrEnum):
-    """How far the check goes that ready depends on; each includes the ones before."""
-
-    MODULES = "modules"
-    DEVICES = "devices"
-    SMI = "smi"
 
 
 class OnStop(StrEnum):

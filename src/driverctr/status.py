@@ -1,21 +1,23 @@
 """What others may read: status.json while we live, the termination message when we end."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
 from enum import StrEnum
-from typing import Any
 
 from driverctr.conceal import conceal, conceal_all
 from driverctr.errors import DriverError
-from driverctr.explain import remedy_for
-from driverctr.facts import containers
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SCHEMA = 1
 TERMINATION_LIMIT = 4096
@@ -89,8 +91,10 @@ class Status:
     in_use: tuple[Mapping[str, Any], ...] = ()
     gpus_answering: Mapping[str, bool] = field(default_factory=dict)
 
-    def changed(self, **changes: Any) -> "Status":
+    def changed(self, **changes: Any) -> Status:
         """The same with these fields; in another phase from now on, if it is another."""
+        from dataclasses import replace  # here, as below: who reads a document changes none
+
         if changes.get("phase", self.phase) is not self.phase:
             changes = {"since": time.time(), "step": "", **changes}
         return replace(self, **changes)
@@ -98,6 +102,8 @@ class Status:
 
 def begin(paths: Paths) -> Status:
     """A start that begins now."""
+    from driverctr.facts import containers  # nor this
+
     now = time.time()
     return Status(Phase.STARTING, now, os.getpid(), containers.own_id(paths), now)
 
@@ -107,6 +113,8 @@ def publish(paths: Paths, status: Status) -> None:
 
     What must be so is compared with the kernel's word, and holds nothing that the kernel does not show to everybody.
     """
+    from dataclasses import asdict
+
     document = {"schema": SCHEMA, **conceal_all(asdict(status)), "expected": status.expected}
     write_atomic(paths.status_file, json.dumps(document) + "\n")
 
@@ -129,6 +137,8 @@ def read(paths: Paths) -> dict[str, Any] | None:
 
 def describe_failure(error: DriverError) -> dict[str, str]:
     """Code, cause and remedy, as status and termination message carry them."""
+    from driverctr.explain import remedy_for
+
     return {"code": error.code.value, "message": conceal(error.message), "remedy": conceal(remedy_for(error))}
 
 

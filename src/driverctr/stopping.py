@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import field
 
 from driverctr import smi, status
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
 from driverctr.records import mutable
-from driverctr.settings import Depth, OnStop
+from driverctr.settings import OnStop
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo, unload
 from driverctr.steps.markers import withdraw

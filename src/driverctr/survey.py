@@ -15,8 +15,8 @@ from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
 from driverctr.modules import PEERMEM, ModuleSet, Source, Wish, needed_of_host
 from driverctr.modules.supply import Search, Supply
-from driverctr.mounts import driverroot
-from driverctr.mounts.driverroot import RootState
+from driverctr.mounts import rootstate
+from driverctr.mounts.rootstate import RootState
 from driverctr.node import Node
 from driverctr.paths import Paths
 from driverctr.records import frozen
@@ -170,7 +170,7 @@ def survey(paths: Paths, config: Config) -> Facts:
         stack=stack,
         running=running,
         holders=users,
-        driver_root=driverroot.state(paths),
+        driver_root=rootstate.read(paths),
         host_modules=host_modules,
         node=node.read(paths, wish, support, stack.get(modules.CORE), found),
         supply=supply,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
-from driverctr.conceal import printed
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError, Stopped, of_bug
 from driverctr.explain import remedy_for
@@ -42,21 +41,26 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
-    except DriverError as error:
-        log.error(f"{error.message}. {remedy_for(error)}", code=error.code.value)
-        leave_word(words, paths, error)
-        return error.code.exit_status
-    except Stopped as stopped:
-        log.info(f"stopped by signal {stopped.signal_number}")
-        return 0 if stopped.was_ready else 128 + stopped.signal_number
-    except BrokenPipeError:
-        return 128 + 13
-    except Exception as bug:  # noqa: BLE001  # a bug: told with its traceback, and with an exit status of its own
-        import traceback
+    except (Exception, Stopped) as end:  # noqa: BLE001  # whatever it is, it is told
+        return tell_end(words, end, log, paths)
 
-        log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(bug)), code=Code.BUG.value)
-        leave_word(words, paths, of_bug(bug))
-        return Code.BUG.exit_status
+
+def tell_end(words: Sequence[str], end: BaseException, log: Log, paths: Paths) -> int:
+    """Say how a verb ended that did not return, and leave its last word; returns the exit status."""
+    if isinstance(end, DriverError):
+        log.error(f"{end.message}. {remedy_for(end)}", code=end.code.value)
+        leave_word(words, paths, end)
+        return end.code.exit_status
+    if isinstance(end, Stopped):
+        log.info(f"stopped by signal {end.signal_number}")
+        return 0 if end.was_ready else 128 + end.signal_number
+    if isinstance(end, BrokenPipeError):
+        return 128 + 13
+    import traceback
+
+    log.error("this is a bug in driverctr:\n" + "".join(traceback.format_exception(end)), code=Code.BUG.value)
+    leave_word(words, paths, of_bug(end))
+    return Code.BUG.exit_status
 
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
@@ -123,6 +127,11 @@ def environment_of(arguments: argparse.Namespace, paths: Paths) -> Mapping[str, 
     return instance.environment(paths)
 
 
+def own_environment() -> Mapping[str, str]:
+    """That which we were started with, for a verb that tells of itself."""
+    return os.environ
+
+
 def log_stream(arguments: argparse.Namespace, paths: Paths) -> Stream:
     """Our stderr, where a terminal may have a bar; for `update` that of the driver container that runs too."""
     if arguments.verb != "update":
@@ -181,17 +190,6 @@ def update(tools: Tools, arguments: argparse.Namespace) -> int:
     folder = ahead.update(tools, arguments.kernel, beside=arguments.like_running)
     sys.stdout.write(f"{folder}\n" if folder else "")
     return 0
-
-
-def show_status(tools: Tools, arguments: argparse.Namespace) -> int:
-    """Print what is so; exit status 0 if the driver is ready."""
-    from driverctr import nextkernels, report
-
-    found = report.collect_status(tools.paths)
-    told = (found["start"] or {}).get("next_kernels", {})
-    found["kernels"] = nextkernels.read(tools.paths, tools.config, tools.runner.log, told)
-    sys.stdout.write(printed(found if arguments.json else report.format_status(found)))
-    return 0 if found["ready"] else Code.NOT_READY.exit_status
 
 
 def explain(tools: Tools, arguments: argparse.Namespace) -> int:

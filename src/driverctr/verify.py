@@ -1,18 +1,22 @@
 """The check that ready depends on: what the kernel says, against what we placed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field
 from enum import StrEnum
-from typing import Any
 
 from driverctr import daemons, devices, firmware, parameters
 from driverctr.daemons import Running
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
-from driverctr.mounts import driverroot
+from driverctr.mounts import rootstate
 from driverctr.paths import Paths
-from driverctr.records import frozen
-from driverctr.settings import Depth
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Part(StrEnum):
@@ -60,6 +64,8 @@ class Expected:
 
     def as_dict(self) -> dict[str, Any]:
         """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
+        from dataclasses import asdict
+
         document = asdict(self)
         del document["running"]
         return document
@@ -175,7 +181,7 @@ def check_root(paths: Paths) -> list[Finding]:
     """Our root exported once; a tree of somebody else is told from none, or a second of ours."""
     where = paths.driver_root
     try:
-        state = driverroot.state(paths)
+        state = rootstate.read(paths)
     except OSError as error:
         return [Finding(Part.ROOT, str(where), f"the mount table cannot be read: {error.strerror}")]
     if state.settled:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import docker
+import jsonschema
 import pytest
 
+import driverctr
 from harness import image
 from tests.image.conftest import Run
 
@@ -79,6 +82,21 @@ def test_plan_without_privilege(run: Run) -> None:
     assert ran.exit_status == 0, ran.stderr
     shown = json.loads(ran.stdout)
     assert shown["steps"] and shown["blockers"][0]["code"] == "no-privilege"
+
+
+def test_status_without_privilege_is_as_its_schema_says(run: Run) -> None:
+    ran = run("driverctr", "status", "--json", user="65534:65534")
+    assert (ran.exit_status, ran.stderr) == (30, "")
+    schema = json.loads((Path(driverctr.__file__).parent / "status.schema.json").read_text())
+    jsonschema.validate(json.loads(ran.stdout), schema)
+    assert run("sh", "-c", "test -e /opt/driverctr/lib/driverctr/status.schema.json").exit_status == 0
+
+
+def test_gpus_are_known_by_name(run: Run) -> None:
+    program = "from driverctr.facts import pciids; from driverctr.paths import Paths; "
+    program += "print(pciids.names(Paths(), 0x10de, {0x20b0})[0x20b0])"
+    ran = run("env", "PYTHONPATH=/opt/driverctr/lib", "python3", "-c", program)
+    assert ran.stdout == "GA100 [A100 SXM4 40GB]\n", ran.stderr
 
 
 def test_dropping_what_we_do_not_need_is_no_lack_of_privilege(client: docker.DockerClient, tag: str) -> None:

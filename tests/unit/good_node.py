@@ -14,7 +14,7 @@ from driverctr.facts.supported import Support
 from driverctr.modules import ModuleSet, Source, Wish
 from driverctr.modules.loaded import Build
 from driverctr.modules.supply import Supply
-from driverctr.mounts.driverroot import RootState
+from driverctr.mounts.rootstate import RootState
 from driverctr.node import Node, Room
 from driverctr.survey import Facts
 from driverctr.userspace.image import Image

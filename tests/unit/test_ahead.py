@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from driverctr import ahead, nextkernels, prebuild, report, verbs
+from driverctr import ahead, nextkernels, prebuild, statusverb, verbs
 from driverctr import config as settings
 from driverctr.errors import Code, DriverError
 from driverctr.facts import kernel
@@ -315,33 +315,16 @@ def test_a_status_without_an_image_or_a_store_says_why(node: Node) -> None:
 
 
 def test_the_verbs_print_it(node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "collect_status", lambda paths: {**STATUS, "start": {"next_kernels": {}}})
+    monkeypatch.setattr(verbs, "own_environment", lambda: {"LOG_LEVEL": "error"})
     parser = make_parser()
     assert verbs.update(node.tools, parser.parse_args(["update", "-k", NEXT, "-t", "x"])) == 0
     assert capsys.readouterr().out == f"{node.entry().folder}\n"
-    verbs.show_status(node.tools, parser.parse_args(["status", "--json"]))
+    statusverb.show(node.tools, parser.parse_args(["status", "--json"]))
     assert [row["ready"] for row in json.loads(capsys.readouterr().out)["kernels"]] == [True, False]
-    monkeypatch.setattr(report, "collect_status", lambda paths: {**STATUS})
-    verbs.show_status(node.tools, parser.parse_args(["status"]))
+    statusverb.show(node.tools, parser.parse_args(["status"]))
     assert f"\nkernel:       {NEXT}: ready for its next boot" in capsys.readouterr().out
     with pytest.raises(DriverError, match="modules are not signed here yet"):
         verbs.update(node.tools, parser.parse_args(["update", "--kernel", NEXT, "--sign", "key"]))
-
-
-STATUS: dict[str, Any] = {
-    "phase": "not running",
-    "ready": False,
-    "start": None,
-    "modules": {},
-    "stuck": "",
-    "gpus": [],
-    "daemons": {},
-    "in_use": [],
-    "driver_root": {"layers": 0},
-    "markers": {},
-    "problems": [],
-    "degraded": [],
-}
 
 
 def test_the_lookout_serves_where_it_is_wanted_and_what_it_makes_lasts(node: Node) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from driverctr import config as settings
-from driverctr import report, survey
+from driverctr import statusview, survey
 from driverctr.facts import holders, openfiles, processes
 from driverctr.facts.handles import Scanner
 from driverctr.facts.holders import LISTED, Holder, InUse
@@ -295,7 +295,7 @@ def test_the_status_takes_a_reference_of_one_that_has_ended_for_no_use(
     readings = [stack(nvidia=3), stack(nvidia=0)]
     monkeypatch.setattr("driverctr.facts.modules.read_stack", lambda paths: readings.pop(0))
     make_tree(node.root, {"proc/self/mountinfo": ""})
-    told = report.collect_status(node)
+    told = statusview.collect(node, {})
     assert told["in_use"] == [] and told["modules"]["nvidia"]["refcnt"] == 0
 
 

@@ -16,6 +16,7 @@ from driverctr.lifecycle import Start
 from driverctr.modules.supply import Supply
 from driverctr.paths import Paths
 from driverctr.plan import StepName, make
+from driverctr.status import Phase
 from driverctr.steps import Tools
 from driverctr.survey import Observation
 from tests.unit.fake_life import ALWAYS, FORWARD, Life
@@ -135,6 +136,7 @@ def test_a_step_that_fails_takes_back_what_was_done_before_it(life: Life) -> Non
         "undo modules",
         "undo withdraw",
     ]
+    assert (life.start.told.phase, life.start.told.step) == (Phase.FAILED, "verify")
 
 
 def test_a_start_refused_before_its_first_step_touches_nothing_but_markers_that_lie(

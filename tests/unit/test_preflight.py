@@ -19,7 +19,7 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.facts.privilege import Privilege
 from driverctr.facts.supported import Support
 from driverctr.modules import Wish
-from driverctr.mounts.driverroot import RootState
+from driverctr.mounts.rootstate import RootState
 from driverctr.node import Room
 from driverctr.plan import make
 from driverctr.planview import View

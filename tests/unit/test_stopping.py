@@ -12,12 +12,13 @@ import pytest
 
 import driverctr
 from driverctr import daemons, markers, smi, status, stopping
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.modules import LoadedModule
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
-from driverctr.settings import Depth, OnStop
+from driverctr.settings import OnStop
 from driverctr.signals import Signals
 from driverctr.status import Phase
 from driverctr.steps import Gained, Outcome, Tools

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from driverctr import config as settings
-from driverctr import markers, report, status, stopping
+from driverctr import markers, status, statustext, statusview, stopping
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts import modules
 from driverctr.facts.modules import LoadedModule
@@ -19,6 +19,7 @@ from driverctr.paths import Paths
 from driverctr.plan import StepName, make
 from driverctr.steps import Tools, unload
 from driverctr.steps.unload import check_free
+from driverctr.terminal import Paint
 from tests.unit.conftest import make_tree
 from tests.unit.fake_life import Life, life
 from tests.unit.good_node import facts
@@ -205,8 +206,8 @@ def test_a_module_that_comes_or_goes_is_neither_free_nor_in_use(life: Life, path
         check_free(life.start.tools)
     assert refused.value.code is Code.STUCK
     make_tree(paths.root, {"proc/self/mountinfo": ""})
-    found = report.collect_status(paths)
-    assert "load of nvidia" in found["stuck"] and "load of nvidia" in report.format_status(found)
+    found = statusview.collect(paths, {})
+    assert "load of nvidia" in found["stuck"] and "load of nvidia" in statustext.render(found, Paint(on=False))
 
 
 def test_a_wrong_parameter_is_no_reason_to_build(life: Life) -> None:

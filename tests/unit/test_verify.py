@@ -10,11 +10,12 @@ import pytest
 from driverctr import config as settings
 from driverctr import firmware, markers, pidlock, report, smi, status, verify
 from driverctr.daemons import Running
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts.supported import Support
 from driverctr.paths import Paths
 from driverctr.run import Runner
-from driverctr.settings import Depth, GpuNeed
+from driverctr.settings import GpuNeed
 from driverctr.status import Phase, Status
 from driverctr.steps.verify import to_serve
 from driverctr.verify import Expected, Part
@@ -156,7 +157,7 @@ def ready(node: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A start that says it is ready, with both markers, whose process lives."""
     status.publish(node, Status(Phase.READY, 0, 1, expected=expected(gpus=(ONE,)).as_dict()))
     markers.write_ready(node.run, gds=False, gdrcopy=False, rdma=False)
-    monkeypatch.setattr(pidlock, "is_held", lambda path: True)
+    monkeypatch.setattr(pidlock, "is_held", lambda *_: True)
     return node
 
 
@@ -181,7 +182,7 @@ def test_ready_needs_a_start_that_lives_and_became_ready(
 ) -> None:
     wish = expected(gpus=(ONE,)).as_dict()
     if what == "dead":
-        monkeypatch.setattr(pidlock, "is_held", lambda path: False)
+        monkeypatch.setattr(pidlock, "is_held", lambda *_: False)
     elif what == "starting":
         status.publish(ready, Status(Phase.STARTING, 0, 1, expected=wish))
     else:

@@ -8,7 +8,6 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import field
 
 from driverctr.deferred import pattern
 from driverctr.facts import chardevs
@@ -16,7 +15,7 @@ from driverctr.facts.chardevs import MINOR_MODESET
 from driverctr.facts.openfiles import Descriptor, OpenFiles
 from driverctr.files import link_target
 from driverctr.paths import Paths
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 
 OTHERS = {"nvidia-uvm": "nvidia_uvm", "nvidia-fs": "nvidia_fs", "gdrdrv": "gdrdrv"}
 """Character devices that are not the core module's, by the name they are registered under."""

@@ -1,6 +1,7 @@
 """The host's own root as seen from our container, and paths resolved inside it."""
 
 import errno
+import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,16 +50,27 @@ class HostRoot:
 def process_root(root: Path = Path("/")) -> HostRoot | None:
     """The root of process 1, where it is the host's: in a mount namespace that is not ours, with modules in it.
 
+    In ours it is the host's too for who was chrooted into the driver root.
+
     Without hostPID process 1 is ourselves, or under a shared pod namespace the pause process, whose root is bare.
     """
     proc = root / "proc"
     try:
-        if (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink():
+        is_ours = (proc / "1/ns/mnt").readlink() == (proc / "self/ns/mnt").readlink()
+        if is_ours and (not is_driver_root(root) or os.path.samestat(root.stat(), (proc / "1/root").stat())):
             return None
         found = proc / "1/root"
         return HostRoot(found, Reach.PROCESS) if resolve(found, MODULES).is_dir() else None
     except (OSError, DriverError):
         return None
+
+
+def is_driver_root(root: Path) -> bool:
+    """Whether our root is what process 1 has at /run/nvidia/driver: in the container itself it is that as well."""
+    try:
+        return os.path.samestat(root.stat(), (root / "proc/1/root/run/nvidia/driver").stat())
+    except OSError:
+        return False
 
 
 def host_roots(root: Path = Path("/")) -> tuple[HostRoot, ...]:

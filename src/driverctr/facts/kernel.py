@@ -4,7 +4,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr.errors import DriverError
@@ -67,6 +66,8 @@ def read_installed(root: Path, release: str) -> KernelFacts:
     installed = version_of_images(release, host_roots(root)) if known.running else ""
     if installed in ("", known.version):
         return known
+    from dataclasses import replace
+
     return replace(known, version=installed, build_id="", running=False)
 
 

@@ -37,7 +37,12 @@ class Mount:
 
 def read(root: Path = Path("/"), process: str = "self") -> tuple[Mount, ...]:
     """The mounts a process sees, in the kernel's order; raises OSError where its table cannot be read."""
-    text = (root / "proc" / process / "mountinfo").read_bytes()
+    return read_file(root / "proc" / process / "mountinfo")
+
+
+def read_file(table: Path) -> tuple[Mount, ...]:
+    """The mounts of such a table; raises OSError where it cannot be read."""
+    text = table.read_bytes()
     return tuple(parse_line(line.decode(errors="surrogateescape")) for line in text.split(b"\n") if line)
 
 

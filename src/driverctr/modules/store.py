@@ -72,7 +72,8 @@ def locate(paths: Paths, config: Config) -> Path:
             f"there is no store: neither {folder} nor the folder it lies in is there",
             f"Mount a folder of the host at {config.store_dir.parent}, and no restart builds again",
         )
-    return Path(os.path.realpath(folder))
+    # A link of /proc to the root of a process reads as one to our own.
+    return _resolve_as_far(paths.root, inside) if paths.mounts is not None else Path(os.path.realpath(folder))
 
 
 def outlives_container(paths: Paths, config: Config, folder: Path) -> bool:

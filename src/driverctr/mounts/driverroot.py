@@ -15,7 +15,8 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts import mounttable, processes
 from driverctr.facts.mounttable import Mount
 from driverctr.log import Log
-from driverctr.mounts import staging
+from driverctr.mounts import rootstate, staging
+from driverctr.mounts.rootstate import RootState
 from driverctr.mounts.syscalls import (
     AT_RECURSIVE,
     MS_BIND,
@@ -40,33 +41,6 @@ PATIENCE = 10.0
 
 PAUSE = 0.05
 """Seconds between two looks at whether it has ended."""
-
-
-@frozen
-class RootState:
-    """What is mounted at the driver root: lowest layer first; `peers` are mounts inside the uppermost through which
-    an event at /run/nvidia comes back into the tree, as `mount --rbind /` makes them. `unshared` says why the host
-    would not see what is mounted there, "" if it would."""
-
-    layers: tuple[Mount, ...]
-    ours: bool
-    peers: tuple[Mount, ...]
-    unshared: str = ""
-
-    @property
-    def shared(self) -> bool:
-        """Whether the host sees what is mounted there."""
-        return not self.unshared
-
-    @property
-    def settled(self) -> bool:
-        """Whether our root is there, once, and shared."""
-        return self.ours and self.shared and len(self.layers) == 1 and not self.peers
-
-
-def state(paths: Paths) -> RootState:
-    """What is mounted at the driver root now; raises OSError if the mount table cannot be read."""
-    return DriverRoot(paths).state()
 
 
 def export(paths: Paths, *, log: Log, substitutes: Mapping[str, Path] | None = None) -> dict[str, Any]:
@@ -117,23 +91,7 @@ class DriverRoot:
 
     def judge(self, mounts: Sequence[Mount]) -> RootState:
         """What a mount table says is mounted there."""
-        layers = mounttable.layers(mounts, self.target)
-        carrier = mounttable.visible(mounts, self.paths.run)
-        group = carrier.shared if carrier is not None else None
-        inside = mounttable.below(mounts, self.target) if layers else ()
-        return RootState(
-            layers=layers,
-            ours=bool(layers) and _same_tree(layers[-1], mounttable.visible(mounts, self.paths.root)),
-            peers=tuple(m for m in inside if group is not None and m.shared == group),
-            unshared=self._unshared(carrier),
-        )
-
-    def _unshared(self, carrier: Mount | None) -> str:
-        if carrier is None or carrier.target == str(self.paths.root):
-            return f"{self.paths.run} is not a mount of the host's folder"
-        if carrier.shared is None:
-            return f"{self.paths.run} is mounted {carrier.propagation}, so the host would not see the driver root"
-        return ""
+        return rootstate.judge(self.paths, mounts)
 
     def export(self, substitutes: Mapping[str, Path] | None = None) -> RootState:
         """Publish our root, in place of whatever is there; nobody finds the folder empty meanwhile.
@@ -299,11 +257,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _same_tree(one: Mount, other: Mount | None) -> bool:
-    """Device and folder in it: without overlayfs two containers can share the device."""
-    return other is not None and (one.st_dev, one.root) == (other.st_dev, other.root)
 
 
 def _remedy(error: OSError) -> str:

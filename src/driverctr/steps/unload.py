@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from driverctr import daemons, parameters, smi
 from driverctr.daemons import Running
+from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError, code_of
 from driverctr.explain import EXPLANATIONS
 from driverctr.facts import holders, kernel, modules, tasks
@@ -15,7 +16,6 @@ from driverctr.modules import loaded
 from driverctr.modules.elf import read_elf_build_id
 from driverctr.modules.ondisk import check_file
 from driverctr.plan import PlannedStep, StepName
-from driverctr.settings import Depth
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.survey import Facts

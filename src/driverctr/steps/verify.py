@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from driverctr import firmware, smi, verify
+from driverctr.depth import Depth
 from driverctr.facts import gpus, modules
 from driverctr.plan import PlannedStep, StepName
-from driverctr.settings import Depth
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

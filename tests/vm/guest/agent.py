@@ -13,7 +13,7 @@ from typing import Any
 from driverctr import firmware
 from driverctr.errors import DriverError
 from driverctr.log import Log
-from driverctr.mounts import driverroot, propagation, staging
+from driverctr.mounts import driverroot, propagation, rootstate, staging
 from driverctr.mounts.driverroot import DriverRoot
 from driverctr.mounts.syscalls import AT_RECURSIVE, OPEN_TREE_CLONE, Syscalls
 from driverctr.paths import Paths
@@ -58,7 +58,7 @@ def own_state() -> dict[str, Any]:
         "sys": Path("/sys/module").is_dir(),
         "staging": [mount.target for mount in mounts if mount.target.startswith("/mnt/")],
         "root": next(mount.propagation for mount in mounts if mount.target == "/"),
-        "ours": driverroot.state(PATHS).ours,
+        "ours": rootstate.read(PATHS).ours,
     }
 
 

@@ -1,0 +1,60 @@
+"""`driverctr status`: print what is so, or wait until the driver is ready."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from driverctr import statusview, vantage
+from driverctr.conceal import printed
+from driverctr.errors import Code, DriverError
+from driverctr.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from driverctr.steps import Tools
+
+LIMIT = 300.0
+"""Seconds to wait for, unless --timeout says otherwise."""
+
+
+def print_now(environment: Mapping[str, str], *, as_json: bool, paths: Paths | None = None) -> int:
+    """Print what is so; exit status 0 if the driver is ready, else that of not-ready."""
+    view = statusview.collect(paths or vantage.find(), environment)
+    _print(view, environment, as_json=as_json)
+    return 0 if view["ready"] else Code.NOT_READY.exit_status
+
+
+def show(tools: Tools, arguments: argparse.Namespace) -> int:
+    """The same with flags; with --wait not before the driver is ready, or the time is over."""
+    import signal
+
+    from driverctr import statuswait, verbs
+
+    paths, environment = vantage.find(tools.paths.root), verbs.own_environment()
+    if not arguments.wait:
+        if arguments.timeout is not None:
+            raise DriverError(
+                Code.BAD_USAGE, "--timeout says how long to wait, and nothing is waited for", "Add --wait"
+            )
+        return print_now(environment, as_json=arguments.json, paths=paths)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    limit = LIMIT if arguments.timeout is None else arguments.timeout
+    is_ready = statuswait.wait(paths, limit)
+    view = statusview.collect(paths, environment)
+    _print(view, environment, as_json=arguments.json)
+    if not is_ready:
+        sys.stderr.write(f"{statuswait.describe(view, limit)}\n")
+    return 0 if is_ready else Code.NOT_READY.exit_status
+
+
+def _print(view: Mapping[str, Any], environment: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(printed(view))
+        return
+    from driverctr import statustext, terminal
+
+    sys.stdout.write(printed(statustext.render(view, terminal.paint_for(sys.stdout, environment))))
