@@ -248,13 +248,13 @@ def compare(what: str, ours: float, bare: float, imports: float) -> Row:
     return Row(what, ours, bare, 1.3 + imports / bare, f"bar: 1.3, and {imports:.2f} s of imports")
 
 
-def told_in_vm(tag: str, script: str, unit: str) -> dict[str, float]:
-    """The three numbers that a script of harness/guest tells in a virtual machine with the stand-in driver, by name."""
+def told_in_vm(tag: str, script: str, unit: str, count: int = 3) -> dict[str, float]:
+    """The numbers that a script of harness/guest tells in a virtual machine with the stand-in driver, by name."""
     spec = standin.scenario_spec(imagefiles.export_rootfs(tag), bench=GUEST)
     result = vm.run(replace(spec, cpus=2, parallel=True), f"bash /mnt/bench/{script}").check()
     told = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"what"')]
     found = {number["what"]: number[unit] for number in told}
-    if len(found) != 3:
+    if len(found) != count:
         raise HarnessError(f"the bench in the guest told {sorted(found)}\n{result.report()}")
     return found
 
@@ -273,6 +273,24 @@ def measure_idle(tag: str) -> list[Row]:
     return [
         Row("waiting, after a build: wake-ups in 60 s", found["wake-ups"], None, 6),
         Row("waiting, after a build: resident memory (MB)", found["rss-mb"], None, 40, note),
+    ]
+
+
+def measure_scrape(tag: str) -> list[Row]:
+    """Wall seconds of a scrape of the metrics by HTTP, natively in a container."""
+    found = run_guest(tag, "bench_scrape.py")
+    note = f"the slowest of a hundred: {found['slowest']:.3f} s"
+    return [Row("a scrape of the metrics, of a node with 8 GPUs (s)", found["seconds"], None, 0.02, note)]
+
+
+def measure_metrics(tag: str) -> list[Row]:
+    """The wait with metrics switched on, in a virtual machine with the stand-in driver, against that without."""
+    found = told_in_vm(tag, "bench_metrics.sh", "value", 4)
+    note = f"{found['on-mb']:.1f} MB after 50 scrapes; without: {found['off-mb']:.1f} MB"
+    return [
+        Row("waiting, metrics on: more resident memory (MB)", found["on-mb"] - found["off-mb"], None, 15, note),
+        Row("waiting, metrics on: wake-ups of their threads in 60 s", found["thread-wake-ups"], None, 0),
+        Row("waiting, metrics on: wake-ups in 60 s", found["wake-ups"], None, 6),
     ]
 
 
@@ -299,5 +317,7 @@ PARTS = {
     "life": measure_life,
     "cold": measure_cold,
     "idle": measure_idle,
+    "scrape": measure_scrape,
+    "metrics": measure_metrics,
     "cycles": measure_cycles,
 }

@@ -73,6 +73,8 @@ class Config:
     ubuntu_pro_token: Secret
     parameters_when_busy: WhenBusy
     prebuild: bool
+    metrics_address: tuple[str, int] | None
+    metrics_textfile: Path | None
     rdma: bool
     host_mofed: bool
     precompiled_fallback: bool

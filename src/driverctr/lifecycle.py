@@ -4,13 +4,14 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, files, firmware, markers, node, pidlock, status, survey
+from driverctr import devices, files, firmware, markers, monitoring, node, pidlock, status, survey
 from driverctr.bringup import BringUp
 from driverctr.chronicle import Chronicle
 from driverctr.errors import Code, DriverError, Stopped, code_of, of_bug, stop_behind
 from driverctr.facts import gpus, kernel
 from driverctr.history import Outcome
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
+from driverctr.monitoring import Watch, unwatched
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
 from driverctr.persist import persist
@@ -33,6 +34,7 @@ class Start:
 
     tools: Tools
     build_allowed: bool = True
+    watch: Watch = unwatched
     told: Status = field(init=False)
     way_up: BringUp = field(init=False)
     chronicle: Chronicle = field(init=False)
@@ -40,7 +42,7 @@ class Start:
     def __post_init__(self) -> None:
         """The way up tells its steps here."""
         self.chronicle = Chronicle(self.tools)
-        self.told = status.begin(self.tools.paths)
+        self.told = self.watch(status.begin(self.tools.paths))
         self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
 
     @property
@@ -55,7 +57,7 @@ class Start:
                 self.bring_up()
                 self.wait()
                 self.tools.runner.log.info("nobody uses the driver any more: it is loaded anew, as was pending")
-                self.tell(phase=Phase.STARTING, steps=())
+                self.tell(phase=Phase.STARTING, steps=(), store="", store_reason="")
         except BaseException as error:
             if stopped := stop_behind(error):
                 stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
@@ -175,6 +177,7 @@ class Start:
     def tell(self, **changes: Any) -> None:
         """Write the status document; a full or read-only /run/nvidia is not a reason to die half-way."""
         self.told = self.told.changed(**changes)
+        self.told = self.watch(self.told)
         try:
             status.publish(self.tools.paths, self.told)
         except OSError as error:
@@ -193,7 +196,8 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
             substitute.uncover(tools.paths, tools.runner)
         markers.begin(tools.paths.run)
         withdraw_labels(tools)
-        Start(tools, build_allowed).run()
+        with monitoring.watched(tools) as watch:
+            Start(tools, build_allowed, watch).run()
 
 
 def sweep(paths: Paths) -> None:
@@ -254,4 +258,5 @@ def unload(tools: Tools) -> None:
             driverroot.clear(tools.paths, log=tools.runner.log)
             firmware.undo(tools.paths, firmware.recall(tools.paths))
             kernelhook.remove(tools.paths, tools.runner.log)
+            monitoring.forget(tools)
             status.remove(tools.paths)

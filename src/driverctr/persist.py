@@ -28,7 +28,8 @@ def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Cal
             if not may_pass(tools, way_up, error, told().attempt) or not take_back(tools, way_up, error):
                 raise
             wait(tools, way_up, error, told().attempt, tell)
-            tell(phase=Phase.STARTING, attempt=told().attempt + 1, next_try=None, steps=())
+            attempt = told().attempt + 1
+            tell(phase=Phase.STARTING, attempt=attempt, next_try=None, steps=(), store="", store_reason="")
 
 
 def may_pass(tools: Tools, way_up: BringUp, error: DriverError, attempt: int) -> bool:

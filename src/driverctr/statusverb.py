@@ -34,17 +34,17 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
 
     from driverctr import statuswait, verbs
 
-    paths, environment = vantage.find(tools.paths.root), verbs.own_environment()
+    root, environment = tools.paths.root, verbs.own_environment()
     if not arguments.wait:
         if arguments.timeout is not None:
             raise DriverError(
                 Code.BAD_USAGE, "--timeout says how long to wait, and nothing is waited for", "Add --wait"
             )
-        return print_now(environment, as_json=arguments.json, paths=paths)
+        return print_now(environment, as_json=arguments.json, paths=vantage.find(root))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     limit = LIMIT if arguments.timeout is None else arguments.timeout
-    is_ready = statuswait.wait(paths, limit)
-    view = statusview.collect(paths, environment)
+    is_ready = statuswait.wait(root, limit)
+    view = statusview.collect(vantage.find(root), environment)
     _print(view, environment, as_json=arguments.json)
     if not is_ready:
         sys.stderr.write(f"{statuswait.describe(view, limit)}\n")

@@ -10,13 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from driverctr import markers, pidfd, pidlock, status, statustext, truth
+from driverctr import markers, pidfd, pidlock, status, statustext, truth, vantage
 from driverctr.inotify import Watcher
 from driverctr.paths import Paths
 
 
-def wait(paths: Paths, seconds: float) -> bool:
+def wait(root: Path, seconds: float) -> bool:
     """Whether the driver became ready within so many seconds; one that is ready already is at once.
+
+    Each look is from where its container is to be seen then: it may be another one than ours, that comes while we wait.
 
     Every change of what readiness depends on is told by the container that runs, in its document or its markers, or is
     its end. Raises OSError where nothing can be watched.
@@ -27,16 +29,17 @@ def wait(paths: Paths, seconds: float) -> bool:
         stack.callback(watcher.close)
         while True:
             watcher.drain()
+            paths = vantage.find(root)
             for folder in (paths.own_run, (paths.run / markers.CONTAINER).parent):
                 _watch(watcher, folder)
             # Looked at after the watches are set: what comes in between is told.
-            if is_ready(paths):
+            if is_ready(vantage.find(root)):
                 return True
             with ExitStack() as moment:
                 ends = list(_end(paths, moment))
                 left = deadline - time.monotonic()
                 if left <= 0 or not select.select([watcher.fileno(), *ends], [], [], left)[0]:
-                    return is_ready(paths)
+                    return is_ready(vantage.find(root))
 
 
 def is_ready(paths: Paths) -> bool:

@@ -117,6 +117,38 @@ def parse_archive(variable: str, value: str) -> str:
     return value
 
 
+def parse_endpoint(variable: str, value: str) -> tuple[str, int] | None:
+    """Where to listen: an address, "" for all there are, and a port; or nothing. Names are not taken: they need DNS."""
+    if not value:
+        return None
+    host, colon, digits = value.rpartition(":")
+    port = parse_whole(digits, 65535)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    valid = _is_of_family(bare, "AF_INET6") if bare != host else not host or _is_of_family(host, "AF_INET")
+    if not colon or port is None or not valid:
+        raise not_valid(variable, value, "an address and a port, such as :9400, 127.0.0.1:9400 or [::1]:9400")
+    return bare, port
+
+
+def _is_of_family(address: str, family: str) -> bool:
+    import socket
+
+    try:
+        socket.inet_pton(getattr(socket, family), address)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def parse_textfile(variable: str, value: str) -> Path | None:
+    """The path of a file that node-exporter's textfile collector reads (by the end of its name), or nothing."""
+    if not value:
+        return None
+    if not (value.startswith("/") and value.isprintable() and value.endswith(".prom")):
+        raise not_valid(variable, value, "an absolute path that ends in .prom")
+    return Path(value)
+
+
 def parse_public_keys(variable: str, value: str) -> str:
     """Public keys, or nothing; what files of them hold is seen when it is needed."""
     if not are_public_keys(value):

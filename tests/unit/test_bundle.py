@@ -231,7 +231,7 @@ def test_a_node_that_serves_is_told_whole(
     expected = {
         "checks.txt": "ok       privilege",
         "checks.json": '"schema": 1',
-        "plan.txt": "Wanted: driver 535.309.01",
+        "plan.txt": "driver 535.309.01",
         "plan.json": '"steps"',
         "status.txt": "starting",
         "status-file.json": Phase.STARTING.value,

@@ -79,6 +79,8 @@ ROOMS = (
         "serving",
         "persist",
         "chronicle",
+        "metrics",
+        "monitoring",
         "lifecycle",
     ),
     ("statusstore", "statusview", "statustext", "statuswait"),

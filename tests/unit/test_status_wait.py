@@ -32,11 +32,11 @@ def later(act: Callable[[], object], seconds: float = 0.3) -> Iterator[None]:
 
 def seconds_of(paths: Paths, limit: float = LONG) -> tuple[bool, float]:
     began = time.monotonic()
-    return statuswait.wait(paths, limit), time.monotonic() - began
+    return statuswait.wait(paths.root, limit), time.monotonic() - began
 
 
 def test_one_that_is_ready_is_not_waited_for(paths: Paths) -> None:
-    assert statuswait.wait(status_nodes.serving(paths), 0)
+    assert statuswait.wait(status_nodes.serving(paths).root, 0)
 
 
 def test_the_time_that_is_given_is_waited_and_no_more(paths: Paths) -> None:
@@ -59,6 +59,23 @@ def test_a_start_that_becomes_ready_wakes_who_waits(paths: Paths) -> None:
     assert ready and took < 10
 
 
+def test_who_waits_in_another_container_sees_the_one_that_comes(paths: Paths) -> None:
+    container = Paths(paths.root.parent / "container")
+    make_tree(container.root, {"run/nvidia": None})
+    make_tree(paths.root, {"run": None, "proc/locks": ""})
+    (paths.root / "run/nvidia").symlink_to(container.run)
+
+    def serve() -> None:
+        make_tree(paths.root, {f"proc/{status_nodes.PID}/root": f"-> {container.root}"})
+        status_nodes.hold(container)
+        (paths.proc / "locks").write_text((container.proc / "locks").read_text())
+        status_nodes.serving(container)
+
+    with later(serve):
+        ready, took = seconds_of(paths)
+    assert ready and took < 10
+
+
 def test_who_waits_is_not_woken_while_nothing_happens(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
     real = statuswait.is_ready
@@ -68,7 +85,7 @@ def test_who_waits_is_not_woken_while_nothing_happens(paths: Paths, monkeypatch:
         return real(node)
 
     monkeypatch.setattr(statuswait, "is_ready", look)
-    assert not statuswait.wait(status_nodes.starting(paths), 1.0)
+    assert not statuswait.wait(status_nodes.starting(paths).root, 1.0)
     assert len(looks) == 2, "at the beginning and at the end"
 
 
@@ -110,7 +127,7 @@ def test_a_process_that_cannot_be_watched_is_no_reason_to_fail(paths: Paths, mon
         raise ProcessLookupError(pid)
 
     monkeypatch.setattr(pidfd, "opened", refuse)
-    assert not statuswait.wait(status_nodes.starting(paths), 0.1)
+    assert not statuswait.wait(status_nodes.starting(paths).root, 0.1)
 
 
 def test_a_folder_is_watched_once_it_is_there(tmp_path: Path) -> None:

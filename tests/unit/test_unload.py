@@ -338,9 +338,11 @@ def test_a_signal_in_the_middle_of_the_verb_lets_it_end(verb: Tools, fake_bin: F
     fake_bin.add("rmmod", f"kill -INT $PPID; /bin/sleep 0.3; for name; do /bin/rm -r {sysfs}/$name; done")
     verb.paths.status_file.parent.mkdir(parents=True)
     verb.paths.status_file.write_text("{}")
+    metrics = verb.paths.root / "driverctr.prom"
+    metrics.touch()
     with pytest.raises(Stopped):
-        lifecycle.unload(verb)
-    assert not (sysfs / "nvidia").exists() and not verb.paths.status_file.exists()
+        lifecycle.unload(replace(verb, config=settings.load({"METRICS_TEXTFILE": str(metrics)})))
+    assert not (sysfs / "nvidia").exists() and not verb.paths.status_file.exists() and not metrics.exists()
 
 
 def test_a_signal_before_the_verb_begins_touches_nothing(verb: Tools, fake_bin: FakeBin) -> None:

@@ -23,6 +23,7 @@ DOCKER = (
     "words",
     "attempts",
     "doctor",
+    "metrics",
 )
 """Scripts that run under docker with runc."""
 
