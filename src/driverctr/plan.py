@@ -16,7 +16,7 @@ from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
 from driverctr.records import frozen
-from driverctr.settings import Depth, WhenBusy
+from driverctr.settings import WhenBusy
 from driverctr.survey import Facts, Observation
 from driverctr.userspace import tag
 
