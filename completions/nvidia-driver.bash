@@ -1,16 +1,16 @@
 # Generated from src/driverctr/parser.py by `./dev docs`, with shtab.
 
 _shtab_nvidia_driver_store_subparsers=(list verify why prune export import push keygen)
-_shtab_nvidia_driver_subparsers=(init load build update plan doctor status who history explain unload store reload_nvidia_peermem probe_nvidia_peermem)
+_shtab_nvidia_driver_subparsers=(init load build update plan status who doctor history explain unload store reload_nvidia_peermem probe_nvidia_peermem)
 
 _shtab_nvidia_driver_init_option_strings=(-h --help -a --accept-license -m --max-threads)
 _shtab_nvidia_driver_load_option_strings=(-h --help -a --accept-license -m --max-threads)
 _shtab_nvidia_driver_build_option_strings=(-h --help -a --accept-license -m --max-threads -k --kernel -o --output -t --tag --modules)
 _shtab_nvidia_driver_update_option_strings=(-h --help -k --kernel -m --max-threads -s --sign -t --tag --like-running)
 _shtab_nvidia_driver_plan_option_strings=(-h --help --json)
-_shtab_nvidia_driver_doctor_option_strings=(-h --help --json)
 _shtab_nvidia_driver_status_option_strings=(-h --help --json)
 _shtab_nvidia_driver_who_option_strings=(-h --help --json)
+_shtab_nvidia_driver_doctor_option_strings=(-h --help --json --bundle)
 _shtab_nvidia_driver_history_option_strings=(-h --help --json --all)
 _shtab_nvidia_driver_explain_option_strings=(-h --help)
 _shtab_nvidia_driver_unload_option_strings=(-h --help)
@@ -37,7 +37,7 @@ _shtab_nvidia_driver_store_keygen_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_nvidia_driver_explain_pos_0_choices=(bad-usage 2 bad-setting 3 already-running 4 no-privilege 5 in-use 6 not-shared 7 no-module-support 8 signature-needed 9 no-modules 10 headers-missing 11 compiler-missing 12 build-failed 13 packages-failed 14 no-space 15 no-memory 16 no-gpu 17 gpu-legacy 18 gpu-too-new 19 load-failed 20 unload-failed 21 mount-failed 22 firmware-failed 23 device-nodes-failed 24 daemon-failed 25 wrong-module-type 26 gpu-taken 27 host-driver 28 fabric-manager-missing 29 not-ready 30 gpu-init-failed 31 node-file 32 command-failed 33 gpu-lost 34 stuck 35 no-device 36 unknown-symbol 37 wrong-kernel 38 key-rejected 39 bad-parameter 40 other-version 41 wrong-architecture 42 store-unusable 43 remote-failed 44 signature-invalid 45 packages-untrusted 46 bug 70)
 _shtab_nvidia_driver_store_pos_0_choices=(list verify why prune export import push keygen)
-_shtab_nvidia_driver_pos_0_choices=(init load build update plan doctor status who history explain unload store reload_nvidia_peermem probe_nvidia_peermem)
+_shtab_nvidia_driver_pos_0_choices=(init load build update plan status who doctor history explain unload store reload_nvidia_peermem probe_nvidia_peermem)
 
 _shtab_nvidia_driver_init__h_nargs=0
 _shtab_nvidia_driver_init___help_nargs=0
@@ -57,15 +57,15 @@ _shtab_nvidia_driver_update___like_running_nargs=0
 _shtab_nvidia_driver_plan__h_nargs=0
 _shtab_nvidia_driver_plan___help_nargs=0
 _shtab_nvidia_driver_plan___json_nargs=0
-_shtab_nvidia_driver_doctor__h_nargs=0
-_shtab_nvidia_driver_doctor___help_nargs=0
-_shtab_nvidia_driver_doctor___json_nargs=0
 _shtab_nvidia_driver_status__h_nargs=0
 _shtab_nvidia_driver_status___help_nargs=0
 _shtab_nvidia_driver_status___json_nargs=0
 _shtab_nvidia_driver_who__h_nargs=0
 _shtab_nvidia_driver_who___help_nargs=0
 _shtab_nvidia_driver_who___json_nargs=0
+_shtab_nvidia_driver_doctor__h_nargs=0
+_shtab_nvidia_driver_doctor___help_nargs=0
+_shtab_nvidia_driver_doctor___json_nargs=0
 _shtab_nvidia_driver_history__h_nargs=0
 _shtab_nvidia_driver_history___help_nargs=0
 _shtab_nvidia_driver_history___json_nargs=0

@@ -46,8 +46,8 @@ function _shtab_nvidia_driver_using
   test "$_shtab_nvidia_driver_cmdpath" = "$argv"
 end
 
-set -g _shtab_nvidia_driver_commands init load build update plan doctor status who history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
-set -g _shtab_nvidia_driver_opts_with_value --kernel --max-size --max-threads --modules --output --private-key --sign --tag --to -k -m -o -s -t
+set -g _shtab_nvidia_driver_commands init load build update plan status who doctor history explain unload store 'store list' 'store verify' 'store why' 'store prune' 'store export' 'store import' 'store push' 'store keygen' reload_nvidia_peermem probe_nvidia_peermem
+set -g _shtab_nvidia_driver_opts_with_value --bundle --kernel --max-size --max-threads --modules --output --private-key --sign --tag --to -k -m -o -s -t
 
 complete -c nvidia-driver -e
 complete -c nvidia-driver -f
@@ -79,15 +79,16 @@ complete -c nvidia-driver -n '_shtab_nvidia_driver_using update' -l like-running
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a plan -d 'print what is true, what init would do about it, and how long that takes'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using plan' -l json -d 'for programs'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a doctor -d 'print every check that init makes before it begins'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -s h -l help -d 'show this help message and exit'
-complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for programs'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a status -d 'print what is so'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using status' -l json -d 'for programs'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a who -d 'print who uses the driver, and what to do about each'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using who' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a doctor -d 'print every check that init makes before it begins'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l json -d 'for programs'
+complete -c nvidia-driver -n '_shtab_nvidia_driver_using doctor' -l bundle -x -d 'write a .tar.gz for a bug report: settings without secrets, checks, plan, status, history, logs, modules, PCI and packages; - for standard output'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using; and test $_shtab_nvidia_driver_npos -eq 0' -a history -d 'print what starts took and how they ended'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -s h -l help -d 'show this help message and exit'
 complete -c nvidia-driver -n '_shtab_nvidia_driver_using history' -l json -d 'for programs'

@@ -60,6 +60,7 @@ _shtab_nvidia_driver_build_defaults_added=0
 _shtab_nvidia_driver_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for programs]"
+  "--bundle[write a .tar.gz for a bug report\: settings without secrets, checks, plan, status, history, logs, modules, PCI and packages\; - for standard output]:FILE:"
 )
 
 # guard to ensure default positional specs are added only once per session
