@@ -10,7 +10,18 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from driverctr import doctor, features, history, instance, planview, status, statustext, statusview, storeverbs
+from driverctr import (
+    doctor,
+    features,
+    history,
+    instance,
+    planview,
+    status,
+    statustext,
+    statusview,
+    storeverbs,
+    whoverb,
+)
 from driverctr.bundle import Part, read_end
 from driverctr.errors import DriverError
 from driverctr.facts import kernel, modules
@@ -165,6 +176,16 @@ def status_view_document(scene: Scene) -> dict[str, Any]:
     return statusview.collect(scene.paths, scene.tools.config.given)
 
 
+def who(scene: Scene) -> str:
+    """As `driverctr who` prints it."""
+    return whoverb.describe(whoverb.look(scene.paths))
+
+
+def who_document(scene: Scene) -> dict[str, Any]:
+    """As `driverctr who --json` prints it."""
+    return whoverb.as_dict(whoverb.look(scene.paths))
+
+
 def status_file(scene: Scene) -> Any:
     """The status document as the last start left it."""
     return parsed(read_end(scene.paths.status_file))
@@ -279,6 +300,8 @@ PARTS = (
     Part("plan.json", "the same: driverctr plan --json", plan_document),
     Part("status.txt", "what is so: driverctr status", status_view),
     Part("status.json", "the same: driverctr status --json", status_view_document),
+    Part("who.txt", "who holds the driver: driverctr who", who),
+    Part("who.json", "the same: driverctr who --json", who_document),
     Part("status-file.json", "the status document as the last start left it", status_file),
     Part("history.jsonl", "the starts of this node", history_file, keeps_end=True),
     Part("termination.json", "the last word of a start, for Kubernetes", termination),

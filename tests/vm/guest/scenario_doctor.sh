@@ -42,7 +42,7 @@ members() { tar -tzf "$1" | cut -d/ -f2; }
 member() { tar -xzOf "$1" --wildcards "*/$2"; }
 has() { member "$1" "$2" | grep -F -- "$3"; }
 lacks_secrets() { fails sh -c "tar -xzOf '$1' | grep -aE 'hunter2|C0ntr4ct'"; }
-whole() { is "$(members "$1" | wc -l)" 29 && has "$1" index.txt "A bundle of"; }
+whole() { is "$(members "$1" | wc -l)" 31 && has "$1" index.txt "A bundle of"; }
 secret=(-e https_proxy=http://joe:hunter2proxy@proxy.example:1 -e UBUNTU_PRO_TOKEN=C0ntr4ctT0ken42)
 
 if scenario "labels while the driver serves"; then
