@@ -90,7 +90,9 @@ def _nodes(folder: Path) -> Iterator[str]:
 
 def mounts(scene: Scene) -> str:
     """Mounts below /run/nvidia and /lib/modules, ours and the host's, and what the driver root is."""
-    lines = [f"driver root: {rootstate.read(scene.paths)}"]
+    root = rootstate.read(scene.paths)
+    owner = "ours" if root.ours else "another's" if root.layers else "there is none"
+    lines = [f"driver root: {len(root.layers)} mounted, {owner}{f'; {root.unshared}' if root.unshared else ''}"]
     for process, whose in (("self", "ours"), ("1", "of process 1")):
         try:
             table = mounttable.read(scene.paths.root, process)
