@@ -68,7 +68,6 @@ ROOMS = (
     ("steps",),
     ("mend", "pending", "nextkernels", "prebuild", "ahead", "keeper"),
     (
-        "report",
         "doctor",
         "bundle",
         "whoverb",

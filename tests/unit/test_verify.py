@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from driverctr import config as settings
-from driverctr import firmware, markers, pidlock, report, smi, status, verify
+from driverctr import firmware, markers, pidlock, smi, status, truth, verify
 from driverctr.daemons import Running
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
@@ -163,7 +163,7 @@ def ready(node: Paths, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 def is_ready(paths: Paths) -> bool:
     document = status.read(paths)
-    return document is not None and report.is_ready(paths, document, report.look(paths, document))
+    return document is not None and truth.is_ready(paths, document, truth.look(paths, document))
 
 
 def test_ready_is_the_kernels_truth_whatever_the_markers_say(ready: Paths) -> None:
@@ -173,7 +173,7 @@ def test_ready_is_the_kernels_truth_whatever_the_markers_say(ready: Paths) -> No
     markers.write_ready(ready.run, gds=False, gdrcopy=False, rdma=False)
     make_tree(ready.root, {"sys/module/nvidia_uvm/version": "470.9"})
     assert not is_ready(ready), "marker and core module are there, and it is not true"
-    assert [one.code for one in report.look(ready, status.read(ready))] == [Code.OTHER_VERSION]
+    assert [one.code for one in truth.look(ready, status.read(ready))] == [Code.OTHER_VERSION]
 
 
 @pytest.mark.parametrize("what", ["dead", "starting", "never checked"])
@@ -192,7 +192,7 @@ def test_ready_needs_a_start_that_lives_and_became_ready(
 
 @pytest.mark.parametrize("wish", [{"surprise": 1}, {}])
 def test_a_document_of_another_release_is_no_reason_to_fail(paths: Paths, wish: dict[str, int]) -> None:
-    assert report.look(paths, {"expected": wish}) == report.look(paths, {}) == report.look(paths, None) == []
+    assert truth.look(paths, {"expected": wish}) == truth.look(paths, {}) == truth.look(paths, None) == []
 
 
 def test_the_lock_is_seen_without_taking_it(paths: Paths, tmp_path: Path) -> None:

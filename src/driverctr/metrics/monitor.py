@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, field, replace
 from typing import Any
 
-from driverctr import report
+from driverctr import truth
 from driverctr.health import LOOK_EVERY
 from driverctr.metrics import extras, families
 from driverctr.metrics.families import Counts, Extras, Registry, Truth
@@ -87,7 +87,7 @@ class Monitor:
             return ()
         for _ in range(2):
             try:
-                return report.look(self.tools.paths, document)
+                return truth.look(self.tools.paths, document)
             except OSError:
                 continue
         return None
@@ -95,7 +95,7 @@ class Monitor:
     def _judge(self, document: dict[str, Any], found: Sequence[Finding] | None) -> Truth:
         if found is None:
             return Truth()
-        ready = report.is_ready(self.tools.paths, document, found)
+        ready = truth.is_ready(self.tools.paths, document, found)
         problems = Counter(finding.code.value for finding in found if not finding.serves)
         return Truth(ready, any(finding.serves for finding in found), dict(problems))
 
@@ -108,7 +108,7 @@ class Monitor:
         found = self._look(document)
         if found is None:
             return "the kernel's trees cannot be read"
-        if report.is_ready(self.tools.paths, document, found):
+        if truth.is_ready(self.tools.paths, document, found):
             return ""
         wrong = "; ".join(finding.text for finding in found if not finding.serves)
         if document["phase"] in WATCHED:
