@@ -126,7 +126,7 @@ def test_the_page_is_the_tables_and_tells_of_every_metric() -> None:
 @pytest.fixture
 def monitor(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor]:
     """Of a process that holds the lock; what differs is put into `verify.look`'s place."""
-    monkeypatch.setattr(pidlock, "is_held", lambda path: True)
+    monkeypatch.setattr(pidlock, "is_held", lambda *_: True)
     monkeypatch.setattr(verify, "look", lambda *_: [])
     yield Monitor(tools(paths, runner))
 
@@ -144,7 +144,7 @@ def test_ready_is_what_the_kernel_says_at_this_moment(monitor: Monitor, monkeypa
     assert found["driverctr_degraded"] == 1
     assert monitor.why_not_ready() == f"not-ready: {LOST.text}"
     monkeypatch.setattr(verify, "look", lambda *_: [])
-    monkeypatch.setattr(pidlock, "is_held", lambda path: False)
+    monkeypatch.setattr(pidlock, "is_held", lambda *_: False)
     assert told_by(monitor)["driverctr_ready"] == 0 and "not locked" in monitor.why_not_ready()
 
 

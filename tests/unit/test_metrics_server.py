@@ -32,7 +32,7 @@ LOCAL = "127.0.0.1"
 @pytest.fixture
 def serving(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server of a driver that serves."""
-    monkeypatch.setattr(pidlock, "is_held", lambda path: True)
+    monkeypatch.setattr(pidlock, "is_held", lambda *_: True)
     monkeypatch.setattr(verify, "look", lambda *_: [])
     monitor = Monitor(tools(paths, runner))
     monitor.tell(replace(FULL, expected=EXPECTED))
