@@ -36,6 +36,7 @@ PAGES = (
     Page("docs/configuration.md", "harness.pages.configuration:markdown"),
     Page("docs/failures.md", "harness.pages.failures:markdown"),
     Page("docs/logs.md", "harness.pages.logs:markdown"),
+    Page("docs/metrics.md", "harness.pages.metrics:markdown"),
     Page("docs/nvidia-driver.8", "harness.pages.manual:page"),
     Page("docs/status.md", "harness.pages.status:markdown"),
     Page("completions/nvidia-driver.bash", "harness.pages.completion:bash"),

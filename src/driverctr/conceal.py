@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from driverctr.deferred import pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from driverctr.conceal_rules import Rule
 
 HIDDEN = "..."
 
@@ -77,30 +79,56 @@ KNOWN = Known()
 
 def conceal(text: str) -> str:
     """A text as it may be shown."""
-    from driverctr.conceal_rules import RULES  # here: who only asks for help has nothing to hide
-
-    text = KNOWN.hide(text)
-    small = text.lower()
-    for rule in RULES:
-        if any(word in small for word in rule.words):
-            text = rule.pattern.sub(rule.stays + HIDDEN, text)
-    return text
+    return _hide(text, _rules_for(text))
 
 
 def conceal_all(value: Any) -> Any:
     """A document as it may be shown: every text in it, and whatever has the name of a secret.
 
-    Before it is made JSON: there a text may have another form than the secret that is looked for.
+    Before it is made JSON: there a text may have another form than the secret that is looked for. Which rules it takes
+    is looked up once: in most documents it is none.
     """
+    return _conceal_part(value, _rules_for("\n".join(_texts(value))))
+
+
+def _rules_for(text: str) -> list[Rule]:
+    from driverctr.conceal_rules import RULES  # here: who only asks for help has nothing to hide
+
+    small = text.lower()
+    return [rule for rule in RULES if any(word in small for word in rule.words)]
+
+
+def _hide(text: str, rules: Iterable[Rule]) -> str:
+    text = KNOWN.hide(text)
+    for rule in rules:
+        text = rule.pattern.sub(rule.stays + HIDDEN, text)
+    return text
+
+
+def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        return conceal(value)
+        yield value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield str(name)
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
+
+
+def _conceal_part(value: Any, rules: Sequence[Rule]) -> Any:
+    if isinstance(value, str):
+        return _hide(value, rules)
     if isinstance(value, Mapping):
         return {
-            conceal_all(name): HIDDEN if isinstance(one, str) and _is_secret(str(name), one) else conceal_all(one)
+            _conceal_part(name, rules): HIDDEN
+            if isinstance(one, str) and _is_secret(str(name), one)
+            else _conceal_part(one, rules)
             for name, one in value.items()
         }
     if isinstance(value, list | tuple):
-        return [conceal_all(one) for one in value]
+        return [_conceal_part(one, rules) for one in value]
     return value
 
 

@@ -15,7 +15,7 @@ KEY = r"(?:(?:access|secret|private|signing|encryption)[_-]?key|credentials?)"
 
 STAYS = r"(?!['\"]?\.\.\.(?:[\s'\"&,;)\]}>]|$))"
 QUOTED = r"""'[^'\n]*(?:'(?:"'"'[^'\n]*')*|$)|"(?:\\.|[^"\\\n])*(?:"|$)"""
-BARE = r"""(?:'"'"'|[^\s'"\\]|\\[^\s'"]|['"](?=\w))+"""
+BARE = r"""(?:'"'"'|[^\s'"\\\x1b]|\\[^\s'"]|['"](?=\w))+"""
 VALUE = rf"{STAYS}(?:{QUOTED}|{BARE})"
 """A value as a shell, Python or JSON quotes it, up to the end of its line where the quote is never closed."""
 
@@ -81,7 +81,7 @@ RULES = (
     ),
     # Headers of HTTP: one word after the scheme, or the whole line where there are more.
     Rule(
-        ("auth", "cookie", "-token", "-key", "-secret"),
+        ("authorization", "cookie", "-token", "-key", "-secret", "x-"),
         pattern(
             r"(\b(?:(?:proxy-)?authorization|(?:set-)?cookie|private-token"
             r"|x-[\w-]{0,30}?(?:token|key|secret|signature|auth))[\"'\\]{0,3}\s?[:=]\s?[\"'\\]{0,3}"
@@ -109,7 +109,22 @@ RULES = (
     Rule(("password",), pattern(rf"(\b(?:machine|login)\s+\S+\s+(?:login\s+\S+\s+)?password\s+){STAYS}\S+")),
     # Tokens that say by their form what they are.
     Rule(
-        ("gh", "glpat-", "nvapi-", "xox", "akia", "asia", "dckr_pat_", "eyj", "hf_"),
+        (
+            "ghp_",
+            "gho_",
+            "ghu_",
+            "ghs_",
+            "ghr_",
+            "github_pat_",
+            "glpat-",
+            "nvapi-",
+            "xox",
+            "akia",
+            "asia",
+            "dckr_pat_",
+            "eyj",
+            "hf_",
+        ),
         pattern(
             r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|nvapi-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
             r"|(?:AKIA|ASIA)[A-Z0-9]{16}\b|dckr_pat_[\w-]{20,}|hf_[A-Za-z0-9]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"

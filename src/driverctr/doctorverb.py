@@ -54,6 +54,6 @@ def write_bundle(tools: Tools, arguments: argparse.Namespace) -> int:
     path = Path(arguments.bundle)
     bundle.save(members, folder, now, path)
     lacking = [member.name for member in members if member.note.startswith(bundle.FAILED)]
-    sys.stdout.write(f"{path}: {len(members)} parts, {path.stat().st_size / 1e3:.0f} kB\n")
-    sys.stdout.write(f"{bundle.FAILED}, see {bundle.INDEX}: {', '.join(lacking)}\n" if lacking else "")
+    failed = f"{bundle.FAILED}, see {bundle.INDEX}: {', '.join(lacking)}\n" if lacking else ""
+    sys.stdout.write(printed(f"{path}: {len(members)} parts, {path.stat().st_size / 1e3:.0f} kB\n{failed}"))
     return 0

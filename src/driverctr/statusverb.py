@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from driverctr import statusview, vantage
-from driverctr.conceal import printed
+from driverctr.conceal import learn_environment, printed
 from driverctr.errors import Code, DriverError
 from driverctr.paths import Paths
 
@@ -47,11 +47,12 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
     view = statusview.collect(vantage.find(root), environment)
     _print(view, environment, as_json=arguments.json)
     if not is_ready:
-        sys.stderr.write(f"{statuswait.describe(view, limit)}\n")
+        sys.stderr.write(printed(f"{statuswait.describe(view, limit)}\n"))
     return 0 if is_ready else Code.NOT_READY.exit_status
 
 
 def _print(view: Mapping[str, Any], environment: Mapping[str, str], *, as_json: bool) -> None:
+    learn_environment(environment)
     if as_json:
         sys.stdout.write(printed(view))
         return

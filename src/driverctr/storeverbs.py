@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from driverctr import node, survey
+from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, kernel
 from driverctr.facts.kernel import KernelFacts
@@ -36,7 +37,7 @@ def open_store(tools: Tools) -> Store:
 def show(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print what lies in the store."""
     found = describe(open_store(tools), kernel.read(tools.paths.root))
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" if arguments.json else format_list(found))
+    sys.stdout.write(printed(found if arguments.json else format_list(found)))
     return 0
 
 
@@ -142,11 +143,12 @@ def verify(tools: Tools, arguments: argparse.Namespace) -> int:
     tools.signals.install()
     wrong = store.verify()
     for seen in wrong:
-        sys.stdout.write(f"{'newer' if seen.newer else 'damaged'}: {seen.reason}\n")
+        sys.stdout.write(printed(f"{'newer' if seen.newer else 'damaged'}: {seen.reason}\n"))
     kept = Userspaces(store)
     damaged = kept.verify(*kept.all())
-    sys.stdout.writelines(f"damaged: {reason}\n" for reason in damaged)
-    sys.stdout.write(f"{len(store.entries())} entries are whole\n")
+    for reason in damaged:
+        sys.stdout.write(printed(f"damaged: {reason}\n"))
+    sys.stdout.write(printed(f"{len(store.entries())} entries are whole\n"))
     return Code.STORE_UNUSABLE.exit_status if damaged or any(not seen.newer for seen in wrong) else 0
 
 
@@ -157,15 +159,15 @@ def explain(tools: Tools, arguments: argparse.Namespace) -> int:
     try:
         found = store.find(wanted_key(tools, facts))
     except DriverError as error:
-        sys.stdout.write(f"miss: {error.message}\n")
+        sys.stdout.write(printed(f"miss: {error.message}\n"))
         return error.code.exit_status
     doubt = provenance.judge(store, found, facts, tools.paths.root)
     if doubt is None:
-        sys.stdout.write(f"hit: {found} in {found.folder}\n")
+        sys.stdout.write(printed(f"hit: {found} in {found.folder}\n"))
     else:
-        sys.stdout.write(f"miss: {doubt.reason}; it is taken if nothing else can be had\n")
+        sys.stdout.write(printed(f"miss: {doubt.reason}; it is taken if nothing else can be had\n"))
     if difference := provenance.describe_compiler(found, facts):
-        sys.stdout.write(f"warning: {difference}\n")
+        sys.stdout.write(printed(f"warning: {difference}\n"))
     return 0 if doubt is None else Code.NO_MODULES.exit_status
 
 
@@ -188,13 +190,13 @@ def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:
     store = open_store(tools)
     tools.signals.install()
     if freed := store.clear_aside():
-        sys.stdout.write(f"given up: what was set aside as damaged, {freed / 1e6:.0f} MB\n")
+        sys.stdout.write(printed(f"given up: what was set aside as damaged, {freed / 1e6:.0f} MB\n"))
     for gone in store.prune(most):
-        sys.stdout.write(f"given up: {gone}, {gone.size / 1e6:.0f} MB\n")
+        sys.stdout.write(printed(f"given up: {gone}, {gone.size / 1e6:.0f} MB\n"))
     for version in Userspaces(store).prune(pins.read(store.folder).versions()):
-        sys.stdout.write(f"given up: the userspace of {version}\n")
+        sys.stdout.write(printed(f"given up: the userspace of {version}\n"))
     left = store.entries()
-    sys.stdout.write(f"{len(left)} entries, {sum(found.size for found in left) / 1e6:.0f} MB are left\n")
+    sys.stdout.write(printed(f"{len(left)} entries, {sum(found.size for found in left) / 1e6:.0f} MB are left\n"))
     return 0
 
 
@@ -205,7 +207,7 @@ def export_to(tools: Tools, arguments: argparse.Namespace) -> int:
     chosen = choose(store.entries(), arguments.digests, arguments.kernel)
     archive.write(chosen, arguments.file)
     for found in chosen:
-        sys.stdout.write(f"exported: {found}\n")
+        sys.stdout.write(printed(f"exported: {found}\n"))
     return 0
 
 
@@ -236,7 +238,7 @@ def import_from(tools: Tools, arguments: argparse.Namespace) -> int:
     store = open_store(tools)
     tools.signals.install()
     for found in archive.read(arguments.file, store):
-        sys.stdout.write(f"imported: {found}\n")
+        sys.stdout.write(printed(f"imported: {found}\n"))
     return 0
 
 
@@ -254,7 +256,7 @@ def push(tools: Tools, arguments: argparse.Namespace) -> int:
     target = pushing.target_of(where, tools.config.child_environment, store.log, tools.signals.sleep)
     for found in choose(store.entries(), arguments.digests, arguments.kernel):
         sent = pushing.push(found.key, found.module_set, target, private, store.log)
-        sys.stdout.write(f"{'pushed' if sent else 'there already'}: {found}\n")
+        sys.stdout.write(printed(f"{'pushed' if sent else 'there already'}: {found}\n"))
     return 0
 
 
@@ -263,7 +265,7 @@ def keygen(tools: Tools, arguments: argparse.Namespace) -> int:
     from driverctr.modules import signing
 
     try:
-        sys.stdout.write(f"{signing.make_pair(arguments.folder)}\n")
+        sys.stdout.write(printed(f"{signing.make_pair(arguments.folder)}\n"))
     except OSError as error:
         place = error.filename or arguments.folder
         raise DriverError(

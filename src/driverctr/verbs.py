@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from driverctr import config as settings
 from driverctr import status
+from driverctr.conceal import learn_text
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError, Stopped, of_bug
 from driverctr.explain import remedy_for
@@ -37,6 +38,8 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
     log, paths = Log(), Paths()
     try:
+        if any("@" in word for word in words):  # `store push` takes an address
+            learn_text("\n".join(words))
         arguments = parse(words)
         config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))

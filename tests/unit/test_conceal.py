@@ -1,6 +1,7 @@
 """What is secret is told nowhere, and what is not secret stays as it is."""
 
 import json
+import os
 import re
 import time
 from base64 import b64encode
@@ -8,7 +9,7 @@ from base64 import b64encode
 import pytest
 
 from driverctr import conceal
-from driverctr.conceal import conceal_all, conceal_command, learn, learn_environment, learn_text
+from driverctr.conceal import conceal_all, conceal_command, learn, learn_environment, learn_text, printed
 
 KEY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n{KEY[::-1]}\n-----END RSA PRIVATE KEY-----"
@@ -220,3 +221,17 @@ def test_patterns_are_not_compiled_for_ordinary_lines(monkeypatch: pytest.Monkey
         for line in ("ready; waiting for a stop", "load: load nvidia, nvidia-uvm", "modules: done in 0.05 s"):
             assert conceal.conceal(line) == line
     assert not compiled
+
+
+def test_what_is_printed_is_concealed_as_text_and_as_json() -> None:
+    assert printed("token=hunter2x yes\n") == "token=... yes\n"
+    document = {"password": "hunter2x", "a": ["Authorization: Digest a=hunter2x"], "token": None}
+    said = printed(document)
+    assert json.loads(said) == {"password": "...", "a": ["Authorization: ..."], "token": None}
+    assert said.startswith("{\n") and said.endswith("}\n")
+
+
+def test_a_secret_that_is_no_text_is_learned_too() -> None:
+    name = os.fsdecode(b"caf\xe9-secret")
+    learn_environment({"A_TOKEN": name, "X": f"https://joe:{name}2@x.example"})
+    assert conceal.conceal(f"{name} {name}2") == "... ..."

@@ -192,6 +192,21 @@ def test_only_a_bar_is_drawn_by_rich() -> None:
     }
 
 
+def test_what_verbs_print_is_concealed() -> None:
+    """Paths for scripts (`build`, `update`) are what they are; pages and tables are of our own making."""
+    plain = {("verbs", "build"), ("verbs", "update"), ("verbs", "explain"), ("cli", "leave")}
+    printing = {
+        (name_of(file), function.name, ast.unparse(call.args[0]))
+        for file in sources()
+        for function in ast.walk(ast.parse(file.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("sys.stdout.write", "sys.stdout.writelines", "sys.stderr.write", "print")
+    }
+    assert printing and not [one for one in printing if not one[2].startswith("printed(") and one[:2] not in plain]
+
+
 def test_files_stay_short() -> None:
     project = PACKAGE.parents[1]
     files = (file for room in (PACKAGE, project / "tests", project / "harness") for file in room.rglob("*.py"))

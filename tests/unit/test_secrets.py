@@ -145,7 +145,17 @@ def test_a_whole_start_tells_none(
 @pytest.mark.parametrize("form", list(Format))
 @pytest.mark.parametrize(
     "words",
-    [["plan"], ["plan", "--json"], ["doctor"], ["doctor", "--json"], ["status"], ["status", "--json"], ["init"]],
+    [
+        ["plan"],
+        ["plan", "--json"],
+        ["doctor"],
+        ["doctor", "--json"],
+        ["status"],
+        ["status", "--json"],
+        ["who"],
+        ["who", "--json"],
+        ["init"],
+    ],
     ids=" ".join,
 )
 def test_no_verb_tells_one_of_who_uses_the_gpu_or_of_what_was_set_aside(
@@ -254,3 +264,16 @@ def test_a_line_of_debug_has_the_words_of_a_command_and_no_secret(fake_bin: Fake
     replace(runner, log=log).run(["tool", "--password", f"a {OPTION}", f"https://joe:{REMOTE}@x", API, "--set", "a=b"])
     said = log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert "+ tool --password ... https://...@x ... --set a=b" in said and not found_in(said)
+
+
+def test_a_password_of_the_command_line_does_not_come_back(
+    node: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise DriverError(Code.REMOTE_FAILED, f"the server says {REMOTE} is wrong")
+
+    monkeypatch.delenv("REMOTE_URL")
+    monkeypatch.setattr(lifecycle, "unload", init)
+    assert verbs.run(["unload", f"https://joe:{REMOTE}@modules.example"]) == Code.BAD_USAGE.exit_status
+    assert verbs.run(["unload"]) == Code.REMOTE_FAILED.exit_status
+    assert "the server says ... is wrong" in capsys.readouterr().err

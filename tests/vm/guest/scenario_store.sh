@@ -30,6 +30,7 @@ fi
 if scenario "a plan tells what is true, how long it takes by the starts before, and what blocks"; then
     [ -d $store/entries ] || fill_store
     rm -f $store/history.jsonl
+    echo 'NVreg_EnableStreamMemOPs=0' >/tmp/drivers/nvidia.conf
     start unknown "${not_on_disk[@]}" -- driverctr plan
     check "without a start before" is "$(exit_of unknown)" 0
     check "it is not known how long it takes" said unknown "(how long it takes is not known: no start of this kind"
@@ -48,12 +49,11 @@ if scenario "a plan tells what is true, how long it takes by the starts before, 
     plan=$(inside three driverctr plan)
     check "what is loaded is kept, whoever uses it" grep -F "nothing: what is loaded stays, whoever uses it" <<<"$plan"
     check "who that is stands on top" grep -F "the driver is in use: nvidia has refcnt" <<<"$plan"
-    echo 'NVreg_EnableStreamMemOPs=0' >/tmp/drivers/nvidia.conf
+    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
     plan=$(inside three env PARAMETERS_WHEN_BUSY=refuse driverctr plan)
     echo "$plan"
     check "what blocks is told at the end" grep -F "Blocked (in-use): the driver is in use: " <<<"$plan"
     check "with what to do" is "$(tail -n 1 <<<"$plan")" "  Free the GPU: kill $user"
-    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
     kill $user
     wait $user 2>/dev/null
     take_down three
