@@ -151,6 +151,15 @@ def test_in_a_cgroup_namespace_of_our_own_the_id_is_that_of_the_folder_our_files
     assert containers.own_id(paths) == ID
 
 
+def test_another_containers_driver_root_does_not_give_us_its_id(paths: Paths) -> None:
+    theirs = f"1 2 0:1 /var/lib/docker/containers/{ID}/resolv.conf /run/nvidia/driver/etc/resolv.conf rw - ext4 x rw\n"
+    make_tree(paths.root, {"proc/self/cgroup": "0::/\n", "proc/self/mountinfo": theirs})
+    assert containers.own_id(paths) == ""
+    own = theirs.replace("/run/nvidia/driver", "").replace(ID, "ab" * 32)
+    (paths.proc / "self/mountinfo").write_text(theirs + own)
+    assert containers.own_id(paths) == "ab" * 32
+
+
 def test_a_file_deleted_while_we_lock_it_is_locked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / NAME
     real = fcntl.flock

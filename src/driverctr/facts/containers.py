@@ -16,9 +16,11 @@ _POD = pattern(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{
 """A container's id ends a part of the path. A pod's uid has dashes, underscores under the systemd driver, or for a
 static pod neither: it is a digest of its manifest (Kubernetes, pkg/kubelet/cm and pkg/kubelet/config)."""
 
-_OWN_FOLDER = pattern(r"/(?:overlay-)?containers/([0-9a-f]{64})/(?:userdata/)?(?:hostname|resolv\.conf) ")
+_OWN_FOLDER = pattern(r"/(?:overlay-)?containers/([0-9a-f]{64})/(?:userdata/)?(?:hostname|resolv\.conf) /etc/\S+ ")
 """As the root of a mount in mountinfo: /var/lib/docker/containers/<id>/hostname, and podman's
-/containers/overlay-containers/<id>/userdata/hostname, both seen from the top of their filesystem."""
+/containers/overlay-containers/<id>/userdata/hostname, both seen from the top of their filesystem.
+
+Mounted where a container has it itself: the driver root of another one, below /run/nvidia/driver, has that one's."""
 
 _SIBLING = pattern(r"^\d+:[^:]*:/\.\./[0-9a-f]{64}$", re.MULTILINE)
 """A container in the same folder of groups as our own, seen from a cgroup namespace: nothing names the runtime."""
