@@ -41,10 +41,11 @@ def split_keys(value: str) -> list[str]:
 
 def are_public_keys(value: str) -> bool:
     """Whether each is a public key in base64 or an absolute path."""
-    return all(word.isprintable() and (word.startswith("/") or _is_key(word)) for word in split_keys(value))
+    return all(word.isprintable() and (word.startswith("/") or is_key(word)) for word in split_keys(value))
 
 
-def _is_key(word: str) -> bool:
+def is_key(word: str) -> bool:
+    """Whether it is the base64 of a public key: that may begin as a path does."""
     try:
         return len(binascii.a2b_base64(word, strict_mode=True)) == PUBLIC_KEY_SIZE
     except ValueError:

@@ -27,7 +27,7 @@ def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Cal
         except DriverError as error:
             if not may_pass(tools, way_up, error, told().attempt) or not take_back(tools, way_up, error):
                 raise
-            wait(tools, way_up, error, told().attempt, tell)
+            wait(tools, way_up, error, told(), tell)
             attempt = told().attempt + 1
             tell(phase=Phase.STARTING, attempt=attempt, next_try=None, steps=(), store="", store_reason="")
 
@@ -66,10 +66,11 @@ def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
     return True
 
 
-def wait(tools: Tools, way_up: BringUp, error: DriverError, attempt: int, tell: Callable[..., Any]) -> None:
+def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, tell: Callable[..., Any]) -> None:
     """Tell what failed and when it is tried again, and let that time pass; raises Stopped."""
     from driverctr.retry import pause_before
 
+    attempt, step = told.attempt, told.step
     seconds = pause_before(attempt + 1, FIRST_PAUSE, tools.config.retry_max_pause)
     next_try = time.time() + seconds
     clock = time.strftime("%H:%M:%S", time.gmtime(next_try))
@@ -82,6 +83,6 @@ def wait(tools: Tools, way_up: BringUp, error: DriverError, attempt: int, tell: 
     )
     status.write_termination(tools.paths, error)
     in_use = way_up.blocked_by(error)
-    tell(phase=Phase.RETRYING, failure=status.failed_now(error), next_try=next_try, in_use=in_use)
+    tell(phase=Phase.RETRYING, failure=status.failed_now(error), next_try=next_try, in_use=in_use, step=step)
     gc.enable()  # cli has switched it off for a start, and this may last
     tools.signals.pause(seconds)

@@ -87,6 +87,7 @@ def test_a_mirror_that_comes_back_is_found_without_a_restart(watch: Any, paths: 
     assert 5 <= watched.pauses[0] <= 10 <= watched.pauses[1] <= 20
     first, second = watched.documents
     assert (first["phase"], first["attempt"], second["attempt"]) == ("retrying", 1, 2)
+    assert first["step"] == "modules"
     assert first["failure"]["code"] == "packages-failed" and "mirror does not answer" in first["failure"]["message"]
     assert first["failure"]["remedy"] == "See the mirror" and first["next_try"] > first["failure"]["at"]
     assert "attempt 1 of 5 failed: the mirror does not answer" in watched.life.log and "next try in" in watched.life.log

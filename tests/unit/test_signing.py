@@ -29,6 +29,11 @@ def test_a_pair_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert error.value.code is Code.NODE_FILE and private.read_bytes() == before
 
 
+def test_a_key_may_begin_as_a_path_does() -> None:
+    slashed = base64.b64encode(b"\xff" * 32).decode()
+    assert slashed.startswith("/") and len(signing.read_public(slashed)) == 1
+
+
 @pytest.mark.parametrize(
     "value",
     ["x", "AAAA", base64.b64encode(RAW).decode()[:-1], base64.b64encode(RAW + b"x").decode(), "keys/public.pem", "é"],

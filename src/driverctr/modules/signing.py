@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from driverctr import files
-from driverctr.addresses import split_keys
+from driverctr.addresses import is_key, split_keys
 from driverctr.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _read_public(word: str) -> "Ed25519PublicKey":
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if not word.startswith("/"):
+    if is_key(word) or not word.startswith("/"):
         try:
             return Ed25519PublicKey.from_public_bytes(base64.b64decode(word, validate=True))
         except ValueError:
