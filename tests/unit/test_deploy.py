@@ -120,3 +120,12 @@ def test_probes_ask_the_port_of_the_metrics() -> None:
         ("/readyz", port["name"]),
     ]
     assert "startupProbe" not in container, "it would cut a build off"
+
+
+def test_the_pod_is_found_by_prometheus() -> None:
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes/daemonset.yaml").read_text()))
+    (labels,) = [d["spec"]["template"]["metadata"]["labels"] for d in documents if d["kind"] == "DaemonSet"]
+    monitor = yaml.safe_load((DEPLOY / "monitoring/podmonitor.yaml").read_text())["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    (container,) = pod()["containers"]
+    assert {end["port"] for end in monitor["podMetricsEndpoints"]} == {port["name"] for port in container["ports"]}

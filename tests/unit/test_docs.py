@@ -142,6 +142,12 @@ def test_stories_are_recorded() -> None:
     assert not blocks.unfilled(README, [demo.BLOCK])
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_no_output_is_missing(page: Path) -> None:
+    text = page.read_text()
+    assert "@@" not in text and not re.search(r"^```[a-z]*\n\s*```$", text, re.MULTILINE)
+
+
 def test_every_story_has_a_case_that_tells_it() -> None:
     page = (DOCS / "troubleshooting.md").read_text()
     scripts = [(standin.GUEST / f"scenario_{name}.sh").read_text() for name, _ in stories.SCENARIOS]
