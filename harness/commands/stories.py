@@ -1,6 +1,6 @@
-"""`python -m harness stories`: have the stories of docs/troubleshooting.md happen in a virtual machine; record them.
+"""`python -m harness stories`: have the stories in docs/ happen in a virtual machine, and record them.
 
-Blocks of the page are what the guest scripts print between `story NAME` and `told`; lines that are too long for a page
+Blocks of the pages are what the guest scripts print between `story NAME` and `told`; lines that are too long for a page
 are wrapped, nothing else is changed.
 """
 
@@ -15,14 +15,14 @@ from harness.docs import REPOSITORY
 from harness.pages import blocks
 from harness.vm import Outcome
 
-PAGE = REPOSITORY / "docs/troubleshooting.md"
+PAGES = tuple(REPOSITORY / "docs" / name for name in ("troubleshooting.md", "life.md"))
 SCENARIOS = (("stories", ""), ("rollback", "with it the former version returns whole"))
 """Names of tests/vm/guest/scenario_NAME.sh, and the cases of each."""
 STORY = re.compile(r"^@@@ (?P<name>\S+)\r?\n(?P<text>.*?)^@@@\r?$", re.MULTILINE | re.DOTALL)
 
 
 def main(argv: list[str]) -> int:
-    """Write what was told into the page, of scenarios that passed only; returns 0 if all did."""
+    """Write what was told into the pages, of scenarios that passed only; returns 0 if all did."""
     parser = argparse.ArgumentParser(prog="dev stories", description=__doc__)
     parser.add_argument("--cases", default="", metavar="REGEX", help="only the stories of cases whose title matches")
     chosen = parser.parse_args(argv)
@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
             continue
         result = standin.run_scenario(name, spec, cases=chosen.cases or cases)
         if result.outcome is Outcome.PASSED:
-            PAGE.write_text(blocks.fill(PAGE.read_text(), told(result.output)))
+            for page in PAGES:
+                page.write_text(blocks.fill(page.read_text(), told(result.output)))
         else:
             print(result.report(), file=sys.stderr)
             status = 1

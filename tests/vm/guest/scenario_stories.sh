@@ -1,10 +1,9 @@
 # shellcheck shell=bash
-# The stories of docs/troubleshooting.md, as they happen: `python -m harness stories` records them into the page. The
-# last one takes from the kernel, until its end, what the others need: their order matters.
+# The stories in docs/, as they happen: `python -m harness stories` records them there. The last one takes from the
+# kernel, until its end, what the others need: their order matters.
 . /mnt/guest/scenario.sh
 set_up "$1"
 common+=(-e RETRY=never)
-release=$(uname -r)
 device=/run/nvidia/driver/dev/nvidiactl
 last="docker logs nvidia-driver 2>&1 | tail -n 1"
 
@@ -41,6 +40,26 @@ if scenario "in use"; then
     show "docker logs nvidia-driver 2>&1 | grep -E 'modules:|unload:|load:|ready' | grep -v done"
     told
     check "ready" ready
+    take_down nvidia-driver
+fi
+
+if scenario "history"; then
+    mkdir -p /tmp/host
+    stored=(-v /tmp/host:/var/lib/driverctr)
+    for _ in 1 2; do
+        remove nvidia-driver 2>/dev/null
+        bring_up nvidia-driver "${stored[@]}"
+        take_down nvidia-driver
+    done
+    echo 'echo "No devices were found"; exit 6' >$orders/smi
+    run_driver "${stored[@]}" -- nvidia-driver init
+    ends_with 31
+    rm $orders/smi
+    remove nvidia-driver
+    bring_up nvidia-driver "${stored[@]}"
+    story history
+    show "docker exec nvidia-driver driverctr history"
+    told
     take_down nvidia-driver
 fi
 
