@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 BLOCK = re.compile(r"(<!-- (?P<name>[a-z-]+) -->\n)(?P<text>.*?)(<!-- /(?P=name) -->)", re.DOTALL)
-WIDTH = 116
+WIDTH = 130
 
 
 def names(page: str) -> list[str]:
