@@ -81,8 +81,9 @@ class DriverError(Exception):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        """One sentence for a log line."""
-        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+        """For a log line, in which more may follow."""
+        remedy = self.remedy.removesuffix(".")
+        return f"{self.message}. {remedy}" if remedy else self.message
 
 
 def of_bug(error: BaseException) -> DriverError:
