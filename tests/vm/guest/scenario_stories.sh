@@ -77,7 +77,7 @@ if scenario "headers missing"; then
     ends_with 0
     story headers-missing-after
     echo '# with --pid=host the host shows its own'
-    show "docker run --rm --privileged --pid=host ... TAG driverctr doctor | grep headers" "logs nvidia-driver | grep headers"
+    show "docker run --rm --privileged --pid=host ... --entrypoint driverctr TAG doctor | grep headers" "logs nvidia-driver | grep headers"
     told
 fi
 
