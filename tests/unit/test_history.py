@@ -1,6 +1,7 @@
 """What starts took: bounded, read whatever lies there, and summed up by where the modules came from."""
 
 import json
+import re
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from driverctr.history import Outcome, Start
 from driverctr.parser import make_parser
 from driverctr.paths import Paths
 from driverctr.steps import Tools
+
+PAGE = Path(__file__).parents[2] / "docs/life.md"
 
 READY = Start(
     started=1796000400.0,
@@ -130,3 +133,13 @@ def test_without_a_store_it_is_said_where_the_history_would_be(paths: Paths) -> 
     with pytest.raises(DriverError, match="no history") as refused:
         run_verb(paths)
     assert refused.value.code is Code.NO_MODULES and "/var/lib/driverctr" in refused.value.remedy
+
+
+def test_each_field_for_programs_is_explained(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    place = paths.root / "var/lib/driverctr/store"
+    place.parent.mkdir(parents=True)
+    history.record(place, READY)
+    assert run_verb(paths, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    rows = set(re.findall(r"^\| `([a-z_.\[\]]+)`", PAGE.read_text().partition("## For programs")[2], re.MULTILINE))
+    assert rows == set(told) | {f"starts[].{name}" for name in told["starts"][0]}

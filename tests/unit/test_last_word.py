@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from tests.unit.conftest import make_tree
 from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
 from tests.unit.test_preflight import REFUSED
+
+OPERATING = (Path(__file__).parents[2] / "docs/operating.md").read_text()
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ def test_a_start_that_is_refused_before_the_lock_withdraws_markers_and_says_why(
     said = last_word(killed)
     assert (said["code"], said["exit_status"]) == (code.value, code.exit_status)
     assert said["message"] and said["remedy"]
+    assert all(f"`{field}`" in OPERATING for field in said)
 
 
 def test_markers_of_a_container_that_lives_are_left_to_it(killed: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

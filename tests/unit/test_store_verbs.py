@@ -1,9 +1,11 @@
 """`driverctr store`: what each verb prints, and with which exit status it ends."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -95,6 +97,20 @@ def test_list_for_programs(node: Node, wanted: Key) -> None:
     assert (entry["digest"], entry["size"], entry["fits"], entry["pinned"]) == (wanted.digest, found.size, True, "")
     assert entry["kernel_release"] == RUNNING and entry["provenance"] == {"compiler": "gcc-12"}
     assert document["size"] == found.size and document["refused"] == []
+
+
+def test_each_field_for_programs_is_explained(node: Node, wanted: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    (publish(node.store, replace(wanted, kernel_version="#9")).folder / "nvidia.ko").unlink()
+    publish(node.store, wanted)
+    told = json.loads(node.call("list", "--json")[1])
+    kept = SimpleNamespace(size=1, all=lambda: [SimpleNamespace(driver_version="535.1", items=(), size=1)])
+    monkeypatch.setattr(storeverbs, "shares", lambda found: {"535.1": 1})
+    told |= storeverbs.describe_userspaces(cast("Any", kept), ())
+    fields = set(told)
+    for name in ("entries", "refused", "userspaces"):
+        fields |= {f"{name}[].{field}" for field in told[name][0]}
+    page = (Path(__file__).parents[2] / "docs/store.md").read_text().partition("## For programs")[2]
+    assert set(re.findall(r"^\| `([a-z0-9_.\[\]]+)`", page, re.MULTILINE)) == fields
 
 
 def test_list_goes_on_where_the_pins_cannot_be_read(node: Node, wanted: Key) -> None:
