@@ -12,7 +12,7 @@ show "test ! -e /proc/driver/nvidia && echo 'no driver'"
 
 tell "2. One privileged container brings the driver up"
 mkdir -p /run/nvidia
-echo '$ podman run --privileged --pid=host -v /run/nvidia:/run/nvidia:rshared driverctr init'
+echo '$ podman run --privileged --pid=host -v /run/nvidia:/run/nvidia:rshared driverctr'
 run_container podman-crun driver /images/driver --pid=host -v /run/nvidia:/run/nvidia:rshared \
     -v /mnt/modules:/opt/driverctr/modules:ro -e VERIFY_DEPTH=devices -- nvidia-driver init >/dev/null
 wait_for 240 test -e /run/nvidia/validations/.driver-ctr-ready || {
