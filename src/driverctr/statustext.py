@@ -46,7 +46,7 @@ def describe_phase(view: View) -> str:
     parts = [view["phase"]]
     if view["step"] and view["phase"] != Phase.READY:
         parts.append(f"at step {view['step']}")
-    if view["attempt"] > 1:
+    if view["attempt"] > 1 or view["next_try"]:
         parts.append(f"attempt {view['attempt']}")
     if view["since"]:
         parts.append(f"since {utc(view['since'])} ({span(view['time'] - view['since'])})")

@@ -167,6 +167,7 @@ def test_what_is_tried_again_is_told_with_when(paths: Paths) -> None:
     assert (
         screen(view)[0] == "phase:        retrying, attempt 3, since 2023-11-14 22:14:00 UTC (10 s), next try in 10 s"
     )
+    assert screen({**view, "attempt": 1})[0].startswith("phase:        retrying, attempt 1, since ")
 
 
 def test_a_crash_is_told_with_what_was_left(paths: Paths) -> None:
