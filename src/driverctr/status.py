@@ -96,7 +96,7 @@ class Status:
         from dataclasses import replace  # here, as below: who reads a document changes none
 
         if changes.get("phase", self.phase) is not self.phase:
-            changes = {"since": time.time(), "step": "", **changes}
+            changes = {"since": time.time(), "step": "", "next_try": None, **changes}
         return replace(self, **changes)
 
 

@@ -53,7 +53,7 @@ def collect(paths: Paths, environment: Mapping[str, str]) -> dict[str, Any]:
         "process": {"pid": pidlock.holder(paths.pid_file, paths.proc / "locks"), "alive": alive},
         "step": start.get("step", ""),
         "attempt": start.get("attempt", 1),
-        "next_try": start.get("next_try"),
+        "next_try": start.get("next_try") if phase == status.Phase.RETRYING else None,
         "driver": {"wanted": _wanted(start), "loaded": _loaded(paths, stack, start)},
         "kernel": {
             "release": read_text(paths.proc / "sys/kernel/osrelease") or "",

@@ -183,6 +183,7 @@ def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_wor
     with pytest.raises(Stopped) as stopped:
         watched.life.start.run()
     assert not stopped.value.was_ready and watched.life.told[-1] == "undo withdraw"
+    assert watched.life.start.told.next_try is None, "there is none any more"
     assert json.loads(paths.termination_log.read_text())["code"] == "packages-failed"
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert start.outcome is Outcome.STOPPED

@@ -170,6 +170,12 @@ def test_what_is_tried_again_is_told_with_when(paths: Paths) -> None:
     assert screen({**view, "attempt": 1})[0].startswith("phase:        retrying, attempt 1, since ")
 
 
+def test_who_died_between_two_attempts_tries_no_more(paths: Paths) -> None:
+    status_nodes.let_go(status_nodes.retrying(paths))
+    view = view_of(paths)
+    assert view["phase"] == "crashed" and view["next_try"] is None and "next try" not in screen(view)[0]
+
+
 def test_a_crash_is_told_with_what_was_left(paths: Paths) -> None:
     view = view_of(status_nodes.crashed(paths))
     assert f"process:      pid {PID} is dead, and left phase ready" in screen(view)
