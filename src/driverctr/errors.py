@@ -1,9 +1,14 @@
 """The one error type: a stable code, the cause in a sentence, and the remedy."""
 
 import errno
+from collections.abc import Mapping
 from enum import StrEnum
 
 from driverctr.conceal import conceal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Code(StrEnum):
@@ -73,9 +78,11 @@ class DriverError(Exception):
     def __init__(self, code: Code, message: str, remedy: str = "") -> None:
         """Keep the three parts apart, so that log, status and termination message each print them their way.
 
-        They are in other programs' and servers' words too, which may have a secret in them.
+        They are in other programs' and servers' words too, which may have a secret in them. `in_use` is who uses the
+        driver where that is the cause, as status and metrics tell it.
         """
         self.code = code
+        self.in_use: tuple[Mapping[str, Any], ...] = ()
         self.message = conceal(message)
         self.remedy = conceal(remedy)
         super().__init__(self.message)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from driverctr import features, markers, verify
 from driverctr.errors import DriverError, code_of
@@ -29,8 +30,8 @@ class Health:
     The markers are ours to withdraw and to publish again; where others removed one (the operator's preStop does) it
     stays away: nobody but us knows that the driver failed, but they may know that it is going to end.
     nvidia-smi is not asked: it would wake every GPU once a minute. `lasting` are reasons of the start that stay,
-    `substitutes` what the driver root shows in place of our own, `features` the node's labels,
-    `pending` a reload that ends the wait once nobody uses the driver, `said` what the kernel said of what fails now.
+    `substitutes` what the driver root shows in place of our own, `features` the node's labels, `pending` a reload that
+    ends the wait once nobody uses the driver, and `blocked_by` who does, `said` what the kernel said of what fails now.
     """
 
     tools: Tools
@@ -41,6 +42,7 @@ class Health:
     substitutes: Mapping[str, Path] = field(default_factory=dict)
     features: Features = NO_FEATURES
     waits_for: str = ""
+    blocked_by: tuple[Mapping[str, Any], ...] = ()
     found: Sequence[Finding] = ()
     said: str = ""
     daemons_live: bool = True
@@ -78,7 +80,7 @@ class Health:
     def _look(self) -> float:
         with contextlib.ExitStack() as unfinished:
             begun = unfinished.enter_context(Mark(self.tools.paths))
-            self.waits_for = self.pending.look() if self.pending else ""
+            self.waits_for, self.blocked_by = self.pending.look() if self.pending else ("", ())
             self._report(self._ask())
             unsettled = self.patience.look()
             if not unsettled and any(finding.gone for finding in self.found) and self.mender.is_due():
@@ -169,5 +171,6 @@ class Health:
             ),
             daemon_restarts=self.restarts,
             pending=self.waits_for,
+            in_use=self.blocked_by,
             last_check=time.time(),
         )

@@ -1,6 +1,7 @@
 """A reload that waits until nobody uses the driver: changed parameters of modules that serve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from driverctr.errors import DriverError
 from driverctr.plan import describe_pending
@@ -20,10 +21,10 @@ class Pending:
     tools: Tools
     stale: Sequence[str]
 
-    def look(self) -> str:
-        """Why the reload is still pending, for the status; raises ReloadDue."""
+    def look(self) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+        """Why the reload is still pending, and who uses the driver, for the status; raises ReloadDue."""
         try:
             check_free(self.tools)
         except DriverError as error:
-            return describe_pending(self.stale, error.message)
+            return describe_pending(self.stale, error.message), error.in_use
         raise ReloadDue

@@ -86,7 +86,7 @@ class Stopping:
         withdraw(self.tools, digest=not (busy or keep))
         self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
         for failure in (*busy, *failures):
-            self.tell(failure=status.failed_now(failure))
+            self.tell(failure=status.failed_now(failure), in_use=failure.in_use)
             raise failure
         if not keep:
             status.remove(self.tools.paths)

@@ -73,6 +73,9 @@ def test_keep_is_for_a_driver_that_was_ready_only(life: Life) -> None:
 
 
 def test_in_use_is_told_with_what_was_kept(life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = ({"module": "nvidia", "pids": [7]},)
+    monkeypatch.setattr(BUSY, "in_use", used)
+
     def busy(tools: object) -> None:
         raise BUSY
 
@@ -85,6 +88,7 @@ def test_in_use_is_told_with_what_was_kept(life: Life, paths: Paths, monkeypatch
     assert failed.value is BUSY and 0.4 < time.monotonic() - began < 5
     document = status.read(paths)
     assert document is not None and document["failure"]["code"] == "in-use" and set(document["kept"]) == STAYS
+    assert document["in_use"] == list(used)
     assert (paths.run / markers.DIGEST).exists()
 
 

@@ -348,11 +348,15 @@ def test_the_pending_reload_is_due_once_nobody_uses_the_driver(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def busy(tools: object) -> None:
-        raise DriverError(Code.IN_USE, "the driver is in use: pid 7")
+        error = DriverError(Code.IN_USE, "the driver is in use: pid 7")
+        error.in_use = ({"module": "nvidia", "pids": [7]},)
+        raise error
 
     pending = Pending(life.start.tools, ("nvidia a: asked 1, is 0",))
     monkeypatch.setattr("driverctr.pending.check_free", busy)
-    assert pending.look() == "pending reload: nvidia a: asked 1, is 0; the driver is in use: pid 7"
+    why, used = pending.look()
+    assert why == "pending reload: nvidia a: asked 1, is 0; the driver is in use: pid 7"
+    assert used == ({"module": "nvidia", "pids": [7]},)
     monkeypatch.setattr("driverctr.pending.check_free", lambda tools: None)
     with pytest.raises(ReloadDue):
         pending.look()

@@ -93,7 +93,9 @@ def check_free(tools: Tools) -> Mapping[str, LoadedModule]:
         raise stuck(unsettled, tasks.hanging_module_tools(tools.paths))
     used = holders.look(tools.paths, [running.identity for running in daemons.find_all(tools.paths)], stack)
     if used:
-        raise DriverError(Code.IN_USE, holders.describe(used), holders.remedy(used))
+        error = DriverError(Code.IN_USE, holders.describe(used), holders.remedy(used))
+        error.in_use = tuple(use.as_dict() for use in used)
+        raise error
     return stack
 
 
