@@ -29,7 +29,7 @@ def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Cal
                 raise
             wait(tools, way_up, error, told(), tell)
             attempt = told().attempt + 1
-            tell(phase=Phase.STARTING, attempt=attempt, next_try=None, steps=(), store="", store_reason="")
+            tell(phase=Phase.STARTING, attempt=attempt, steps=(), store="", store_reason="", in_use=())
 
 
 def may_pass(tools: Tools, way_up: BringUp, error: DriverError, attempt: int) -> bool:

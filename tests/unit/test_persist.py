@@ -169,6 +169,7 @@ def test_in_a_pod_a_driver_in_use_is_waited_for_without_end(
     if waits:
         (used,) = watched.documents[6]["in_use"]
         assert (used["module"], used["pids"]) == ("nvidia", [42])
+        assert watched.life.start.told.in_use == (), "nobody any more"
         assert watched.documents[6]["attempt"] == 7 and "attempt 7 failed: the driver is in use" in watched.life.log
 
 
