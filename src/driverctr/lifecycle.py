@@ -57,7 +57,7 @@ class Start:
                 self.bring_up()
                 self.wait()
                 self.tools.runner.log.info("nobody uses the driver any more: it is loaded anew, as was pending")
-                self.tell(phase=Phase.STARTING, steps=(), attempt=1, store="", store_reason="")
+                self.tell(phase=Phase.STARTING, steps=(), attempt=1, store="", store_reason="", in_use=())
         except BaseException as error:
             if stopped := stop_behind(error):
                 stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
