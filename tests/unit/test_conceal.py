@@ -62,6 +62,8 @@ BASIC = b64encode(b"joe:hunter2x").decode()
         (f"before {PEM} after", "before ... after"),
         (PEM.replace("\n", "; "), "..."),
         (f"tail: {KEY}; {KEY}; -----END PRIVATE KEY-----", "tail: ..."),
+        (f"tail: {KEY}\nhunter2x=\n-----END PRIVATE KEY-----", "tail: ..."),
+        (rf"tail: {KEY}\nhunter2x=\n-----END PRIVATE KEY-----", "tail: ..."),
         (f"-----BEGIN PRIVATE KEY-----\n{KEY}", "..."),
         ("pushed with ghp_0123456789abcdefghij0123", "pushed with ..."),
     ],
@@ -208,6 +210,8 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
         "bearer " * 20_000,
         "gh" * 50000 + "eyJ" * 50000,
         "login a " * 20000,
+        ("MIIn" * 16 + "\n") * 2000 + words,
+        ("MIIn" * 16 + "\\n") * 2000 + words,
     ):
         started = time.process_time()
         conceal.conceal(text)
