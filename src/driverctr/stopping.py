@@ -65,7 +65,7 @@ class Stopping:
         self.tools.signals.deafen()
         self.tools.signals.what_is_left = self.describe_what_is_left
         self.tools.budget.begin()
-        self.tell(phase=Phase.STOPPING)
+        self.tell(phase=Phase.STOPPING, failure={}, next_try=None)  # an attempt's that nobody waits for any more
         was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
         failures = self.undo_last() if self.done and self.done[-1][0].name is StepName.PUBLISH else []
         keep = self.reason_to_keep(was_ready)

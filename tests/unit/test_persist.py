@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from driverctr import persist, retry, status, stopping, survey
+from driverctr import monitoring, persist, retry, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -186,6 +186,23 @@ def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_wor
     assert json.loads(paths.termination_log.read_text())["code"] == "packages-failed"
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert start.outcome is Outcome.STOPPED
+
+
+def test_a_stop_between_two_attempts_leaves_no_metrics_of_a_failure(watch: Any, paths: Paths) -> None:
+    (paths.root / "prom").mkdir()
+    prom = paths.root / "prom/driverctr.prom"
+    watched = watch({"METRICS_TEXTFILE": str(prom)})
+    without_modules(watched, 99)
+
+    def stop() -> None:
+        assert 'driverctr_failure{code="packages-failed"} 1.0' in prom.read_text()
+        raise Stopped(signal.SIGTERM)
+
+    watched.cures[1] = stop
+    with pytest.raises(Stopped), monitoring.watched(watched.life.start.tools) as told:
+        watched.life.start.watch = told
+        watched.life.start.run()
+    assert status.read(paths) is None and not prom.exists()
 
 
 def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths) -> None:
