@@ -172,6 +172,44 @@ def test_in_a_pod_a_driver_in_use_is_waited_for_without_end(
         assert watched.documents[6]["attempt"] == 7 and "attempt 7 failed: the driver is in use" in watched.life.log
 
 
+def test_who_used_the_driver_costs_no_attempt(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch({**POD, "RETRY_ATTEMPTS": "2"})
+    without_modules(watched, 8)
+    monkeypatch.setattr(survey, "survey", lambda *_: facts() if len(watched.pauses) >= 7 else USED)
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert [document["failure"]["code"] for document in watched.documents[-2:]] == ["in-use", "packages-failed"]
+    assert "attempt 8 of 9 failed: the mirror does not answer" in watched.life.log
+
+
+def test_a_hang_in_the_kernel_while_an_attempt_is_taken_back_ends_all(watch: Any, paths: Paths) -> None:
+    watched = watch(POD)
+    watched.life.steps[StepName.VERIFY].failures[""] = DriverError(Code.GPU_INIT_FAILED, "no GPU")
+    watched.life.steps[StepName.LOAD].failures["undo"] = DriverError(Code.STUCK, "rmmod hangs")
+    with pytest.raises(DriverError) as failed:
+        watched.life.start.run()
+    assert failed.value.code is Code.STUCK and not watched.pauses
+    assert watched.life.told[-1] == "undo load", "what hangs is not undone again, nor is what lies below it"
+    document = status.read(paths)
+    assert document is not None and document["phase"] == "stuck"
+
+
+def test_a_reload_has_all_its_attempts(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch({})
+    without_modules(watched, 2)
+    attempts: list[int] = []
+
+    def wait(start: Start) -> None:
+        attempts.append(start.told.attempt)
+        if len(attempts) == 2:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Start, "wait", wait)
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert attempts == [3, 1]
+
+
 def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_word(watch: Any, paths: Paths) -> None:
     watched = watch({})
     without_modules(watched, 99)
