@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from driverctr.lifecycle import Start
 from driverctr.paths import Paths
 from driverctr.plan import StepName
 from driverctr.run import Runner
-from driverctr.status import Phase
+from driverctr.status import Phase, StepTime
 from tests.unit.fake_life import Life, make_life
 from tests.unit.good_node import facts
 
@@ -250,6 +250,8 @@ def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths
     Start(watched.life.start.tools)
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert (start.outcome, start.started, start.step) == (Outcome.CRASHED, 1000.0, "modules")
+    status.publish(paths, replace(killed, since=cast("float", None), steps=cast("tuple[StepTime]", None)))
+    Start(watched.life.start.tools)
     status.publish(paths, replace(killed, phase=Phase.READY))
     Start(watched.life.start.tools)
     assert len(read(paths.root / "var/lib/driverctr/store")) == 1, "one that became ready was told of then"
