@@ -147,6 +147,13 @@ def test_an_environment_tells_secrets_by_its_names_and_in_its_addresses() -> Non
     assert conceal.conceal(plain) == plain
 
 
+@pytest.mark.parametrize("password", ["hun/ter2x", "hun#ter2x", "hun?ter2x", "hun@ter2x"])
+def test_the_password_of_a_proxy_is_known_where_it_should_have_been_quoted(password: str) -> None:
+    learn_environment({"https_proxy": f"http://joe:{password}@proxy.example:3128"})
+    assert conceal.conceal(f"bad address http://joe:{password}@proxy.example:3128").count(password) == 0
+    assert conceal.conceal(f"Unsupported port: {password}") == "Unsupported port: ..."
+
+
 def test_files_of_settings_tell_secrets() -> None:
     learn_text(
         "machine deb.example\nlogin joe\npassword aaaa1111\n"
