@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from driverctr import monitoring, persist, retry, status, stopping, survey
+from driverctr import markers, monitoring, persist, retry, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -224,6 +224,22 @@ def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_wor
     assert json.loads(paths.termination_log.read_text())["code"] == "packages-failed"
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert start.outcome is Outcome.STOPPED
+
+
+def test_a_stop_while_the_driver_in_use_is_waited_for_leaves_its_digest(
+    watch: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch(POD)
+    markers.write_digest(paths.run, "1234")
+    monkeypatch.setattr(survey, "survey", lambda *_: USED)
+
+    def stop() -> None:
+        raise Stopped(signal.SIGTERM)
+
+    watched.cures[1] = stop
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert (paths.run / markers.DIGEST).read_text() == "1234\n", "nothing was touched: what is installed is still so"
 
 
 def test_a_stop_between_two_attempts_leaves_no_metrics_of_a_failure(watch: Any, paths: Paths) -> None:
