@@ -47,9 +47,10 @@ def may_pass(tools: Tools, way_up: BringUp, error: DriverError, *, is_last: bool
     if config.retry is Retry.NEVER or not EXPLANATIONS[error.code].retryable:
         return False
     everything = config.retry is Retry.ALWAYS or config.in_pod
-    if error.code is Code.IN_USE:
-        return everything and not has_touched(way_up)
-    if is_last:
+    in_use = error.code is Code.IN_USE
+    if in_use and (not everything or any(step.name is StepName.LOAD for step, _ in way_up.done)):
+        return False
+    if is_last and not in_use:
         return False
     return not has_touched(way_up) or (everything and way_up.gained.kept is None and not way_up.gained.unloaded)
 

@@ -172,6 +172,21 @@ def test_in_a_pod_a_driver_in_use_is_waited_for_without_end(
         assert watched.documents[6]["attempt"] == 7 and "attempt 7 failed: the driver is in use" in watched.life.log
 
 
+def test_who_comes_while_modules_are_built_is_waited_for_too(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch(POD)
+    watched.life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "the driver is in use: pid 42")
+
+    def look(*_: object) -> Any:
+        return USED if StepName.UNLOAD in watched.life.told and not watched.pauses else facts()
+
+    monkeypatch.setattr(survey, "survey", look)
+    with pytest.raises(Stopped) as stopped:
+        watched.life.start.run()
+    assert stopped.value.was_ready and watched.documents[0]["failure"]["code"] == "in-use"
+    undone = [line for line in watched.life.told if line.startswith("undo ")]
+    assert undone[:3] == ["undo module-tree", "undo modules", "undo withdraw"]
+
+
 def test_who_used_the_driver_costs_no_attempt(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = watch({**POD, "RETRY_ATTEMPTS": "2"})
     without_modules(watched, 8)
