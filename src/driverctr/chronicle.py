@@ -25,7 +25,7 @@ class Chronicle:
         """What a start left that was killed is told now, before its document is written over."""
         former = status.read(self.tools.paths)
         if former is not None and former.get("phase") in UNFINISHED:
-            self._record(Outcome.CRASHED, former, float(former.get("since", 0.0)) - float(former.get("started", 0.0)))
+            self._record(Outcome.CRASHED, former, _seconds(former))
 
     def note(self, told: Status, outcome: Outcome, failure: DriverError | None = None) -> None:
         """Tell how it came out, if it was not told before: a stop after ready is none of the start."""
@@ -45,6 +45,14 @@ class Chronicle:
             history.record(place, _start(outcome, document, seconds, failure))
         except (OSError, AttributeError, TypeError, ValueError, KeyError) as error:
             self.tools.runner.log.warning(f"the history {place / history.FILE} is not written: {error}")
+
+
+def _seconds(former: dict[str, Any]) -> float:
+    """How long a start lived that was killed, as far as it told; 0.0 where that is no time."""
+    since, started = former.get("since"), former.get("started")
+    if not isinstance(since, (int, float)) or not isinstance(started, (int, float)):
+        return 0.0
+    return max(0.0, since - started)
 
 
 def _start(outcome: Outcome, document: dict[str, Any], seconds: float, failure: DriverError | None) -> Start:

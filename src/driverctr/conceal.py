@@ -168,6 +168,8 @@ def learn_environment(environment: Mapping[str, str]) -> None:
             found += [value, *_lines(value)]
         elif "@" in value and ("://" in value or name.lower().endswith("_proxy")):
             found += _of_addresses(value if "://" in value else f"//{value}")
+            if name.lower().endswith("_proxy"):  # where a sign that an address must not have may stand in the password
+                found.append(value.rpartition("@")[0].rpartition("://")[2].partition(":")[2])
     if found:
         learn(*found)
 

@@ -23,6 +23,10 @@ VALUE = rf"{STAYS}(?:{QUOTED}|{BARE})"
 SCHEME = r"(?:basic|bearer|negotiate|token|apikey|sharedkey)"
 """Of a header of HTTP, with one word after it."""
 
+BREAK = r"(?:[\s;]|\\+[nr]){1,4}"
+"""Between two lines of a key, or what stands for it in JSON. What it begins with may be no sign of a line, or each line
+of a certificate that comes with a key doubles the ways to read it, and the time that takes."""
+
 
 @frozen
 class Rule:
@@ -65,7 +69,10 @@ RULES = (
     ),
     Rule(
         ("private key-----",),
-        pattern(r"(?<![\w+/=])(?:[\w+/=]{16,80}[\s;\\n]{1,4}){0,99}-----END [A-Z ]*PRIVATE KEY-----"),
+        pattern(
+            rf"(?<![\w+/=])(?:[\w+/=]{{16,80}}+{BREAK}){{0,99}}(?:[\w+/=]{{1,15}}{BREAK})?"
+            r"-----END [A-Z ]*PRIVATE KEY-----"
+        ),
         stays="",
     ),
     # Name and password in an address; @ may be in the password.

@@ -18,6 +18,9 @@ FILE = "history.jsonl"
 MOST_LINES = 200
 """Starts that are kept, the last ones: a node that fails every few minutes tells of a day, any other of a year."""
 
+LATEST = 1e11
+"""Seconds: no moment after that, nor a time that is longer, is one (the clock's year has four digits)."""
+
 WHOLE = "total"
 """Beside the names of steps: the whole start."""
 
@@ -98,9 +101,11 @@ def _parse(line: str) -> Start | None:
         if not all(type(document[name]) in kinds for name, kinds in FIELDS.items()):
             return None
         steps = {str(name): float(seconds) for name, seconds in document["steps"].items()}
+        if not all(0 <= number <= LATEST for number in (document["started"], document["seconds"], *steps.values())):
+            return None
         known = {name: document[name] for name in FIELDS}
         return Start(**{**known, "outcome": Outcome(document["outcome"]), "steps": steps})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
 
 

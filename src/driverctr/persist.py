@@ -19,20 +19,26 @@ FIRST_PAUSE = 10.0
 
 
 def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Callable[..., Any]) -> None:
-    """Go up until ready; raises the DriverError that is not tried again, and Stopped."""
+    """Go up until ready; raises the DriverError that is not tried again, and Stopped.
+
+    An attempt that met somebody who uses the driver is none of those that are counted.
+    """
+    most = tools.config.retry_attempts
     while True:
         try:
             way_up.run()
             return
         except DriverError as error:
-            if not may_pass(tools, way_up, error, told().attempt) or not take_back(tools, way_up, error):
+            is_last = told().attempt >= most
+            if not may_pass(tools, way_up, error, is_last=is_last) or not take_back(tools, way_up, error):
                 raise
-            wait(tools, way_up, error, told(), tell)
+            most += error.code is Code.IN_USE
+            wait(tools, way_up, error, told(), most, tell)
             attempt = told().attempt + 1
             tell(phase=Phase.STARTING, attempt=attempt, steps=(), store="", store_reason="", in_use=())
 
 
-def may_pass(tools: Tools, way_up: BringUp, error: DriverError, attempt: int) -> bool:
+def may_pass(tools: Tools, way_up: BringUp, error: DriverError, *, is_last: bool) -> bool:
     """Whether the same is to be tried again: it may help, nobody asked for us to end, and it is not a waste.
 
     A driver that was found loaded is not taken down and put up time after time.
@@ -41,9 +47,10 @@ def may_pass(tools: Tools, way_up: BringUp, error: DriverError, attempt: int) ->
     if config.retry is Retry.NEVER or not EXPLANATIONS[error.code].retryable:
         return False
     everything = config.retry is Retry.ALWAYS or config.in_pod
-    if error.code is Code.IN_USE:
-        return everything and not has_touched(way_up)
-    if attempt >= config.retry_attempts:
+    in_use = error.code is Code.IN_USE
+    if in_use and (not everything or any(step.name is StepName.LOAD for step, _ in way_up.done)):
+        return False
+    if is_last and not in_use:
         return False
     return not has_touched(way_up) or (everything and way_up.gained.kept is None and not way_up.gained.unloaded)
 
@@ -54,10 +61,15 @@ def has_touched(way_up: BringUp) -> bool:
 
 
 def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
-    """Have the node as it was before the next attempt; where that fails there is none."""
+    """Have the node as it was before the next attempt; where that fails there is none.
+
+    Raises DriverError (stuck) where the kernel hangs meanwhile: then nothing more may be touched.
+    """
     try:
         way_up.rewind()
     except DriverError as stays:
+        if stays.code is Code.STUCK:
+            raise stays from error
         tools.runner.log.error(
             f"{error.code.value} is not tried again, since not all could be undone: {stays}", code=stays.code.value
         )
@@ -66,7 +78,7 @@ def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
     return True
 
 
-def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, tell: Callable[..., Any]) -> None:
+def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, most: int, tell: Callable[..., Any]) -> None:
     """Tell what failed and when it is tried again, and let that time pass; raises Stopped."""
     from driverctr.retry import pause_before
 
@@ -74,7 +86,7 @@ def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, tell: 
     seconds = pause_before(attempt + 1, FIRST_PAUSE, tools.config.retry_max_pause)
     next_try = time.time() + seconds
     clock = time.strftime("%H:%M:%S", time.gmtime(next_try))
-    of = "" if error.code is Code.IN_USE else f" of {tools.config.retry_attempts}"
+    of = "" if error.code is Code.IN_USE else f" of {most}"
     tools.runner.log.error(
         f"attempt {attempt}{of} failed: {error}; next try in {seconds:.0f} s, at {clock} UTC",
         code=error.code.value,

@@ -29,7 +29,10 @@ def print_now(environment: Mapping[str, str], *, as_json: bool, paths: Paths | N
 
 
 def show(tools: Tools, arguments: argparse.Namespace) -> int:
-    """The same with flags; with --wait not before the driver is ready, or the time is over."""
+    """The same with flags; with --wait not before the driver is ready, or the time is over.
+
+    Raises DriverError (bad-usage; node-file where nothing can be watched).
+    """
     import signal
 
     from driverctr import statuswait, verbs
@@ -43,7 +46,14 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
         return print_now(environment, as_json=arguments.json, paths=vantage.find(root))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     limit = LIMIT if arguments.timeout is None else arguments.timeout
-    is_ready = statuswait.wait(root, limit)
+    try:
+        is_ready = statuswait.wait(root, limit)
+    except OSError as error:
+        raise DriverError(
+            Code.NODE_FILE,
+            f"--wait: what changes on this node cannot be watched: {error.strerror or error}",
+            "Where a limit is reached, raise fs.inotify.max_user_instances or max_user_watches (sysctl)",
+        ) from error
     view = statusview.collect(vantage.find(root), environment)
     _print(view, environment, as_json=arguments.json)
     if not is_ready:

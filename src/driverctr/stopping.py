@@ -65,8 +65,9 @@ class Stopping:
         self.tools.signals.deafen()
         self.tools.signals.what_is_left = self.describe_what_is_left
         self.tools.budget.begin()
-        self.tell(phase=Phase.STOPPING)
+        self.tell(phase=Phase.STOPPING, failure={}, next_try=None)  # an attempt's that nobody waits for any more
         was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
+        untouched = not self.done
         failures = self.undo_last() if self.done and self.done[-1][0].name is StepName.PUBLISH else []
         keep = self.reason_to_keep(was_ready)
         busy = [] if keep else self.find_users()
@@ -83,7 +84,7 @@ class Stopping:
             if name is StepName.LOAD:
                 busy += failed
                 self.tell_load(failed, lost)
-        withdraw(self.tools, digest=not (busy or keep))
+        withdraw(self.tools, digest=not (busy or keep or untouched))
         self.tell(phase=Phase.STOPPED, kept=tuple(name.value for name in self.kept))
         for failure in (*busy, *failures):
             self.tell(failure=status.failed_now(failure), in_use=failure.in_use)

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-BOLD, DIM, RED, GREEN, YELLOW = "1", "2", "31", "32", "33"
+BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 """ECMA-48, Select Graphic Rendition."""
 
 

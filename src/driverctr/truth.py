@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from driverctr.verify import Finding
+    from driverctr.verify import Expected, Finding
 
 NOT_RUNNING = "not running"
 CRASHED = "crashed"
@@ -24,14 +24,24 @@ ENDS = (status.Phase.STOPPED, status.Phase.FAILED, status.Phase.STUCK)
 
 def look(paths: Paths, document: Mapping[str, Any] | None) -> list[Finding]:
     """What differs at this moment from what the start found when it became ready; nothing where it did not."""
-    if not document or not document.get("expected"):
+    wish = _wish(document)
+    if wish is None:
         return []
     from driverctr import verify
 
+    return verify.look(paths, wish)
+
+
+def _wish(document: Mapping[str, Any] | None) -> Expected | None:
+    """What must be so; None where that was not told yet, or by another release in words that are not ours."""
+    if not document or not document.get("expected"):
+        return None
+    from driverctr import verify
+
     try:
-        return verify.look(paths, verify.recall(document["expected"]))
-    except (KeyError, TypeError):
-        return []
+        return verify.recall(document["expected"])
+    except TypeError:
+        return None
 
 
 def is_ready(paths: Paths, document: Mapping[str, Any], found: Sequence[Finding]) -> bool:
@@ -39,7 +49,7 @@ def is_ready(paths: Paths, document: Mapping[str, Any], found: Sequence[Finding]
 
     The markers are no proof: a crash leaves them, and the operator's preStop takes them from a driver that serves.
     """
-    was_ready = document["phase"] in (status.Phase.READY, status.Phase.NOT_READY) and bool(document.get("expected"))
+    was_ready = document["phase"] in (status.Phase.READY, status.Phase.NOT_READY) and _wish(document) is not None
     return (
         was_ready and pidlock.is_held(paths.pid_file, paths.proc / "locks") and all(finding.serves for finding in found)
     )

@@ -62,6 +62,8 @@ BASIC = b64encode(b"joe:hunter2x").decode()
         (f"before {PEM} after", "before ... after"),
         (PEM.replace("\n", "; "), "..."),
         (f"tail: {KEY}; {KEY}; -----END PRIVATE KEY-----", "tail: ..."),
+        (f"tail: {KEY}\nhunter2x=\n-----END PRIVATE KEY-----", "tail: ..."),
+        (rf"tail: {KEY}\nhunter2x=\n-----END PRIVATE KEY-----", "tail: ..."),
         (f"-----BEGIN PRIVATE KEY-----\n{KEY}", "..."),
         ("pushed with ghp_0123456789abcdefghij0123", "pushed with ..."),
     ],
@@ -145,6 +147,13 @@ def test_an_environment_tells_secrets_by_its_names_and_in_its_addresses() -> Non
     assert conceal.conceal(plain) == plain
 
 
+@pytest.mark.parametrize("password", ["hun/ter2x", "hun#ter2x", "hun?ter2x", "hun@ter2x"])
+def test_the_password_of_a_proxy_is_known_where_it_should_have_been_quoted(password: str) -> None:
+    learn_environment({"https_proxy": f"http://joe:{password}@proxy.example:3128"})
+    assert conceal.conceal(f"bad address http://joe:{password}@proxy.example:3128").count(password) == 0
+    assert conceal.conceal(f"Unsupported port: {password}") == "Unsupported port: ..."
+
+
 def test_files_of_settings_tell_secrets() -> None:
     learn_text(
         "machine deb.example\nlogin joe\npassword aaaa1111\n"
@@ -208,6 +217,8 @@ def test_a_long_text_takes_time_in_proportion_to_its_length() -> None:
         "bearer " * 20_000,
         "gh" * 50000 + "eyJ" * 50000,
         "login a " * 20000,
+        ("MIIn" * 16 + "\n") * 2000 + words,
+        ("MIIn" * 16 + "\\n") * 2000 + words,
     ):
         started = time.process_time()
         conceal.conceal(text)

@@ -53,6 +53,10 @@ def test_what_is_written_is_read_and_the_oldest_go(tmp_path: Path) -> None:
         json.dumps({**READY.as_dict(), "steps": {"load": None}}),
         json.dumps({**READY.as_dict(), "steps": []}),
         json.dumps({**READY.as_dict(), "attempts": True}),
+        json.dumps({**READY.as_dict(), "started": 1e300}),
+        json.dumps({**READY.as_dict(), "seconds": float("nan")}),
+        json.dumps({**READY.as_dict(), "steps": {"load": 10**400}}),
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_line_is_passed_over(tmp_path: Path, line: str) -> None:

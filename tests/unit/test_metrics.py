@@ -222,6 +222,7 @@ def test_what_takes_many_files_is_read_when_old_or_when_the_status_tells_of_it(
         return Extras(len(reads))
 
     monkeypatch.setattr(extras, "read", read)
+    monkeypatch.setattr(time, "monotonic", lambda: 20.0)  # seconds after the boot
     monitor.tell(FULL)
     monitor.refresh()
     monitor.refresh()

@@ -4,11 +4,11 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from driverctr import persist, retry, status, stopping, survey
+from driverctr import markers, monitoring, persist, retry, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -17,7 +17,7 @@ from driverctr.lifecycle import Start
 from driverctr.paths import Paths
 from driverctr.plan import StepName
 from driverctr.run import Runner
-from driverctr.status import Phase
+from driverctr.status import Phase, StepTime
 from tests.unit.fake_life import Life, make_life
 from tests.unit.good_node import facts
 
@@ -173,6 +173,59 @@ def test_in_a_pod_a_driver_in_use_is_waited_for_without_end(
         assert watched.documents[6]["attempt"] == 7 and "attempt 7 failed: the driver is in use" in watched.life.log
 
 
+def test_who_comes_while_modules_are_built_is_waited_for_too(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch(POD)
+    watched.life.steps[StepName.UNLOAD].once = DriverError(Code.IN_USE, "the driver is in use: pid 42")
+
+    def look(*_: object) -> Any:
+        return USED if StepName.UNLOAD in watched.life.told and not watched.pauses else facts()
+
+    monkeypatch.setattr(survey, "survey", look)
+    with pytest.raises(Stopped) as stopped:
+        watched.life.start.run()
+    assert stopped.value.was_ready and watched.documents[0]["failure"]["code"] == "in-use"
+    undone = [line for line in watched.life.told if line.startswith("undo ")]
+    assert undone[:3] == ["undo module-tree", "undo modules", "undo withdraw"]
+
+
+def test_who_used_the_driver_costs_no_attempt(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch({**POD, "RETRY_ATTEMPTS": "2"})
+    without_modules(watched, 8)
+    monkeypatch.setattr(survey, "survey", lambda *_: facts() if len(watched.pauses) >= 7 else USED)
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert [document["failure"]["code"] for document in watched.documents[-2:]] == ["in-use", "packages-failed"]
+    assert "attempt 8 of 9 failed: the mirror does not answer" in watched.life.log
+
+
+def test_a_hang_in_the_kernel_while_an_attempt_is_taken_back_ends_all(watch: Any, paths: Paths) -> None:
+    watched = watch(POD)
+    watched.life.steps[StepName.VERIFY].failures[""] = DriverError(Code.GPU_INIT_FAILED, "no GPU")
+    watched.life.steps[StepName.LOAD].failures["undo"] = DriverError(Code.STUCK, "rmmod hangs")
+    with pytest.raises(DriverError) as failed:
+        watched.life.start.run()
+    assert failed.value.code is Code.STUCK and not watched.pauses
+    assert watched.life.told[-1] == "undo load", "what hangs is not undone again, nor is what lies below it"
+    document = status.read(paths)
+    assert document is not None and document["phase"] == "stuck"
+
+
+def test_a_reload_has_all_its_attempts(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = watch({})
+    without_modules(watched, 2)
+    attempts: list[int] = []
+
+    def wait(start: Start) -> None:
+        attempts.append(start.told.attempt)
+        if len(attempts) == 2:
+            raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Start, "wait", wait)
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert attempts == [3, 1]
+
+
 def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_word(watch: Any, paths: Paths) -> None:
     watched = watch({})
     without_modules(watched, 99)
@@ -190,6 +243,39 @@ def test_a_signal_ends_the_pause_and_the_last_failure_is_the_containers_last_wor
     assert start.outcome is Outcome.STOPPED
 
 
+def test_a_stop_while_the_driver_in_use_is_waited_for_leaves_its_digest(
+    watch: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch(POD)
+    markers.write_digest(paths.run, "1234")
+    monkeypatch.setattr(survey, "survey", lambda *_: USED)
+
+    def stop() -> None:
+        raise Stopped(signal.SIGTERM)
+
+    watched.cures[1] = stop
+    with pytest.raises(Stopped):
+        watched.life.start.run()
+    assert (paths.run / markers.DIGEST).read_text() == "1234\n", "nothing was touched: what is installed is still so"
+
+
+def test_a_stop_between_two_attempts_leaves_no_metrics_of_a_failure(watch: Any, paths: Paths) -> None:
+    (paths.root / "prom").mkdir()
+    prom = paths.root / "prom/driverctr.prom"
+    watched = watch({"METRICS_TEXTFILE": str(prom)})
+    without_modules(watched, 99)
+
+    def stop() -> None:
+        assert 'driverctr_failure{code="packages-failed"} 1.0' in prom.read_text()
+        raise Stopped(signal.SIGTERM)
+
+    watched.cures[1] = stop
+    with pytest.raises(Stopped), monitoring.watched(watched.life.start.tools) as told:
+        watched.life.start.watch = told
+        watched.life.start.run()
+    assert status.read(paths) is None and not prom.exists()
+
+
 def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths) -> None:
     watched = watch({})
     killed = replace(status.begin(paths), started=1000.0, since=1000.0, step="modules", kernel_release="6.1")
@@ -197,6 +283,8 @@ def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths
     Start(watched.life.start.tools)
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert (start.outcome, start.started, start.step) == (Outcome.CRASHED, 1000.0, "modules")
+    status.publish(paths, replace(killed, since=cast("float", None), steps=cast("tuple[StepTime]", None)))
+    Start(watched.life.start.tools)
     status.publish(paths, replace(killed, phase=Phase.READY))
     Start(watched.life.start.tools)
     assert len(read(paths.root / "var/lib/driverctr/store")) == 1, "one that became ready was told of then"

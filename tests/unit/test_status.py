@@ -1,6 +1,7 @@
 """`driverctr status`: what it tells in every state, by a schema for programs and in one screen for people."""
 
 import argparse
+import errno
 import json
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from driverctr import status as documents
 from driverctr.errors import Code, DriverError
 from driverctr.facts import hostroot
 from driverctr.history import Outcome, Start
+from driverctr.inotify import Watcher
 from driverctr.paths import Paths
 from driverctr.settings import SETTINGS
 from driverctr.status import Phase
@@ -320,6 +322,19 @@ def test_the_verb_ends_with_ready_or_not(paths: Paths, capsys: pytest.CaptureFix
     with pytest.raises(DriverError, match="--timeout says how long to wait") as refused:
         statusverb.show(tools, plain)
     assert refused.value.code is Code.BAD_USAGE
+
+
+def test_where_nothing_can_be_watched_the_kernels_limit_is_blamed(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(watcher: Watcher) -> None:
+        raise OSError(errno.EMFILE, "Too many open files: inotify_init1")
+
+    monkeypatch.setattr(Watcher, "__init__", refuse)
+    words = argparse.Namespace(json=False, wait="ready", timeout=0.2)
+    with pytest.raises(DriverError, match="cannot be watched: Too many open files: inotify_init1") as failed:
+        statusverb.show(SimpleNamespace(paths=status_nodes.failed(paths)), words)  # type: ignore[arg-type]  # paths alone
+    assert failed.value.code is Code.NODE_FILE and "fs.inotify.max_user_instances" in failed.value.remedy
 
 
 def test_who_waits_gets_the_reason_at_the_end(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:

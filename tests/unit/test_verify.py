@@ -195,6 +195,13 @@ def test_a_document_of_another_release_is_no_reason_to_fail(paths: Paths, wish: 
     assert truth.look(paths, {"expected": wish}) == truth.look(paths, {}) == truth.look(paths, None) == []
 
 
+def test_what_cannot_be_looked_at_is_not_called_ready(ready: Paths) -> None:
+    document = status.read(ready)
+    assert document is not None and truth.is_ready(ready, document, [])
+    document["expected"]["surprise"] = 1
+    assert not truth.is_ready(ready, document, truth.look(ready, document))
+
+
 def test_the_lock_is_seen_without_taking_it(paths: Paths, tmp_path: Path) -> None:
     assert not pidlock.is_held(paths.pid_file)
     with pidlock.held(paths.pid_file):

@@ -45,7 +45,7 @@ class Monitor:
         former = self.told
         self.counts = self._count(former, status)
         if former is not None and former.next_kernels != status.next_kernels:
-            self.extras_at = 0.0
+            self.extras_at = -EXTRAS_LAST  # the clock may just have begun, with the node
         self.told, self.told_at = status, time.monotonic()
 
     def _count(self, former: Status | None, status: Status) -> Counts:
