@@ -42,7 +42,8 @@ class Start:
     def __post_init__(self) -> None:
         """The way up tells its steps here."""
         self.chronicle = Chronicle(self.tools)
-        self.told = self.watch(status.begin(self.tools.paths))
+        before = status.last_failure(status.read(self.tools.paths))
+        self.told = self.watch(status.begin(self.tools.paths).changed(last_failure=before))
         self.way_up = BringUp(self.tools, self.build_allowed, self.tell_step)
 
     @property
@@ -75,7 +76,8 @@ class Start:
         persist(self.tools, self.way_up, lambda: self.told, self.tell)
         pending, rollback = self.way_up.pending, self.rollback()
         reasons = (*self.lasting(), *filter(None, (pending,)))
-        self.tell(phase=Phase.READY, degraded=reasons, pending=pending, rollback=rollback, failure={}, in_use=())
+        over = {"failure": {}, "last_failure": self.told.failure or self.told.last_failure}
+        self.tell(phase=Phase.READY, degraded=reasons, pending=pending, rollback=rollback, in_use=(), **over)
         status.clear_termination(self.tools.paths)
         self.chronicle.note(self.told, Outcome.READY)
         for reason in reasons:

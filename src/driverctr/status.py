@@ -58,7 +58,8 @@ class Status:
     `attempt` counts the tries of this start, `next_try` is when the next one comes (phase retrying), `pending` why a
     reload waits, `rollback` what serves instead of what is wanted and why, `store` whether the modules were there (hit
     or miss, "" where it was not asked) and `store_reason` why not, `in_use` who uses a driver that has to go,
-    `gpus_answering` which GPUs answered nvidia-smi when it was asked last.
+    `gpus_answering` which GPUs answered nvidia-smi when it was asked last, `last_failure` what is
+    over: of a former attempt or start.
     """
 
     phase: Phase
@@ -90,6 +91,7 @@ class Status:
     store_reason: str = ""
     in_use: tuple[Mapping[str, Any], ...] = ()
     gpus_answering: Mapping[str, bool] = field(default_factory=dict)
+    last_failure: Mapping[str, Any] = field(default_factory=dict)
 
     def changed(self, **changes: Any) -> Status:
         """The same with these fields; in another phase from now on, if it is another."""
@@ -140,6 +142,13 @@ def describe_failure(error: DriverError) -> dict[str, str]:
     from driverctr.explain import remedy_for
 
     return {"code": error.code.value, "message": conceal(error.message), "remedy": conceal(remedy_for(error))}
+
+
+def last_failure(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What went wrong last by a document of a start that is no more; empty where nothing did."""
+    known = document or {}
+    found = known.get("failure") or known.get("last_failure")
+    return found if isinstance(found, dict) else {}
 
 
 def failed_now(error: DriverError) -> dict[str, Any]:

@@ -175,6 +175,12 @@ def _trouble(view: View) -> Iterator[Line]:
     if start.get("kept"):
         yield "kept", ", ".join(start["kept"]), ""
     if view["failure"]:
-        at = f" ({utc(view['failure']['at'])})" if view["failure"].get("at") else ""
-        yield "failure", f"{view['failure']['code']}: {view['failure']['message']}{at}", RED
-        yield "remedy", view["failure"]["remedy"] or "-", ""
+        yield from _failure("failure", view["failure"], RED)
+    elif view["last_failure"]:
+        yield from _failure("last failure", view["last_failure"], "")
+
+
+def _failure(name: str, failure: View, colour: str) -> Iterator[Line]:
+    at = f" ({utc(failure['at'])})" if failure.get("at") else ""
+    yield name, f"{failure['code']}: {failure['message']}{at}", colour
+    yield "remedy", failure["remedy"] or "-", ""

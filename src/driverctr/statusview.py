@@ -73,6 +73,7 @@ def collect(paths: Paths, environment: Mapping[str, str]) -> dict[str, Any]:
         "problems": [{"code": one.code.value, "message": one.text} for one in differences if not one.serves],
         "degraded": list(dict.fromkeys([*(one.text for one in differences if one.serves), *start.get("degraded", ())])),
         "failure": start.get("failure") or None,
+        "last_failure": start.get("last_failure") or None,
         "last_check": start.get("last_check"),
         "start": document,
     }

@@ -93,6 +93,8 @@ def test_a_mirror_that_comes_back_is_found_without_a_restart(watch: Any, paths: 
     assert "attempt 1 of 5 failed: the mirror does not answer" in watched.life.log and "next try in" in watched.life.log
     assert [json.loads(word)["code"] for word in watched.words] == ["packages-failed"] * 2
     assert paths.termination_log.read_text() == "", "what became ready did not end for that"
+    told = watched.life.start.told
+    assert not told.failure and told.last_failure["code"] == "packages-failed" and told.last_failure["remedy"]
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert (start.outcome, start.attempts, start.modules_from, start.code) == (Outcome.READY, 3, "build", "")
 
@@ -288,6 +290,16 @@ def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths
     status.publish(paths, replace(killed, phase=Phase.READY))
     Start(watched.life.start.tools)
     assert len(read(paths.root / "var/lib/driverctr/store")) == 1, "one that became ready was told of then"
+
+
+def test_what_went_wrong_before_is_told_by_the_next_start_until_something_else_does(watch: Any, paths: Paths) -> None:
+    watched = watch({})
+    failed = replace(status.begin(paths), phase=Phase.FAILED, failure=status.failed_now(MIRROR))
+    status.publish(paths, failed)
+    second = Start(watched.life.start.tools)
+    assert second.told.last_failure["message"] == MIRROR.message and not second.told.failure
+    status.publish(paths, second.told)
+    assert Start(watched.life.start.tools).told.last_failure == second.told.last_failure
 
 
 def test_a_history_that_cannot_be_written_is_said_and_ends_nothing(watch: Any, paths: Paths) -> None:
