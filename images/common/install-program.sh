@@ -10,7 +10,7 @@ python=/usr/libexec/driverctr/python3
     --root-user-action ignore --target "$lib" driverctr
 # What `rich` has to colour the source of programs and to show Markdown, and what cffi compiles C with: nothing of it is
 # imported to draw a bar or to check a signature, and it would be a third of all that is installed here.
-( cd "$lib" && rm -rf bin pygments* markdown_it* mdurl* cffi cffi-* pycparser* )
+( cd "$lib" && rm -rf bin pygments* markdown_it* mdurl* cffi cffi-* pycparser* ./*.dist-info/sboms )
 find "$lib" -name '*.so' -exec strip --strip-unneeded '{}' +
 # The bytecode is never checked against its source: nothing edits an image in place.
 "$python" -m compileall -q --invalidation-mode unchecked-hash "$lib"

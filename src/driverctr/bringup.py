@@ -25,7 +25,7 @@ from driverctr.steps.load import Load
 from driverctr.steps.markers import Publish, Withdraw, withdraw
 from driverctr.steps.modules import OF_THE_BUILD, Modules, ModuleTree
 from driverctr.steps.root import DriverRoot, Firmware
-from driverctr.steps.unload import Unload, settle
+from driverctr.steps.unload import Unload, check_free, settle
 from driverctr.steps.userspace import Userspace
 from driverctr.steps.verify import Verify
 from driverctr.survey import Facts, Observation
@@ -335,8 +335,13 @@ class BringUp:
         return f"rolled back: the build that served last, {served}{whole} instead of the one wanted, {wanted}: {reason}"
 
     def rewind(self) -> None:
-        """Take back what was done, in reverse; raises DriverError where the modules stay."""
+        """Take back what was done, in reverse; raises DriverError where the modules stay.
+
+        Use is tested before anything is stopped: somebody may have opened a GPU since it was loaded.
+        """
         with self.tools.signals.held():
+            if any(step.name is StepName.LOAD for step, _ in self.done):
+                check_free(self.tools)
             while self.done:
                 step, undo = self.done[-1]
                 step.undo(self.tools, undo)

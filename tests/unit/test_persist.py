@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from driverctr import markers, monitoring, persist, retry, status, stopping, survey
+from driverctr import bringup, markers, monitoring, persist, retry, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -147,6 +147,24 @@ def test_before_the_next_attempt_everything_is_taken_back(watch: Any) -> None:
     assert undone == [
         f"undo {name}" for name in ("driver-root", "firmware", "unload", "module-tree", "modules", "withdraw")
     ]
+
+
+def test_what_somebody_opened_since_the_load_is_not_taken_back_for_another_attempt(
+    watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch(POD)
+    watched.life.steps[StepName.VERIFY].failures[""] = DriverError(Code.GPU_INIT_FAILED, "no GPU")
+    seen: list[list[str]] = []
+
+    def busy(tools: Any) -> None:
+        seen.append([line for line in watched.life.told if line.startswith("undo")])
+        raise DriverError(Code.IN_USE, "nvidia has refcnt 2: pid 42 (train.py)")
+
+    monkeypatch.setattr(bringup, "check_free", busy)
+    with pytest.raises(DriverError) as failed:
+        watched.life.start.run()
+    assert failed.value.code is Code.GPU_INIT_FAILED and not watched.pauses
+    assert seen == [[]], "use is tested before anything is stopped"
 
 
 def test_where_not_all_can_be_undone_nothing_is_tried_again(watch: Any) -> None:
