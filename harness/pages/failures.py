@@ -15,7 +15,7 @@ Generated from `src/driverctr/explain.py` by `./dev docs`. `driverctr explain CO
 
 A failure has a code that stays the same from release to release, and an exit status of its own. The message names what
 it met: the module, file, process or address. Where trying again may help, a start does so by itself, as `RETRY` says
-([life.md](life.md#when-an-attempt-fails)); only `already-running` ends it at once.
+([life.md](life.md#when-an-attempt-fails)).
 
 | status | code | meaning | remedy | again |
 |---|---|---|---|---|

@@ -25,7 +25,13 @@ class Chronicle:
         """What a start left that was killed is told now, before its document is written over."""
         former = status.read(self.tools.paths)
         if former is not None and former.get("phase") in UNFINISHED:
-            self._record(Outcome.CRASHED, former, _seconds(former))
+            self._record(Outcome.CRASHED, former, _seconds(former, self._told_last()))
+
+    def _told_last(self) -> float:
+        try:
+            return self.tools.paths.status_file.stat().st_mtime
+        except OSError:
+            return 0.0
 
     def note(self, told: Status, outcome: Outcome, failure: DriverError | None = None) -> None:
         """Tell how it came out, if it was not told before: a stop after ready is none of the start."""
@@ -47,12 +53,10 @@ class Chronicle:
             self.tools.runner.log.warning(f"the history {place / history.FILE} is not written: {error}")
 
 
-def _seconds(former: dict[str, Any]) -> float:
-    """How long a start lived that was killed, as far as it told; 0.0 where that is no time."""
-    since, started = former.get("since"), former.get("started")
-    if not isinstance(since, (int, float)) or not isinstance(started, (int, float)):
-        return 0.0
-    return max(0.0, since - started)
+def _seconds(former: dict[str, Any], told_last: float) -> float:
+    """How long a start lived that was killed, until it told something last; 0.0 where that is no time."""
+    started = former.get("started")
+    return max(0.0, told_last - started) if isinstance(started, (int, float)) else 0.0
 
 
 def _start(outcome: Outcome, document: dict[str, Any], seconds: float, failure: DriverError | None) -> Start:

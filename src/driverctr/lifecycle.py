@@ -14,7 +14,7 @@ from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.monitoring import Watch, unwatched
 from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
-from driverctr.persist import persist
+from driverctr.persist import locked, persist
 from driverctr.plan import StepName
 from driverctr.records import mutable
 from driverctr.run import become_subreaper
@@ -190,7 +190,7 @@ def init(tools: Tools, *, build_allowed: bool = True) -> None:
     """Lock, bring up, wait, take down. Raises Stopped at the end of a good life, DriverError otherwise."""
     tools.signals.install()
     become_subreaper()
-    with pidlock.held(tools.paths.pid_file):
+    with locked(tools):
         sweep(tools.paths)
         if tools.paths.former_userspace.is_dir():
             from driverctr.userspace import substitute

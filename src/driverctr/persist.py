@@ -1,15 +1,17 @@
 """Failures that may pass are tried again by the start that met them: nobody else sets the pace."""
 
+import contextlib
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from driverctr import status
+from driverctr import pidlock, status
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
 from driverctr.plan import StepName
+from driverctr.run import reap
 from driverctr.settings import Retry
 from driverctr.status import Phase, Status
 from driverctr.steps import Gained, Tools
@@ -80,13 +82,26 @@ def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
 
 def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, most: int, tell: Callable[..., Any]) -> None:
     """Tell what failed and when it is tried again, and let that time pass; raises Stopped."""
+    next_try = announce(tools, error, told.attempt, 0 if error.code is Code.IN_USE else most)
+    in_use = way_up.blocked_by(error)
+    failure = status.failed_now(error)
+    tell(phase=Phase.RETRYING, attempt=told.attempt, failure=failure, next_try=next_try, in_use=in_use, step=told.step)
+    gc.enable()  # cli has switched it off for a start, and this may last
+    tools.signals.pause(next_try - time.time())
+    reap(set())
+
+
+def announce(tools: Tools, error: DriverError, attempt: int, most: int) -> float:
+    """Say what failed, for the case too that this is our end, and when it is tried again (seconds since the epoch).
+
+    `most` is the number of attempts, 0 where they have no end.
+    """
     from driverctr.retry import pause_before
 
-    attempt, step = told.attempt, told.step
     seconds = pause_before(attempt + 1, FIRST_PAUSE, tools.config.retry_max_pause)
     next_try = time.time() + seconds
     clock = time.strftime("%H:%M:%S", time.gmtime(next_try))
-    of = "" if error.code is Code.IN_USE else f" of {most}"
+    of = f" of {most}" if most else ""
     tools.runner.log.error(
         f"attempt {attempt}{of} failed: {error}; next try in {seconds:.0f} s, at {clock} UTC",
         code=error.code.value,
@@ -94,7 +109,24 @@ def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, most: 
         next_try=round(next_try, 3),
     )
     status.write_termination(tools.paths, error)
-    in_use = way_up.blocked_by(error)
-    tell(phase=Phase.RETRYING, failure=status.failed_now(error), next_try=next_try, in_use=in_use, step=step)
-    gc.enable()  # cli has switched it off for a start, and this may last
-    tools.signals.pause(seconds)
+    return next_try
+
+
+@contextlib.contextmanager
+def locked(tools: Tools) -> Iterator[None]:
+    """Hold the lock for the length of the block; in a pod, one that another is about to give up is waited for.
+
+    Raises DriverError as pidlock.held does, and Stopped.
+    """
+    config = tools.config
+    waits = config.retry is Retry.ALWAYS or (config.retry is Retry.AUTO and config.in_pod)
+    with contextlib.ExitStack() as stack:
+        for attempt in range(1, config.retry_attempts + 1):
+            try:
+                stack.enter_context(pidlock.held(tools.paths.pid_file))
+                break
+            except DriverError as error:
+                if error.code is not Code.ALREADY_RUNNING or not waits or attempt == config.retry_attempts:
+                    raise
+                tools.signals.pause(announce(tools, error, attempt, config.retry_attempts) - time.time())
+        yield

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from driverctr import statusview, vantage
 from driverctr.conceal import learn_environment, printed
-from driverctr.errors import Code, DriverError
+from driverctr.errors import Code, DriverError, of_os
 from driverctr.paths import Paths
 
 TYPE_CHECKING = False
@@ -20,12 +20,31 @@ if TYPE_CHECKING:
 LIMIT = 300.0
 """Seconds to wait for, unless --timeout says otherwise."""
 
+LOOKS = 3
+"""How often a tree is read that changes meanwhile."""
+
 
 def print_now(environment: Mapping[str, str], *, as_json: bool, paths: Paths | None = None) -> int:
     """Print what is so; exit status 0 if the driver is ready, else that of not-ready."""
-    view = statusview.collect(paths or vantage.find(), environment)
+    view = look(paths or vantage.find(), environment)
     _print(view, environment, as_json=as_json)
     return 0 if view["ready"] else Code.NOT_READY.exit_status
+
+
+def look(paths: Paths, environment: Mapping[str, str]) -> Mapping[str, Any]:
+    """What is so; a tree that changed while it was read, as where a container ends, is read again.
+
+    Raises DriverError (node-file) where it cannot be read.
+    """
+    for _ in range(LOOKS - 1):
+        try:
+            return statusview.collect(paths, environment)
+        except OSError:
+            continue
+    try:
+        return statusview.collect(paths, environment)
+    except OSError as error:
+        raise of_os("status", error) from error
 
 
 def show(tools: Tools, arguments: argparse.Namespace) -> int:
@@ -54,7 +73,7 @@ def show(tools: Tools, arguments: argparse.Namespace) -> int:
             f"--wait: what changes on this node cannot be watched: {error.strerror or error}",
             "Where a limit is reached, raise fs.inotify.max_user_instances or max_user_watches (sysctl)",
         ) from error
-    view = statusview.collect(vantage.find(root), environment)
+    view = look(vantage.find(root), environment)
     _print(view, environment, as_json=arguments.json)
     if not is_ready:
         sys.stderr.write(printed(f"{statuswait.describe(view, limit)}\n"))

@@ -1,14 +1,17 @@
 """Failures that may pass are tried again in the process; the history tells how each start came out."""
 
+import contextlib
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from driverctr import bringup, markers, monitoring, persist, retry, status, stopping, survey
+from driverctr import bringup, markers, monitoring, persist, pidlock, retry, status, stopping, survey
 from driverctr.errors import Code, DriverError, Stopped
 from driverctr.facts.holders import Holder
 from driverctr.facts.modules import LoadedModule
@@ -303,11 +306,35 @@ def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths
     Start(watched.life.start.tools)
     (start,) = read(paths.root / "var/lib/driverctr/store")
     assert (start.outcome, start.started, start.step) == (Outcome.CRASHED, 1000.0, "modules")
+    assert start.seconds == round(paths.status_file.stat().st_mtime - 1000.0, 3)
     status.publish(paths, replace(killed, since=cast("float", None), steps=cast("tuple[StepTime]", None)))
     Start(watched.life.start.tools)
     status.publish(paths, replace(killed, phase=Phase.READY))
     Start(watched.life.start.tools)
     assert len(read(paths.root / "var/lib/driverctr/store")) == 1, "one that became ready was told of then"
+
+
+@pytest.mark.parametrize(
+    ("environment", "pauses"), [(POD, 2), ({"RETRY": "always"}, 2), ({}, 0), ({**POD, "RETRY_ATTEMPTS": "2"}, 1)]
+)
+def test_in_a_pod_a_lock_that_another_is_about_to_give_up_is_waited_for(
+    watch: Any, paths: Paths, monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], pauses: int
+) -> None:
+    watched = watch(environment)
+    taken: list[float] = []
+    monkeypatch.setattr(watched.life.start.tools.signals, "pause", taken.append)
+
+    @contextlib.contextmanager
+    def held(path: Path) -> Iterator[None]:
+        if len(taken) < 2:
+            raise DriverError(Code.ALREADY_RUNNING, "another driver container holds the lock")
+        yield
+
+    monkeypatch.setattr(pidlock, "held", held)
+    refused = nullcontext() if pauses == 2 else pytest.raises(DriverError, match="holds the lock")
+    with refused, persist.locked(watched.life.start.tools):
+        assert json.loads(paths.termination_log.read_text())["code"] == "already-running"
+    assert len(taken) == pauses and ("attempt 1 of" in watched.life.log) is bool(pauses)
 
 
 def test_what_went_wrong_before_is_told_by_the_next_start_until_something_else_does(watch: Any, paths: Paths) -> None:

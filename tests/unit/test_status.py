@@ -348,3 +348,24 @@ def test_who_waits_gets_the_reason_at_the_end(paths: Paths, capsys: pytest.Captu
     assert told.out.startswith("phase:        failed, at step load")
     assert told.err.startswith("not ready after 0 s: failed, at step load, since ")
     assert told.err.endswith("; load-failed: nvidia did not load. Look into dmesg\n")
+
+
+@pytest.mark.parametrize(("failures", "is_told"), [(2, True), (3, False)])
+def test_a_tree_that_changes_while_it_is_read_is_read_again(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, failures: int, is_told: bool
+) -> None:
+    collect, left = statusview.collect, [OSError(errno.ESRCH, "No such process", "/proc/7/root")] * failures
+
+    def gone(paths: Paths, environment: Any) -> Any:
+        if left:
+            raise left.pop()
+        return collect(paths, environment)
+
+    monkeypatch.setattr(statusview, "collect", gone)
+    node = status_nodes.failed(paths)
+    if is_told:
+        assert statusverb.look(node, {})["phase"] == "failed"
+        return
+    with pytest.raises(DriverError, match="No such process") as failed:
+        statusverb.look(node, {})
+    assert failed.value.code is Code.NODE_FILE
