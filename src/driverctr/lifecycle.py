@@ -58,7 +58,7 @@ class Start:
                 self.bring_up()
                 self.wait()
                 self.tools.runner.log.info("nobody uses the driver any more: it is loaded anew, as was pending")
-                self.tell(phase=Phase.STARTING, steps=(), attempt=1, store="", store_reason="", in_use=())
+                self.tell(phase=Phase.STARTING, steps=(), attempt=1, expected={}, store="", store_reason="", in_use=())
         except BaseException as error:
             if stopped := stop_behind(error):
                 stopped.was_ready = any(step.name is StepName.PUBLISH for step, _ in self.done)
@@ -76,8 +76,9 @@ class Start:
         persist(self.tools, self.way_up, lambda: self.told, self.tell)
         pending, rollback = self.way_up.pending, self.rollback()
         reasons = (*self.lasting(), *filter(None, (pending,)))
-        over = {"failure": {}, "last_failure": self.told.failure or self.told.last_failure}
-        self.tell(phase=Phase.READY, degraded=reasons, pending=pending, rollback=rollback, in_use=(), **over)
+        over = {"failure": {}, "last_failure": self.told.failure or self.told.last_failure, "in_use": ()}
+        expected = self.way_up.gained.lasting(self.tools.config.verify_gpus).as_dict()
+        self.tell(phase=Phase.READY, degraded=reasons, pending=pending, rollback=rollback, expected=expected, **over)
         status.clear_termination(self.tools.paths)
         self.chronicle.note(self.told, Outcome.READY)
         for reason in reasons:

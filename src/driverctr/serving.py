@@ -3,7 +3,6 @@
 import contextlib
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from driverctr import hints, keeper, prebuild, stopping
 from driverctr.errors import DriverError
@@ -20,11 +19,17 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
 
     `lasting` is why the driver is degraded for as long as it serves.
     """
-    expected = replace(gained.expected(tools.config.verify_gpus), running=())
     gc.enable()  # cli has switched it off for the start
     pending = Pending(tools, gained.kept.stale) if gained.kept and gained.kept.stale else None
-    health = Health(tools, expected, tell, tuple(lasting), pending, gained.substitutes, gained.features)
-    tell(expected=expected.as_dict())
+    health = Health(
+        tools,
+        gained.lasting(tools.config.verify_gpus),
+        tell,
+        tuple(lasting),
+        pending,
+        gained.substitutes,
+        gained.features,
+    )
     complete(tools, gained)
     with contextlib.suppress(ReloadDue), contextlib.ExitStack() as beside:
         try:

@@ -14,6 +14,7 @@ from driverctr.errors import Stopped
 from driverctr.kmod import Kmod
 from driverctr.lifecycle import Start
 from driverctr.modules import Source
+from driverctr.modules.loaded import Build
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
 from driverctr.run import Runner
@@ -21,7 +22,7 @@ from driverctr.signals import Budget, Signals
 from driverctr.steps import Gained, Outcome, Tools
 from driverctr.survey import Facts
 from driverctr.syslog import Syslog
-from tests.unit.good_node import facts
+from tests.unit.good_node import ON_DISK, facts
 
 ALWAYS = tuple(name for name in StepName if name is not StepName.USERSPACE)
 """The steps of a start whose own version serves."""
@@ -45,7 +46,7 @@ class FakeStep:
         if failure:
             raise failure
         if self.name is StepName.MODULES:
-            gained = replace(gained, source=Source(planned.alternative))
+            gained = replace(gained, source=Source(planned.alternative), build=gained.build or Build(ON_DISK))
         return Outcome({"by": self.name.value}, gained)
 
     def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:

@@ -241,6 +241,29 @@ def test_a_signal_right_after_publishing_ends_a_good_life(life: Life, monkeypatc
     assert stopped.value.was_ready
 
 
+def test_what_must_be_so_is_told_with_ready_and_not_before(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, bool]] = []
+    publish = status.publish
+
+    def see(paths: Paths, document: status.Status) -> None:
+        told.append((document.phase.value, bool(document.expected)))
+        publish(paths, document)
+
+    monkeypatch.setattr(status, "publish", see)
+    reloads = [True]
+
+    def wait(start: Start) -> None:
+        if not reloads:
+            raise Stopped(signal.SIGTERM)
+        reloads.clear()
+
+    monkeypatch.setattr(Start, "wait", wait)
+    with pytest.raises(Stopped):
+        life.start.run()
+    assert {has for phase, has in told if phase == "ready"} == {True}
+    assert {has for phase, has in told if phase == "starting"} == {False}
+
+
 def test_termination_message_is_one_line_of_json_within_the_limit(paths: Paths) -> None:
     paths.termination_log.parent.mkdir()
     paths.termination_log.write_text("old " * 4000)

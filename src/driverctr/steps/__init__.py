@@ -1,7 +1,7 @@
 """One class a step: `apply` acts and tells what undoes it, `undo` takes that as plain data."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,6 +119,10 @@ class Gained:
             firmware_path=self.firmware_path,
             lacks=self.lacks,
         )
+
+    def lasting(self, need: GpuNeed) -> Expected:
+        """The same without the daemons: those come and go while the driver serves."""
+        return replace(self.expected(need), running=())
 
 
 @frozen

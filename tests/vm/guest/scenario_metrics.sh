@@ -28,7 +28,7 @@ if scenario "served from the beginning to the end"; then
     rm $orders/smi
     wait_for 240 ready_or_ended watched
     check "it is ready" wait_for 10 value driverctr_ready 1.0
-    check "so says the probe" answers /readyz "200 OK"
+    check "so says the probe" wait_for 10 answers /readyz "200 OK"
     check "so says the file" wait_for 10 kept driverctr_ready 1.0
     check "steps have their times" grep -E 'driverctr_step_seconds\{step="load"\} [0-9.]+' $prom
     check "and the whole" grep -E 'driverctr_start_seconds [0-9.]+' $prom
@@ -52,7 +52,7 @@ if scenario "clients that hang keep nobody waiting"; then
         printf 'GET /metr' >&"$descriptor"
         hanging+=("$descriptor")
     done
-    check "another is served" answers /readyz "200 OK"
+    check "another is served" wait_for 10 answers /readyz "200 OK"
     take_down hung
     for descriptor in "${hanging[@]}"; do exec {descriptor}>&-; done
     nothing_left
