@@ -42,8 +42,11 @@ start_docker() {
     docker version >/dev/null 2>&1 && return
     modprobe overlay
     _container_storage /var/lib/docker
-    dockerd --exec-opt native.cgroupdriver=cgroupfs --iptables=false --ip6tables=false --bridge=none \
-        >/var/log/dockerd.log 2>&1 &
+    # On a busy machine its containerd may take longer than dockerd waits for it.
+    until dockerd --exec-opt native.cgroupdriver=cgroupfs --iptables=false --ip6tables=false --bridge=none \
+        >/var/log/dockerd.log 2>&1; do
+        grep -q 'timeout waiting for containerd' /var/log/dockerd.log || break
+    done &
     wait_for 120 docker version || {
         tail -n 20 /var/log/dockerd.log >&2
         return 1
