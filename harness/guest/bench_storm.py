@@ -38,8 +38,8 @@ def judge(device: Any) -> bool:
 
 
 def no_daemon(daemon: Daemon) -> Running:
-    """None is watched here."""
-    raise NotImplementedError
+    """None is watched here, so that none can have to be started."""
+    raise AssertionError(f"{daemon.name} is not watched")
 
 
 paths, runner, signals = Paths(), Runner(), Signals()

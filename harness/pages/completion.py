@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     for one in parsers(parser):
         for action in one._actions:
             if action.type is Path:
-                action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+                kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
+                action.complete = kind  # type: ignore[attr-defined]  # where shtab looks for it
     return parser
 
 

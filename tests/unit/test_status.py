@@ -34,7 +34,8 @@ SCHEMA = json.loads((Path(driverctr.__file__).parent / "status.schema.json").rea
 
 
 def view_of(paths: Paths, **environment: str) -> dict[str, Any]:
-    return json.loads(json.dumps(statusview.collect(vantage.find(paths.root), environment)))  # type: ignore[no-any-return]
+    view: dict[str, Any] = json.loads(json.dumps(statusview.collect(vantage.find(paths.root), environment)))
+    return view
 
 
 def screen(view: dict[str, Any]) -> list[str]:
@@ -295,7 +296,7 @@ def test_colours_are_for_terminals_that_want_them(
     paths: Paths, environment: dict[str, str], is_terminal: bool, coloured: bool
 ) -> None:
     stream = StringIO()
-    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]  # a StringIO is no terminal
     paint = terminal.paint_for(stream, environment)
     text = statustext.render(view_of(status_nodes.serving(paths)), paint)
     assert ("\x1b[32myes\x1b[0m" in text, "\x1b" in text) == (coloured, coloured)
