@@ -46,7 +46,7 @@ start_docker() {
     until dockerd --exec-opt native.cgroupdriver=cgroupfs --iptables=false --ip6tables=false --bridge=none \
         >/var/log/dockerd.log 2>&1; do
         grep -q 'timeout waiting for containerd' /var/log/dockerd.log || break
-    done &
+    done >/dev/null 2>&1 & # the loop, too, must keep no pipe of the caller open
     wait_for 120 docker version || {
         tail -n 20 /var/log/dockerd.log >&2
         return 1

@@ -3,15 +3,13 @@
 import lzma
 import shlex
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness import apt, foreign, initramfs, kernels, proc, qemu, vm
+from harness import apt, foreign, kernels, proc, qemu, vm
 from harness.cli import main
 from harness.errors import HarnessError
-from harness.initramfs import Entry
 from harness.vm import Outcome, Share, VmSpec
 
 RELEASES = ["6.1.0-9-amd64", "6.1.0-56-amd64", "6.12.95+deb12-amd64", "6.12.117+deb12-amd64"]
@@ -159,15 +157,6 @@ def test_a_chosen_file_without_debian_12_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(apt.SOURCES_VARIABLE, str(tmp_path / "list"))
     with pytest.raises(HarnessError, match=apt.SOURCES_VARIABLE):
         apt.sources()
-
-
-@pytest.mark.allow_process("cpio")
-def test_archive_is_read_by_cpio(tmp_path: Path) -> None:
-    files = {"d": Entry(initramfs.FOLDER), "d/f": Entry(initramfs.PROGRAM, b"abc")}
-    files["l"] = Entry(initramfs.SYMLINK, b"d/f")
-    subprocess.run(["cpio", "-id", "--quiet"], cwd=tmp_path, input=initramfs.archive(files), check=True)
-    assert (tmp_path / "l").read_bytes() == b"abc"
-    assert (tmp_path / "d/f").stat().st_mode & 0o777 == 0o755
 
 
 def test_repeat_command_is_understood_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

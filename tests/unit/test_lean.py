@@ -23,7 +23,7 @@ def imported(code: str) -> set[str]:
     """What a bare interpreter has imported after a piece of code, which prints to stderr what it prints."""
     before = f"import sys; out, sys.stdout = sys.stdout, sys.stderr; sys.path.insert(0, {str(SOURCE)!r}); "
     done = subprocess.run(
-        [sys.executable, "-IS", "-c", f"{before}{code}\nprint(*sys.modules, file=out)"],
+        [sys.executable, "-BIS", "-c", f"{before}{code}\nprint(*sys.modules, file=out)"],
         capture_output=True,
         text=True,
         check=True,

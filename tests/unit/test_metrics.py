@@ -257,7 +257,7 @@ def test_what_metrics_need_is_imported_only_where_they_are_switched_on() -> None
     code = "import sys; from driverctr import verbs, lifecycle, serving, monitoring; " + (
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'driverctr.metrics', 'http.'))])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
+    said = subprocess.run([sys.executable, "-Bc", code], capture_output=True, text=True, env={"PYTHONPATH": SOURCE})
     assert said.stdout == "[]\n", said
 
 

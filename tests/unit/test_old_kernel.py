@@ -108,7 +108,7 @@ def test_what_is_worse_is_told_of_the_kernel_and_not_of_another_refusal(paths: P
 @pytest.mark.allow_process(PYTHON)
 def test_a_kernel_that_really_answers_enosys_is_lived_with() -> None:
     environment = {"PYTHONPATH": os.pathsep.join(map(str, (SOURCE, SOURCE.parent)))}
-    command = [sys.executable, "-m", "tests.unit.old_kernel"]
+    command = [sys.executable, "-B", "-m", "tests.unit.old_kernel"]
     told = subprocess.run(command, env=environment, cwd=SOURCE.parent, capture_output=True, text=True, check=True)
     expected = ["lacks open_tree pidfd_open", "lives False", "ended True True", f"status {-signal.SIGTERM}"]
     assert told.stdout.splitlines() == expected

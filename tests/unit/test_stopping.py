@@ -271,7 +271,7 @@ def test_a_third_signal_leaves_at_once_even_from_a_held_act() -> None:
 
     sources = str(Path(driverctr.__file__).parents[1])
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PYTHONPATH": sources}
+        [sys.executable, "-Bc", CHILD], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PYTHONPATH": sources}
     )
     assert child.stdout is not None and child.stdout.readline() == b"ready\n"
     for _ in range(2):

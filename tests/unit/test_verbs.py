@@ -64,7 +64,7 @@ def words_of(code: str) -> list[str]:
     """What a bare interpreter prints that has our sources on its path."""
     code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); {code}"
     return subprocess.run(
-        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-BIS", "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
 
 
