@@ -248,12 +248,12 @@ if scenario "a build interrupted: the whole group is gone within a second"; then
     pid=$(pid_of)
     began=$(date +%s%N)
     kill -TERM "$pid"
-    # A second of a native machine (the bar, see bench) is here what the neighbours leave of it: looks tell time, too.
+    # A second of a native machine (the bar, see bench) has some 40 looks, however slow this one is made by its neighbours.
     looks=0
     while pgrep cc1 >/dev/null || pgrep -x make >/dev/null; do looks=$((looks + 1)); done
     took=$((($(date +%s%N) - began) / 1000000))
     tell "the group was gone after $took ms and $looks looks"
-    check "within 8 s, or within 20 looks where a look takes long" test "$took" -lt 8000 -o "$looks" -le 20
+    check "within 8 s, or 40 looks where each takes long" test "$took" -lt 8000 -o "$looks" -le 40
     check "the signal's status" is "$(exit_of build)" 143
     check "no half-made set" is "$(find /tmp/none -name '*.ko' | wc -l)" 0
     nothing_left
