@@ -189,7 +189,7 @@ class Cut:
             if len(data) > left:
                 raise ConnectionAbortedError
 
-        handler.pour = cut  # type: ignore[method-assign]
+        handler.pour = cut  # type: ignore[method-assign]  # of this one request alone
         return serve(handler)
 
 

@@ -82,7 +82,7 @@ def test_it_is_asked_only_where_it_is_set_with_a_key_and_new_modules_may_be_had(
     found = known(None, Observation("modules", Source.ON_DISK, DriverError(Code.NO_MODULES, "nothing")))
 
     def reason(**changes: str) -> str:
-        return make(replace(tools.config, **changes), found).why_not("modules", Source.REMOTE)  # type: ignore[arg-type]
+        return make(replace(tools.config, **changes), found).why_not("modules", Source.REMOTE)  # type: ignore[arg-type]  # texts, by name
 
     assert "REMOTE_URL is not set" in reason(remote_url="")
     assert "REMOTE_PUBLIC_KEY is not set" in reason(remote_public_key="")

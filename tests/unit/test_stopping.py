@@ -128,7 +128,12 @@ def test_looks_count_as_waiting_and_none_is_the_only_one(
 
 def test_the_state_is_read_within_what_is_left_of_the_stop(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[float] = []
-    monkeypatch.setattr(smi, "read_state", lambda runner, limit=5.0: limits.append(limit) or ())  # type: ignore[func-returns-value]
+
+    def read_state(runner: Runner, limit: float = 5.0) -> tuple[()]:
+        limits.append(limit)
+        return ()
+
+    monkeypatch.setattr(smi, "read_state", read_state)
     seconds_left(life.start.tools, 2)
     with pytest.raises(Stopped):
         life.start.run()

@@ -292,12 +292,17 @@ def test_a_store_that_is_read_only_is_read_and_refuses_all_else(
 ) -> None:
     there = publish(store)
     real_open, real_rename, real_mkdir = os.open, os.rename, os.mkdir
-    writes = lambda path, flags=0, *words: bool(flags & WRITING)  # noqa: E731
+
+    def writes(path: object, flags: int = 0, *words: object) -> bool:
+        return bool(flags & WRITING)
+
+    def is_new_inside(path: str, *words: object) -> bool:
+        return Path(path).is_relative_to(store.folder) and not Path(path).exists()
+
     monkeypatch.setattr(os, "open", raising(errno.EROFS, when=writes, instead=real_open))
     monkeypatch.setattr(os, "rename", raising(errno.EROFS, instead=real_rename))
     monkeypatch.setattr(os, "utime", raising(errno.EROFS, instead=os.utime))
-    inside = lambda path, *words: Path(path).is_relative_to(store.folder) and not Path(path).exists()  # noqa: E731
-    monkeypatch.setattr(os, "mkdir", raising(errno.EROFS, when=inside, instead=real_mkdir))
+    monkeypatch.setattr(os, "mkdir", raising(errno.EROFS, when=is_new_inside, instead=real_mkdir))
     opened = Store.open(store.folder, log)
     check(opened.find(KEY).folder)
     opened.touch(KEY)

@@ -188,7 +188,7 @@ def test_another_build_is_not_loaded_in_place_of_the_one_that_went(
     with pytest.raises(DriverError):
         unload.free(tools)
     assert "modprobe nvidia_uvm" not in fake_bin.calls
-    assert "nvidia_uvm was unloaded and cannot be loaded again: that build" in log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "nvidia_uvm was unloaded and cannot be loaded again: that build" in log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_in_a_new_container_what_went_is_loaded_again_from_what_was_recorded(
@@ -231,7 +231,7 @@ def test_a_file_that_is_not_the_one_recorded_is_not_loaded_again(
     with pytest.raises(DriverError):
         unload.free(tools)
     assert "modprobe nvidia_uvm" not in fake_bin.calls
-    assert "is not the file its manifest describes" in log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "is not the file its manifest describes" in log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_a_kernel_that_is_stuck_is_left_alone(
@@ -256,7 +256,7 @@ def test_a_daemon_that_does_not_start_again_is_told_and_the_cause_stays_the_firs
     somebody_comes(fake_bin, tools.paths, stays=True)
     with pytest.raises(DriverError) as refused:
         unload.free(tools)
-    assert refused.value.code is Code.IN_USE and "no socket" in log.stream.getvalue()  # type: ignore[attr-defined]
+    assert refused.value.code is Code.IN_USE and "no socket" in log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_the_nodes_come_back_with_the_modules_at_a_stop_that_is_refused(

@@ -38,7 +38,7 @@ def test_where_a_stop_leaves_no_time_what_went_is_not_loaded_again(
     with pytest.raises(DriverError) as refused:
         unload.free(tools)
     assert refused.value.code is Code.IN_USE and not [call for call in fake_bin.calls if "modprobe" in call]
-    assert "nvidia_uvm is unloaded and not loaded again" in log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "nvidia_uvm is unloaded and not loaded again" in log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_what_was_loaded_beside_is_restored_with_the_users_words(

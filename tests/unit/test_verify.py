@@ -318,13 +318,13 @@ def test_state_that_a_reload_loses_is_told_where_it_differs_from_the_defaults(
 def test_state_that_nvidia_smi_cannot_tell_is_no_failure(runner: Runner, fake_bin: FakeBin, script: str) -> None:
     fake_bin.add("nvidia-smi", script)
     assert smi.read_state(runner, 0.5) == ()
-    assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_all_questions_about_the_state_share_one_limit(runner: Runner, fake_bin: FakeBin) -> None:
     fake_bin.add("nvidia-smi", f"/bin/sleep 0.6; /usr/bin/python3 -c '{TELL}' '{json.dumps(STATE)}' \"$1\"")
     assert smi.read_state(runner, 1.0) == ()
-    assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]
+    assert "the GPUs' state is not known" in runner.log.stream.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_only_gpus_that_are_ours_and_can_be_driven_must_answer(

@@ -54,14 +54,14 @@ def start(when: str = "", step: str = "", end: Callable[[], None] = by_kill) -> 
     original = bringup.BringUp.apply
 
     def apply(self: bringup.BringUp, planned: object, facts: object) -> None:
-        here = planned.name.value == step  # type: ignore[attr-defined]
+        here = planned.name.value == step  # type: ignore[attr-defined]  # read untyped
         if here and when == "before":
             end()
-        original(self, planned, facts)  # type: ignore[arg-type]
+        original(self, planned, facts)  # type: ignore[arg-type]  # as it came
         if here and when == "after":
             end()
 
-    bringup.BringUp.apply = apply  # type: ignore[method-assign]
+    bringup.BringUp.apply = apply  # type: ignore[method-assign]  # in this process alone
     return verbs.run(["init"])
 
 
