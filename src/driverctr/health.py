@@ -97,6 +97,10 @@ class Health:
             return LOOK_EVERY
         return min(LOOK_EVERY, max(0.0, self.mender.due - time.monotonic()))
 
+    def close(self) -> None:
+        """Nobody looks any more."""
+        self.heard.close()
+
     def on_daemons(self, all_live: bool) -> None:
         """A daemon's end flips only the daemons' marker; the kernel still has the driver."""
         self.daemons_live = all_live

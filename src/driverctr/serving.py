@@ -32,6 +32,7 @@ def serve(tools: Tools, gained: Gained, store: Store | None, lasting: Sequence[s
     )
     complete(tools, gained)
     with contextlib.suppress(ReloadDue), contextlib.ExitStack() as beside:
+        beside.callback(health.close)
         try:
             beside.enter_context(keeper.keeping(tools, gained, store))
             ahead = beside.enter_context(prebuild.serving(tools, tell))

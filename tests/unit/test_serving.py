@@ -6,17 +6,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from driverctr import hints, keeper, markers, prebuild, serving
 from driverctr.errors import Stopped
+from driverctr.health import Health
 from driverctr.modules import ModuleSet
 from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
-from driverctr.pending import ReloadDue
+from driverctr.pending import Pending, ReloadDue
 from driverctr.steps import Gained
 from driverctr.supervise import Supervisor
+from tests.unit.conftest import make_tree
 from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
 
@@ -78,3 +81,39 @@ def test_nobody_believes_the_driver_ready_while_what_runs_beside_it_ends(
             serving.serve(tools, SERVES, None, (), lambda **_: None)
     assert seen == [(ready, ready)] * 2, "the marker, and whether the time of the stop does not run yet"
     assert (paths.run / markers.DIGEST).exists()
+
+
+def test_reload_after_reload_leaves_no_descriptor_open(
+    life: Life, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree(paths.root, {"dev/kmsg": ""})
+    kept: list[Health] = []
+    begin = Health.__post_init__
+
+    def begun(health: Health) -> None:
+        begin(health)
+        kept.append(health)  # as a reference to it from anywhere would
+
+    def due(pending: Pending) -> NoReturn:
+        raise ReloadDue
+
+    @contextmanager
+    def beside(*_: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(after=lambda look: look, children=set)
+
+    @contextmanager
+    def listening(*_: object) -> Iterator[list[hints.Hint]]:
+        yield []
+
+    monkeypatch.setattr(Health, "__post_init__", begun)
+    monkeypatch.setattr(Pending, "look", due)
+    monkeypatch.setattr(serving, "complete", lambda *_: None)
+    monkeypatch.setattr(keeper, "keeping", beside)
+    monkeypatch.setattr(prebuild, "serving", beside)
+    monkeypatch.setattr(hints, "listening", listening)
+    monkeypatch.setattr(Supervisor, "wait", lambda supervisor, *_: supervisor.look())
+    changed = replace(SERVES, kept=Loaded(Build(SERVES.module_set), stale=("NVreg_A",)))
+    before = list(Path("/proc/self/fd").iterdir())
+    for _ in range(5):
+        serving.serve(life.start.tools, changed, None, (), lambda **_: None)
+    assert len(kept) == 5 and len(list(Path("/proc/self/fd").iterdir())) == len(before)
