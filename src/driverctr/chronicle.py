@@ -22,10 +22,19 @@ class Chronicle:
     is_told: bool = False
 
     def __post_init__(self) -> None:
-        """What a start left that was killed is told now, before its document is written over."""
+        """What a start left that was killed is told now, before its document is written over.
+
+        That may lie there still after a start that did not live to write its own: it is told once.
+        """
         former = status.read(self.tools.paths)
-        if former is not None and former.get("phase") in UNFINISHED:
+        if former is not None and former.get("phase") in UNFINISHED and not self._is_on_record(former):
             self._record(Outcome.CRASHED, former, _seconds(former, self._told_last()))
+
+    def _is_on_record(self, former: dict[str, Any]) -> bool:
+        place, started = history.folder(self.tools.paths, self.tools.config), former.get("started")
+        if place is None or not isinstance(started, (int, float)):
+            return False
+        return any(start.started == round(started, 3) for start in history.read(place))
 
     def _told_last(self) -> float:
         try:

@@ -314,6 +314,25 @@ def test_a_start_that_was_killed_is_told_of_by_the_next(watch: Any, paths: Paths
     assert len(read(paths.root / "var/lib/driverctr/store")) == 1, "one that became ready was told of then"
 
 
+def test_a_start_killed_before_it_told_anything_leaves_that_before_it_on_record_once(watch: Any, paths: Paths) -> None:
+    watched = watch({})
+    status.publish(paths, replace(status.begin(paths), started=1000.00049, since=1000.0, step="modules"))
+    Start(watched.life.start.tools)
+    Start(watched.life.start.tools)
+    (start,) = read(paths.root / "var/lib/driverctr/store")
+    assert (start.outcome, start.step) == (Outcome.CRASHED, "modules")
+
+
+def test_a_start_killed_while_it_undoes_what_failed_is_on_record_as_failed_alone(watch: Any, paths: Paths) -> None:
+    watched = watch({})
+    start = watched.life.start
+    start.tell(step="load")
+    start.chronicle.note(start.told, Outcome.FAILED, MIRROR)
+    Start(start.tools)
+    (told,) = read(paths.root / "var/lib/driverctr/store")
+    assert (told.outcome, told.code) == (Outcome.FAILED, "packages-failed")
+
+
 @pytest.mark.parametrize(
     ("environment", "pauses"), [(POD, 2), ({"RETRY": "always"}, 2), ({}, 0), ({**POD, "RETRY_ATTEMPTS": "2"}, 1)]
 )
