@@ -93,9 +93,12 @@ def mounts(scene: Scene) -> str:
     root = rootstate.read(scene.paths)
     owner = "ours" if root.ours else "another's" if root.layers else "there is none"
     lines = [f"driver root: {len(root.layers)} mounted, {owner}{f'; {root.unshared}' if root.unshared else ''}"]
-    for process, whose in (("self", "ours"), ("1", "of process 1")):
+    tables = {"ours": scene.paths.proc / "self/mountinfo", "of process 1": scene.paths.proc / "1/mountinfo"}
+    if scene.paths.mounts is not None:
+        tables["of the driver container"] = scene.paths.mounts
+    for whose, file in tables.items():
         try:
-            table = mounttable.read(scene.paths.root, process)
+            table = mounttable.read_file(file)
         except OSError as error:
             lines.append(f"{whose}: {error.strerror}")
             continue
@@ -153,8 +156,9 @@ def room(scene: Scene) -> str:
     """Free space where we write, memory, and the limits of our cgroup."""
     lines = []
     for place in PLACES:
+        folder = scene.paths.run if place == "/run/nvidia" else scene.paths.root / place.lstrip("/")
         try:
-            seen = os.statvfs(scene.paths.root / place.lstrip("/"))
+            seen = os.statvfs(folder)
         except OSError as error:
             lines.append(f"{place}: {error.strerror}")
             continue

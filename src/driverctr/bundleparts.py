@@ -20,6 +20,7 @@ from driverctr import (
     statustext,
     statusview,
     storeverbs,
+    vantage,
     whoverb,
 )
 from driverctr.bundle import Part, read_end
@@ -47,10 +48,10 @@ HIDDEN = "..."
 
 @mutable
 class Scene:
-    """What the parts are made of; `refused` is why the settings given, `given`, were not taken, and defaults are."""
+    """What the parts are made of; `refused` is why some of the settings given, `given`, do not count."""
 
     tools: Tools
-    refused: DriverError | None = None
+    refused: tuple[DriverError, ...] = ()
     given: Mapping[str, str] = field(default_factory=dict)
     _view: View | DriverError | None = None
     _asked: bool = False
@@ -118,11 +119,11 @@ def parsed(text: str) -> Any:
 
 
 def settings(scene: Scene) -> dict[str, Any]:
-    """Every setting as it counts, those that were given, and why they were not taken."""
+    """Every setting as it counts, those that were given, and why some do not count."""
     taken = scene.tools.config.given
     given = {**taken, **scene.given}
     return {
-        "refused": status.describe_failure(scene.refused) if scene.refused else None,
+        "refused": [status.describe_failure(error) for error in scene.refused],
         "counts": {row.variable: _shown(row, taken.get(row.variable, row.default)) for row in SETTINGS},
         "given": {row.variable: _shown(row, given[row.variable]) for row in SETTINGS if row.variable in given},
         "handed to programs": dict(scene.tools.config.child_environment),
@@ -148,12 +149,12 @@ def _is_secret(row: Setting) -> bool:
 
 def checks(scene: Scene) -> str:
     """As `driverctr doctor` prints them."""
-    return doctor.describe(scene.plan())
+    return doctor.describe(doctor.with_settings(scene.plan(), scene.refused))
 
 
 def checks_document(scene: Scene) -> dict[str, Any]:
     """As `driverctr doctor --json` prints them."""
-    return doctor.collect(scene.plan())
+    return doctor.collect(doctor.with_settings(scene.plan(), scene.refused))
 
 
 def plan(scene: Scene) -> str:
@@ -173,7 +174,8 @@ def status_view(scene: Scene) -> str:
 
 def status_view_document(scene: Scene) -> dict[str, Any]:
     """As `driverctr status --json` prints it."""
-    return statusview.collect(scene.paths, scene.tools.config.given)
+    paths = scene.paths if scene.paths.are_elsewhere() else vantage.find(scene.paths.root)
+    return statusview.collect(paths, {**scene.tools.config.given, **scene.given})
 
 
 def who(scene: Scene) -> str:

@@ -11,7 +11,18 @@ from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
 from driverctr.records import frozen
 from driverctr.run import DEFAULT_PATH
-from driverctr.settings import SETTINGS, DriverType, GpuNeed, ModuleType, NoGpu, OnStop, Retry, Unknown, WhenBusy
+from driverctr.settings import (
+    SETTINGS,
+    DriverType,
+    GpuNeed,
+    ModuleType,
+    NoGpu,
+    OnStop,
+    Retry,
+    Setting,
+    Unknown,
+    WhenBusy,
+)
 from driverctr.values import Secret
 from driverctr.versions import DriverVersion
 
@@ -95,28 +106,52 @@ def load(environment: Mapping[str, str], flags: Mapping[str, str] | None = None)
     for the driver version, as in NVIDIA's container (reference A.2): which driver a node gets is not left to a
     template that nobody filled in. What is secret among it all is concealed from now on, in an error too.
     """
+    loaded, refused = load_valid(environment, flags)
+    if refused:
+        raise next(iter(refused.values()))
+    return loaded
+
+
+def load_valid(
+    environment: Mapping[str, str], flags: Mapping[str, str] | None = None
+) -> tuple[Config, Mapping[str, DriverError]]:
+    """The same for who looks when things are bad: what is not valid counts as not given; and why not, by variable.
+
+    What is secret is concealed as in `load`.
+    """
     conceal.learn_environment(environment)
     flags = flags or {}
-    if environment.get("DRIVER_VERSION") == "":
-        raise DriverError(
-            Code.BAD_SETTING,
-            "DRIVER_VERSION='' is empty",
-            "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
-        )
     values: dict[str, Any] = {}
     given: dict[str, str] = {}
+    refused: dict[str, DriverError] = {}
     for row in SETTINGS:
         name = "--" + row.variable.lower().replace("_", "-") if row.variable in flags else row.variable
         text = flags.get(row.variable, environment.get(row.variable))
-        value = values[row.field] = row.parse(name, text or row.default)
+        try:
+            value = _parse(row, name, text)
+        except DriverError as error:
+            refused[row.variable] = error
+            value, text = row.parse(name, row.default), None
+        values[row.field] = value
         given |= {row.variable: Secret(text) if isinstance(value, Secret) else text} if text else {}
     children = {name: environment[name] for name in HANDED_TO_CHILDREN if name in environment}
-    return Config(
+    loaded = Config(
         **values,
         in_pod="KUBERNETES_SERVICE_HOST" in environment,
         given=given,
         child_environment={"PATH": environment.get("PATH") or DEFAULT_PATH, **children},
     )
+    return loaded, refused
+
+
+def _parse(row: Setting, name: str, text: str | None) -> Any:
+    if text == "" and row.variable == "DRIVER_VERSION":
+        raise DriverError(
+            Code.BAD_SETTING,
+            "DRIVER_VERSION='' is empty",
+            "Give a driver version such as 535.309.01, or leave it out: then it is the image's own",
+        )
+    return row.parse(name, text or row.default)
 
 
 def of_process(environ: bytes) -> dict[str, str]:

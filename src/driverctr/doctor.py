@@ -1,12 +1,14 @@
 """What `driverctr doctor` shows: every check that init makes before it begins, for people and for programs."""
 
 import textwrap
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
+from driverctr.errors import DriverError
+from driverctr.explain import remedy_for
 from driverctr.plan import Plan
-from driverctr.preflight import Result
+from driverctr.preflight import Check, Result
 
 SCHEMA = 1
 
@@ -32,6 +34,17 @@ LEFT = 25
 
 NARROWEST = 60
 """Columns of the narrowest terminal that lines are broken for."""
+
+
+def with_settings(plan: Plan, refused: Iterable[DriverError]) -> Plan:
+    """The same with the check that comes before all others: of the settings, some of which may not have been taken."""
+    errors = list(refused)
+    check = Check("settings", Result.OK, "those given are valid")
+    if errors:
+        evidence = "; ".join(error.message for error in errors)
+        remedy = "; ".join(remedy_for(error) for error in errors)
+        check = Check("settings", Result.REFUSED, evidence, errors[0].code, remedy)
+    return replace(plan, checks=(check, *plan.checks))
 
 
 def collect(plan: Plan) -> dict[str, Any]:

@@ -4,13 +4,15 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-from driverctr import bundle, doctor, survey
+from driverctr import bundle, doctor, instance, survey, vantage
+from driverctr import config as settings
 from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
-from driverctr.plan import make
+from driverctr.plan import Plan, make
 from driverctr.steps import Tools
 
 STANDARD_OUTPUT = "-"
@@ -19,12 +21,46 @@ UNTOLD = 80
 
 def run(tools: Tools, arguments: argparse.Namespace) -> int:
     """Print every check, exit status that of the first refusal or 0; a bundle is 0 once it is written."""
+    tools = take_vantage(tools, arguments)
     if arguments.bundle is not None:
         return write_bundle(tools, arguments)
-    made = make(tools.config, survey.survey(tools.paths, tools.config))
+    made = look(tools, dict(getattr(arguments, "refused", {})))
     told = doctor.collect(made) if arguments.json else doctor.describe(made, width_of(sys.stdout))
     sys.stdout.write(printed(told))
     return doctor.exit_status(made)
+
+
+def take_vantage(tools: Tools, arguments: argparse.Namespace) -> Tools:
+    """From the mounted driver root (chroot) all is as the driver container has it, its settings too; what is secret
+    among those is concealed, from wherever we look."""
+    paths = vantage.of_image(tools.paths.root)
+    instance.learn_secrets(paths)
+    tools = replace(tools, paths=paths)
+    if not paths.are_elsewhere():
+        return tools
+    try:
+        arguments.given = instance.environment(paths)
+    except DriverError:  # it is dead: ours have to do
+        return tools
+    config, arguments.refused = settings.load_valid(arguments.given)
+    return replace(tools, config=config)
+
+
+def look(tools: Tools, refused: dict[str, DriverError]) -> Plan:
+    """The plan with its checks, that of the settings first; raises DriverError as the survey does.
+
+    A driver version that the image does not hold is a setting that is not valid here.
+    """
+    config = tools.config
+    try:
+        facts = survey.survey(tools.paths, config)
+    except DriverError as error:
+        if error.code is not Code.BAD_SETTING or config.driver_version is None:
+            raise
+        config = replace(config, driver_version=None)
+        facts = survey.survey(tools.paths, config)
+        refused["DRIVER_VERSION"] = error
+    return doctor.with_settings(make(config, facts), refused.values())
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -43,8 +79,8 @@ def write_bundle(tools: Tools, arguments: argparse.Namespace) -> int:
             "--bundle -: standard output is a terminal",
             "Send it to a file: driverctr doctor --bundle - > bundle.tar.gz",
         )
-    refused, given = getattr(arguments, "refused", None), getattr(arguments, "given", {})
-    scene = bundleparts.Scene(tools, refused, given)
+    refused, given = getattr(arguments, "refused", {}), getattr(arguments, "given", {})
+    scene = bundleparts.Scene(tools, tuple(refused.values()), given)
     members = bundle.gather((*bundleparts.PARTS, *bundlenode.PARTS), scene)
     now = time.time()
     folder = f"driverctr-{os.uname().nodename}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"

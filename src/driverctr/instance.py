@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from driverctr import config, pidfd, pidlock
+from driverctr import conceal, config, pidfd, pidlock
 from driverctr.errors import Code, DriverError
 from driverctr.paths import Paths
 
@@ -22,17 +22,27 @@ def pid(paths: Paths) -> int | None:
 
 def environment(paths: Paths) -> Mapping[str, str]:
     """What it was started with, as far as it concerns us; raises DriverError (bad-usage) where none runs."""
-    found = pid(paths)
-    try:
-        if found is not None:
-            return config.of_process((paths.proc / str(found) / "environ").read_bytes())
-    except OSError:
-        pass
+    if (found := _environ(paths)) is not None:
+        return config.of_process(found)
     raise DriverError(
         Code.BAD_USAGE,
         f"--like-running: no driver container that we can see holds {paths.pid_file}",
         "Leave --like-running out, and give the settings in the environment",
     )
+
+
+def learn_secrets(paths: Paths) -> None:
+    """What is secret in its environment, be it ours or not, is concealed from now on."""
+    pairs = (os.fsdecode(entry).partition("=") for entry in (_environ(paths) or b"").split(b"\0"))
+    conceal.learn_environment({name: value for name, _, value in pairs})
+
+
+def _environ(paths: Paths) -> bytes | None:
+    found = pid(paths)
+    try:
+        return None if found is None else (paths.proc / str(found) / "environ").read_bytes()
+    except OSError:
+        return None
 
 
 def end_with_it(paths: Paths) -> None:

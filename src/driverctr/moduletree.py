@@ -23,7 +23,7 @@ WANTED_FROM_HOST = ("i2c-core", "ipmi_msghandler", "ipmi_devintf", "video", "drm
 
 def host_place(paths: Paths, kernel_release: str) -> HostRoot | None:
     """Where the host's own module tree for a kernel release can be read, or None where it is not visible."""
-    mounts = mounttable.read(paths.root)
+    mounts = mounttable.of_container(paths)
     for place in host_roots(paths.root):
         tree = place.path / "lib/modules" / kernel_release
         if installed.is_hosts(paths, place, kernel_release, mounts) and (tree / "modules.builtin").is_file():

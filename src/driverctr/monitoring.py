@@ -9,9 +9,11 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from driverctr.files import read_text
 from driverctr.records import mutable
 
 if TYPE_CHECKING:
+    from driverctr.log import Log
     from driverctr.metrics.monitor import Monitor
     from driverctr.metrics.server import Server
     from driverctr.status import Status
@@ -21,6 +23,9 @@ REMEDIES = {
     "METRICS_ADDRESS": "give it an address of this node, or :PORT, and a free port",
     "METRICS_TEXTFILE": "mount node-exporter's folder, and give the path of a file in it",
 }
+
+ENDS = ("failed", "stopped", "stuck")
+"""Phases in which a start ends: what the file tells of one then stays so."""
 
 Watch = Callable[["Status"], "Status"]
 """Hears a status that begins to hold; returns it, with what is degraded here added."""
@@ -45,12 +50,23 @@ def watched(tools: Tools) -> Iterator[Watch]:
 
 
 def forget(tools: Tools) -> None:
-    """Remove the file that a start left which is no more; one that cannot be removed is logged."""
-    if (path := tools.config.metrics_textfile) is not None:
-        try:
+    """Remove the file that a start left which is no more."""
+    remove(tools.config.metrics_textfile, tools.runner.log)
+
+
+def remove(path: Path | None, log: Log) -> None:
+    """Remove the file, if there is one; one that cannot be removed is logged."""
+    try:
+        if path is not None:
             path.unlink(missing_ok=True)
-        except OSError as error:
-            tools.runner.log.warning(f"METRICS_TEXTFILE={path} stays: {error.strerror}")
+    except OSError as error:
+        log.warning(f"METRICS_TEXTFILE={path} stays: {error.strerror}")
+
+
+def is_of_killed(path: Path | None) -> bool:
+    """Whether the file tells of a start that nobody lived to end; where none runs, that is no more so."""
+    text = None if path is None else read_text(path)
+    return text is not None and not any(f'driverctr_phase{{phase="{end}"}} 1.0' in text for end in ENDS)
 
 
 @mutable

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from driverctr import config, history, nextkernels
+from driverctr import config, history, nextkernels, status
 from driverctr.config import Config
-from driverctr.errors import DriverError
 from driverctr.history import WHOLE
 from driverctr.log import Level, Log
 from driverctr.modules.store import ENTRIES
@@ -16,17 +15,15 @@ from driverctr.paths import Paths
 def collect(
     paths: Paths, environment: Mapping[str, str], start: Mapping[str, Any], told: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The properties store, kernels and steps; a setting that is not valid is told as why the store is not known."""
-    try:
-        settings = config.load(environment)
-    except DriverError as error:
-        return {"store": {**told, "reason": error.message, "folder": "", "entries": None, "bytes": None}}
+    """The properties store, kernels and steps, and which settings are not valid: they count as not given."""
+    settings, refused = config.load_valid(environment)
     log = Log(settings.log_format, Level.WARNING)
     place = history.folder(paths, settings)
     return {
         "store": {**told, **_measure(place)},
         "kernels": nextkernels.read(paths, settings, log, start.get("next_kernels") or {}),
         "steps": _steps(place, settings, start),
+        "refused_settings": [status.describe_failure(error) for error in refused.values()],
     }
 
 

@@ -160,6 +160,9 @@ def _step(step: View) -> str:
 
 def _trouble(view: View) -> Iterator[Line]:
     start = view["start"] or {}
+    for refused in view["refused_settings"]:
+        yield "setting", f"{refused['code']}: {refused['message']}", YELLOW
+        yield "remedy", refused["remedy"], ""
     for problem in view["problems"]:
         yield "problem", f"{problem['code']}: {problem['message']}", RED
     for words in dict.fromkeys(problem.get("kernel_log", "") for problem in start.get("problems", ())):

@@ -168,6 +168,7 @@ def _kept(paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str]
         "store": {**told, "folder": "", "entries": None, "bytes": None},
         "kernels": [],
         "steps": [{**step, "median": None} for step in start.get("steps", ())],
+        "refused_settings": [],
     }
     environment = _environment(paths, environment)
     if not _has_store(paths, environment) and not _has_kernels(paths):
@@ -179,7 +180,8 @@ def _kept(paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str]
 
 def _has_store(paths: Paths, environment: Mapping[str, str]) -> bool:
     name = environment.get("STORE_DIR") or str(DEFAULT_STORE)
-    return bool(environment.get("STORE_ON_HOST")) or os.path.isdir(f"{paths.root}/{name}")  # noqa: PTH112  # cheap
+    is_elsewhere = bool(environment.get("STORE_ON_HOST")) or not name.startswith("/")
+    return is_elsewhere or os.path.isdir(f"{paths.root}/{name}")  # noqa: PTH112  # cheap
 
 
 def _has_kernels(paths: Paths) -> bool:

@@ -26,6 +26,12 @@ def find(root: Path = Path("/")) -> Paths:
     return paths if is_ours else Paths(process / "root", mounts=process / "mountinfo")
 
 
+def of_image(root: Path = Path("/")) -> Paths:
+    """The same from the driver root alone: another container has an image of its own, and asks what a start of it would
+    do here."""
+    return find(root) if _of(root).beside is not None else Paths(root)
+
+
 def _of(root: Path) -> Paths:
     """By what lies in our own root.
 

@@ -33,6 +33,18 @@ if TYPE_CHECKING:
 
     Verb = Callable[[Tools, argparse.Namespace], int]
 
+LOOKING = {
+    "status": False,
+    "doctor": False,
+    "who": False,
+    "explain": False,
+    "history": True,
+    "store list": True,
+    "store why": True,
+}
+"""Verbs that only look, and whether a setting that is not valid is told in the log: the first two show it themselves,
+the next two ask for none."""
+
 
 def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
     """Parse, load the settings, act; every DriverError ends here. `hashes` are digests that were begun before."""
@@ -43,6 +55,7 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
         arguments = parse(words)
         config = load_settings(arguments, environment_of(arguments, paths))
         log = Log(config.log_format, config.log_level, log_stream(arguments, paths))
+        warn_of_refused(arguments, log)
         return act_of(arguments)(make_tools(config, log, paths, hashes), arguments)
     except (Exception, Stopped) as end:  # noqa: BLE001  # whatever it is, it is told
         return tell_end(words, end, log, paths)
@@ -67,18 +80,28 @@ def tell_end(words: Sequence[str], end: BaseException, log: Log, paths: Paths) -
 
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """The settings; raises DriverError (bad-setting).
+    """The settings; raises DriverError (bad-setting), but not for a verb that only looks: it is needed most then.
 
-    For a bundle that is a finding like others: it says so, with what was given, and goes by the defaults.
+    That goes on as if what is not valid were not given, and has it in `refused` beside what was `given`.
     """
-    try:
+    if words_of(arguments) not in LOOKING:
         return settings.load(environment, flags_of(arguments))
-    except DriverError as error:
-        if getattr(arguments, "bundle", None) is None:
-            raise
-        arguments.refused, arguments.given = error, environment
-        kept = ("PATH", *settings.HANDED_TO_CHILDREN)
-        return settings.load({name: environment[name] for name in kept if name in environment})
+    arguments.given = environment
+    config, arguments.refused = settings.load_valid(environment, flags_of(arguments))
+    return config
+
+
+def words_of(arguments: argparse.Namespace) -> str:
+    """The verb, with the one below it."""
+    return " ".join(filter(None, (arguments.verb, getattr(arguments, "store_verb", ""))))
+
+
+def warn_of_refused(arguments: argparse.Namespace, log: Log) -> None:
+    """What does not count though it was given: the answer may be another than the one asked for."""
+    if not LOOKING.get(words_of(arguments)):
+        return
+    for error in arguments.refused.values():
+        log.warning(f"{error.message}: here it counts as not given. {remedy_for(error)}", code=error.code.value)
 
 
 def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
@@ -92,17 +115,21 @@ def leave_word(words: Sequence[str], paths: Paths, error: DriverError) -> None:
 def withdraw_markers(paths: Paths) -> None:
     """What a killed start left says ready through any number of starts that are refused before they take the lock.
 
-    Where somebody holds the lock they are his. The digest stays: what is installed is still so.
+    Where somebody holds the lock they are his. The digest stays: what is installed is still so. Where labels and
+    metrics lie is believed of a setting that is valid, whatever others are.
     """
-    from driverctr import features, markers, pidlock
+    from driverctr import features, markers, monitoring, pidlock
 
-    labels = features.place(paths)
+    config, _ = settings.load_valid(own_environment())
+    labels, metrics = features.place(paths, config.nfd_features_dir), config.metrics_textfile
     there = [paths.run / markers.CONTAINER, paths.run / markers.DAEMONS, *([labels] if labels else [])]
-    if not any(file.exists() for file in there):
+    if not any(file.exists() for file in there) and not monitoring.is_of_killed(metrics):
         return
     with contextlib.suppress(DriverError), pidlock.held(paths.pid_file):
         markers.withdraw(paths.run, digest=False)
         features.withdraw(labels, Log())
+        if monitoring.is_of_killed(metrics):
+            monitoring.remove(metrics, Log())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

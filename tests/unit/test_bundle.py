@@ -176,10 +176,10 @@ def test_a_setting_that_is_not_valid_is_a_finding_of_the_bundle(
     assert verbs.run(["doctor", "--bundle", str(file)]) == 0
     told = {name.partition("/")[2]: content for name, content in unpack(file.read_bytes())}
     document = json.loads(told["settings.json"])
-    assert document["refused"]["code"] == "bad-setting" and "VERIFY_DEPTH='deep'" in document["refused"]["message"]
+    (refused,) = document["refused"]
+    assert refused["code"] == "bad-setting" and "VERIFY_DEPTH='deep'" in refused["message"]
     assert document["counts"]["VERIFY_DEPTH"] == "smi" and document["given"]["VERIFY_DEPTH"] == "deep"
     assert document["given"]["UBUNTU_PRO_TOKEN"] == "..."
-    assert verbs.run(["doctor"]) == Code.BAD_SETTING.exit_status, "the checks alone are of what was asked for"
 
 
 def test_a_node_that_serves_is_told_whole(
@@ -353,7 +353,7 @@ def test_no_secret_is_in_any_member(
         fake_bin.add(tool, f'echo "{SECRETS["environment"]} {environment["https_proxy"]}"')
     tools = with_environment(paths, runner, fake_bin, **environment)
     file, refused = tmp_path / "b.tar.gz", DriverError(Code.BAD_SETTING, environment["REMOTE_URL"], "")
-    assert run(tools, "--bundle", str(file), refused=refused, given=environment) == 0
+    assert run(tools, "--bundle", str(file), refused={"REMOTE_URL": refused}, given=environment) == 0
     members = list(unpack(file.read_bytes()))
     leaks = [
         (name, what) for name, content in members for what, secret in SECRETS.items() if secret.encode() in content

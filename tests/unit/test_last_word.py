@@ -19,6 +19,7 @@ from tests.unit.fake_life import Life
 from tests.unit.fake_life import life as life
 from tests.unit.test_preflight import REFUSED
 
+READY = 'driverctr_phase{phase="ready"} 1.0\ndriverctr_ready 1.0\n'
 OPERATING = (Path(__file__).parents[2] / "docs/operating.md").read_text()
 
 
@@ -62,6 +63,33 @@ def test_a_start_that_is_refused_before_the_lock_withdraws_markers_and_says_why(
     assert (said["code"], said["exit_status"]) == (code.value, code.exit_status)
     assert said["message"] and said["remedy"]
     assert all(f"`{field}`" in OPERATING for field in said)
+
+
+def test_what_is_withdrawn_is_where_the_settings_that_are_valid_say(
+    killed: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    markers.withdraw(killed.run, digest=False)
+    metrics = killed.root / "prom/driverctr.prom"
+    make_tree(killed.root, {"labels/driverctr": "nvidia.com/x=1\n", "prom/driverctr.prom": READY})
+    monkeypatch.setenv("RETRY", "perhaps")
+    monkeypatch.setenv("NFD_FEATURES_DIR", "/labels")
+    monkeypatch.setenv("METRICS_TEXTFILE", str(metrics))
+    with pidlock.held(killed.pid_file):
+        assert verbs.run(["init"]) == Code.BAD_SETTING.exit_status
+        assert metrics.exists(), "of who lives"
+    assert verbs.run(["init"]) == Code.BAD_SETTING.exit_status
+    assert not (killed.root / "labels/driverctr").exists() and not metrics.exists()
+
+
+@pytest.mark.parametrize("phase", ["failed", "stopped", "stuck"])
+def test_metrics_of_a_start_that_came_to_an_end_stay_to_be_read(
+    killed: Paths, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = killed.root / "driverctr.prom"
+    make_tree(killed.root, {"driverctr.prom": READY.replace("ready", phase)})
+    monkeypatch.setenv("METRICS_TEXTFILE", str(metrics))
+    assert verbs.run(["init", "--frobnicate"]) == Code.BAD_USAGE.exit_status
+    assert metrics.exists()
 
 
 def test_markers_of_a_container_that_lives_are_left_to_it(killed: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

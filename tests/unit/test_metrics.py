@@ -269,7 +269,7 @@ def test_the_file_follows_the_status_and_goes_with_a_clean_stop(paths: Paths, ru
         watch(Status(Phase.STARTING, 1, 1))
         assert samples(prom.read_text())["driverctr_phase{starting}"] == 1
         watch(FULL)
-        assert samples(prom.read_text())["driverctr_phase{ready}"] == 1
+        assert samples(prom.read_text())["driverctr_phase{ready}"] == 1 and monitoring.is_of_killed(prom)
         assert [path.name for path in prom.parent.iterdir()] == [prom.name] and prom.stat().st_mode & 0o777 == 0o644
         watch(replace(FULL, phase=Phase.STOPPED, failure={}))
     assert not prom.exists()
@@ -281,6 +281,7 @@ def test_the_file_stays_with_what_failed(paths: Paths, runner: Runner, prom: Pat
         watch(replace(FULL, phase=phase))
     found = samples(prom.read_text())
     assert found[f"driverctr_phase{{{phase}}}"] == 1 and found["driverctr_failure{in-use}"] == 1
+    assert not monitoring.is_of_killed(prom), "it came to an end"
 
 
 def test_a_folder_that_is_not_there_degrades_until_it_is_and_is_said_once(

@@ -274,7 +274,13 @@ def test_the_store_is_measured_and_steps_are_compared_with_earlier_ones(paths: P
 def test_a_setting_that_is_not_valid_keeps_nobody_from_looking(paths: Paths) -> None:
     status_nodes.folder_of(status_nodes.serving(paths))
     view = view_of(paths, VERIFY_DEPTH="deep")
-    assert view["ready"] and "VERIFY_DEPTH='deep'" in view["store"]["reason"]
+    jsonschema.Draft202012Validator(SCHEMA).validate(view)
+    assert view["ready"] and view["store"]["entries"] == 0
+    (refused,) = view["refused_settings"]
+    assert refused["code"] == "bad-setting" and "VERIFY_DEPTH='deep'" in refused["message"]
+    lines = screen(view)
+    assert f"setting:      bad-setting: {refused['message']}" in lines and f"remedy:       {refused['remedy']}" in lines
+    assert len(view_of(paths, STORE_DIR="store")["refused_settings"]) == 1
 
 
 def test_the_defaults_of_the_settings_are_told_alike() -> None:

@@ -50,6 +50,8 @@ def is_hosts(paths: Paths, place: HostRoot, release: str, mounts: Sequence[Mount
 def is_mounted(paths: Paths, release: str, mounts: Sequence[Mount]) -> bool:
     """Whether the user mounted the host's module folder, or that of one kernel, over ours."""
     folders = (paths.modules_tree(release), paths.root / "lib/modules")
+    if paths.mounts is not None:  # named as who has that root names them; a link of /proc to it reads as one to our own
+        return any(mounttable.layers(mounts, Path("/") / folder.relative_to(paths.root)) for folder in folders)
     return any(mounttable.layers(mounts, folder.resolve()) for folder in folders)
 
 
@@ -58,7 +60,7 @@ def read(paths: Paths) -> tuple[Installed, ...]:
     mounts: Sequence[Mount] | None = None
     for place in hostroot.host_roots(paths.root):
         if place.reach is Reach.OWN and mounts is None:
-            mounts = mounttable.read(paths.root)
+            mounts = mounttable.of_container(paths)
         found = [
             Installed(release, place)
             for release in _releases(place)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from driverctr.paths import Paths
 from driverctr.records import frozen
 
 
@@ -38,6 +39,11 @@ class Mount:
 def read(root: Path = Path("/"), process: str = "self") -> tuple[Mount, ...]:
     """The mounts a process sees, in the kernel's order; raises OSError where its table cannot be read."""
     return read_file(root / "proc" / process / "mountinfo")
+
+
+def of_container(paths: Paths) -> tuple[Mount, ...]:
+    """The mounts of the driver container, from wherever we look at it; raises OSError as `read` does."""
+    return read(paths.root) if paths.mounts is None else read_file(paths.mounts)
 
 
 def read_file(table: Path) -> tuple[Mount, ...]:

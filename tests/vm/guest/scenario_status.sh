@@ -69,6 +69,33 @@ if scenario "from everywhere, and to its end"; then
     document
     check "for programs too" json 'd["ready"] and d["driver_root"] == {"layers": 1, "ours": True}'
 
+    tells from_host doctor
+    check "doctor from the host: nothing is in the way" is $ended_with 0
+    check "it sees the shared folder as the container does" has '^ok +run-folder +shared with the host$'
+    check "and the modules" has '^ok +modules +keep the modules that are loaded'
+    tells env STORE_DIR=/nowhere RETRY=perhaps chroot /run/nvidia/driver driverctr doctor --json
+    check "by the settings of the container" is $ended_with 0
+    from_host doctor --bundle - >/tmp/bundle.tar.gz
+    check "a bundle from the host" is $? 0
+    tells tar -xzOf /tmp/bundle.tar.gz --wildcards '*/status.txt'
+    check "tells that it serves" has '^ready:        yes$'
+    tells tar -xzOf /tmp/bundle.tar.gz --wildcards '*/markers.txt'
+    check "has the markers" has '\.driver-ctr-ready, '
+    tells tar -xzOf /tmp/bundle.tar.gz --wildcards '*/settings-running.json'
+    check "and the settings" has '"VERIFY_DEPTH": "smi"'
+    tells tar -xzOf /tmp/bundle.tar.gz --wildcards '*/index.txt'
+    check "every part of it" fails has 'not to be had'
+
+    for verb in who history "explain in-use" "store list" "status --wait ready --timeout 0"; do
+        # shellcheck disable=SC2086 # words of a command
+        tells inside main env RETRY=perhaps driverctr $verb
+        check "whatever the settings are: $verb" is $ended_with 0
+    done
+    tells inside main env RETRY=perhaps driverctr doctor
+    check "doctor refuses them" is $ended_with 3
+    check "by a check of their own" has "^refused +settings +bad-setting: RETRY='perhaps' is not "
+    check "and makes the others" has '^ok +run-folder '
+
     start other -- driverctr status
     check "another container with the host's processes" is "$(exit_of other)" 0
     run_container "$runtime" blind "$image" -v /run/nvidia:/run/nvidia:rshared -- driverctr status >/dev/null
@@ -86,6 +113,9 @@ if scenario "from everywhere, and to its end"; then
         check "the phase says so" has '^phase:        crashed$'
         check "whose process it was" has '^process:      pid [0-9]+ is dead, and left phase ready$'
         check "the modules are still there" has '^loaded:       '
+        # shellcheck disable=SC2086
+        tells $way doctor
+        check "doctor tells what a start would meet" has '^ok +gpu +0001:01:00.0 '
     done
     # shellcheck disable=SC2086
     tells from_host status --json
