@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 from driverctr import bundle, doctor, instance, survey, vantage
 from driverctr import config as settings
@@ -14,9 +13,9 @@ from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
 from driverctr.plan import Plan, make
 from driverctr.steps import Tools
+from driverctr.terminal import width_of
 
 STANDARD_OUTPUT = "-"
-UNTOLD = 80
 
 
 def run(tools: Tools, arguments: argparse.Namespace) -> int:
@@ -61,11 +60,6 @@ def look(tools: Tools, refused: dict[str, DriverError]) -> Plan:
         facts = survey.survey(tools.paths, config)
         refused["DRIVER_VERSION"] = error
     return doctor.with_settings(make(config, facts), refused.values())
-
-
-def width_of(stream: TextIO) -> int | None:
-    """Columns of a terminal, UNTOLD where it does not tell as Docker's at its beginning, None where it is none."""
-    return (os.get_terminal_size(stream.fileno()).columns or UNTOLD) if stream.isatty() else None
 
 
 def write_bundle(tools: Tools, arguments: argparse.Namespace) -> int:

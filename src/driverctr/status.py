@@ -23,6 +23,18 @@ SCHEMA = 1
 TERMINATION_LIMIT = 4096
 """Bytes Kubernetes keeps of /dev/termination-log (k8s.io: "Determine the reason for Pod failure")."""
 
+ALWAYS = ("phase", "since", "pid")
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("phase", "step", "store", "store_reason", "pending", "rollback", "modules_from"), str),
+    **dict.fromkeys(("container", "driver_version", "module_type", "kernel_release"), str),
+    **dict.fromkeys(("since", "started"), (int, float)),
+    **dict.fromkeys(("last_check", "next_try"), (int, float, type(None))),
+    **dict.fromkeys(("pid", "attempt", "daemon_restarts"), int),
+    **dict.fromkeys(("steps", "degraded", "problems", "kept", "lost", "in_use"), list),
+    **dict.fromkeys(("failure", "last_failure", "expected", "next_kernels", "notes", "gpus_answering"), dict),
+}
+"""What every document has, and of what kind each field is in JSON."""
+
 
 class Phase(StrEnum):
     """Where the lifecycle is."""
@@ -132,9 +144,18 @@ def read(paths: Paths) -> dict[str, Any] | None:
     """The last document, or None where there is none or it is not ours."""
     try:
         document = json.loads(read_text(paths.status_file) or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+    return document if isinstance(document, dict) and _is_ours(document) else None
+
+
+def _is_ours(document: Mapping[str, Any]) -> bool:
+    """Whether it has what all of them have, and nothing of another kind than we write: it lies on the host."""
+    return (
+        document.get("schema") == SCHEMA
+        and all(name in document for name in ALWAYS)
+        and all(isinstance(document[name], kinds) for name, kinds in KINDS.items() if name in document)
+    )
 
 
 def describe_failure(error: DriverError) -> dict[str, str]:

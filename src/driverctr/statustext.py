@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from driverctr import truth
+from driverctr import daemons, truth
+from driverctr.conceal import conceal
 from driverctr.log import utc
 from driverctr.status import Phase
 from driverctr.terminal import BOLD, GREEN, RED, YELLOW, Paint
@@ -28,17 +29,47 @@ COLOURS = {
     Phase.RETRYING.value: YELLOW,
     Phase.WAITING_FOR_GPU.value: YELLOW,
 }
+SERVES = (Phase.READY.value, Phase.NOT_READY.value)
+"""Phases in which daemons should run."""
+
 UNSEEN = "the driver container's process is not visible from here: look with --pid=host (hostPID), or inside it"
+LEAST_WIDTH = 20
+"""Columns for what is told; in fewer it would be a word a line."""
+
 SLOW = 1.5
 """A step that takes so many times its median, and a second more, is pointed at."""
 
 
-def render(view: View, paint: Paint) -> str:
-    """The screen."""
-    lines = [*_life(view), *_driver(view), *_hardware(view), *_published(view), *_ahead(view), *_trouble(view)]
-    return "".join(
-        f"{paint(f'{name}:', BOLD)}{'':{WIDTH - len(name) - 1}}{paint(text, c)}\n" for name, text, c in lines
-    )
+def render(view: View, paint: Paint, width: int | None = None) -> str:
+    """The screen; what is longer than so many columns goes on below its beginning."""
+    facts = [*_life(view), *_driver(view), *_hardware(view), *_published(view), *_ahead(view), *_trouble(view)]
+    room = (width or 0) - WIDTH
+    lines: list[str] = []
+    for name, text, colour in facts:
+        first, *others = fold(_in_a_line(text), room if room >= LEAST_WIDTH else None)
+        lines.append(f"{paint(f'{name}:', BOLD)}{'':{WIDTH - len(name) - 1}}{paint(first, colour)}\n")
+        lines += [f"{'':{WIDTH}}{paint(line, colour)}\n" for line in others]
+    return "".join(lines)
+
+
+def fold(text: str, room: int | None) -> list[str]:
+    """A text in lines of so many columns, a longer word in one of its own; None: in one line. textwrap takes long."""
+    if room is None or len(text) <= room:
+        return [text]
+    lines: list[str] = []
+    for word in conceal(text).split(" "):  # before: what tells a secret may come to stand in another line
+        if lines and len(lines[-1]) + 1 + len(word) <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _in_a_line(text: str) -> str:
+    """A fact as one line: other programs' words may have more, or would steer the terminal."""
+    if text.isprintable():
+        return text
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def describe_phase(view: View) -> str:
@@ -65,12 +96,15 @@ def span(seconds: float) -> str:
 
 
 def _life(view: View) -> Iterator[Line]:
-    yield "phase", describe_phase(view), COLOURS.get(view["phase"], "")
+    is_so = view["ready"] or view["phase"] != Phase.READY
+    yield "phase", describe_phase(view), COLOURS.get(view["phase"], "") if is_so else RED
     yield "ready", "yes" if view["ready"] else "no", GREEN if view["ready"] else RED
     if view["process"]["alive"] is None:
         yield "process", UNSEEN, YELLOW
     elif view["phase"] == truth.CRASHED:
-        yield "process", f"pid {view['start']['pid']} is dead, and left phase {view['start']['phase']}", RED
+        left = view["start"]
+        since = f", since {utc(left['since'])}"
+        yield "process", f"pid {left['pid']} is dead, and left phase {left['phase']}{since}", RED
 
 
 def _driver(view: View) -> Iterator[Line]:
@@ -124,6 +158,9 @@ def _hardware(view: View) -> Iterator[Line]:
 def _published(view: View) -> Iterator[Line]:
     for name, pid in view["daemons"].items():
         yield "daemon", f"{name} (pid {pid})", ""
+    for daemon in daemons.DAEMONS:
+        if daemon.name not in view["daemons"] and (view["start"] or view["driver"]["loaded"]):
+            yield "daemon", f"{daemon.name} does not run", YELLOW if view["phase"] in SERVES else ""
     for use in view["in_use"]:
         yield "in use", use["sentence"], YELLOW
         if view["pending"] or not view["ready"]:

@@ -87,4 +87,5 @@ def _print(view: Mapping[str, Any], environment: Mapping[str, str], *, as_json: 
         return
     from driverctr import statustext, terminal
 
-    sys.stdout.write(printed(statustext.render(view, terminal.paint_for(sys.stdout, environment))))
+    screen = statustext.render(view, terminal.paint_for(sys.stdout, environment), terminal.width_of(sys.stdout))
+    sys.stdout.write(printed(screen))

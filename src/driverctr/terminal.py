@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 TYPE_CHECKING = False
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
 BOLD, RED, GREEN, YELLOW = "1", "31", "32", "33"
 """ECMA-48, Select Graphic Rendition."""
+
+UNTOLD = 80
+"""Columns of a terminal that does not tell how many it has, as Docker's at its beginning."""
 
 
 class Paint:
@@ -28,3 +32,8 @@ def paint_for(stream: TextIO, environment: Mapping[str, str]) -> Paint:
     """What suits a stream: a terminal that knows colours, and nobody who wants none."""
     wanted = not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"
     return Paint(on=wanted and stream.isatty())
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Columns of a terminal, UNTOLD where it does not tell, None where it is none."""
+    return (os.get_terminal_size(stream.fileno()).columns or UNTOLD) if stream.isatty() else None

@@ -181,7 +181,7 @@ def test_who_died_between_two_attempts_tries_no_more(paths: Paths) -> None:
 
 def test_a_crash_is_told_with_what_was_left(paths: Paths) -> None:
     view = view_of(status_nodes.crashed(paths))
-    assert f"process:      pid {PID} is dead, and left phase ready" in screen(view)
+    assert f"process:      pid {PID} is dead, and left phase ready, since 2023-11-14 22:14:00 UTC" in screen(view)
     assert view["process"] == {"pid": None, "alive": False} and view["since"] is None
 
 

@@ -111,7 +111,7 @@ if scenario "from everywhere, and to its end"; then
         tells $way status
         check "after a crash, $way: not ready" is $ended_with 30
         check "the phase says so" has '^phase:        crashed$'
-        check "whose process it was" has '^process:      pid [0-9]+ is dead, and left phase ready$'
+        check "whose process it was" has '^process:      pid [0-9]+ is dead, and left phase ready, since 20'
         check "the modules are still there" has '^loaded:       '
         # shellcheck disable=SC2086
         tells $way doctor
