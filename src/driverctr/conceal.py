@@ -36,16 +36,23 @@ ORDINARY = pattern(
 """No secret, though it may be given as one: to hide it everywhere would hide half of what we say."""
 
 NAMES = ("PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "APIKEY", "API_KEY", "AUTH_KEY", "ACTIVATION_KEY")
+SHORT_NAMES = ("PASS", "PSK", "PIN")
 NAMES_OF_KEYS = (
     "ACCESS_KEY",
     "SECRET_KEY",
     "PRIVATE_KEY",
     "SIGNING_KEY",
     "ENCRYPTION_KEY",
+    "LICENSE_KEY",
+    "REGISTRATION_KEY",
+    "ACCOUNT_KEY",
+    "SHARED_KEY",
     "CREDENTIAL",
     "CREDENTIALS",
+    "_PWD",
 )
-"""What names of secrets end in; those of the second may have the path of a file, which is none."""
+"""What names of secrets end in; the short ones are the whole name, or its last word; those of the third may have the
+path of a file, which is none."""
 
 
 class Known:
@@ -188,7 +195,11 @@ def learn_text(text: str) -> None:
 def _is_secret(name: str, value: str) -> bool:
     """Whether a name is that of a secret, and a value may be one."""
     plain = name.upper().replace("-", "_").rstrip("_0123456789")
-    return bool(value) and (plain.endswith(NAMES) or (plain.endswith(NAMES_OF_KEYS) and not value.startswith("/")))
+    return bool(value) and (
+        plain.endswith(NAMES)
+        or plain.rpartition("_")[2] in SHORT_NAMES
+        or (plain.endswith(NAMES_OF_KEYS) and not value.startswith("/"))
+    )
 
 
 def _lines(value: str) -> list[str]:

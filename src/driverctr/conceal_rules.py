@@ -10,7 +10,10 @@ from driverctr.deferred import pattern
 from driverctr.records import frozen
 
 SECRET = r"(?:pass(?:word|wd|phrase)|secret|token|(?:api|auth|activation)[_-]?key)"
-KEY = r"(?:(?:access|secret|private|signing|encryption)[_-]?key|credentials?)"
+KEY = (
+    r"(?:(?:access|secret|private|signing|encryption)[_-]?key|(?:license|registration|account|shared)[_-]key"
+    "|credentials?)"
+)
 """Words that end the name of a secret; those of KEY name a file as often, whose path is none."""
 
 STAYS = r"(?!['\"]?\.\.\.(?:[\s'\"&,;)\]}>]|$))"
@@ -63,20 +66,26 @@ def _named(words: tuple[str, ...], name: str, value: str) -> tuple[Rule, ...]:
 RULES = (
     # A private key in PEM form, whole, cut off at its end, or cut off at its beginning.
     Rule(
-        ("private key-----",),
-        pattern(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*KEY-----)?"),
+        ("private key",),
+        pattern(r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----[^-]*(?:-----END [A-Z ]*KEY(?: BLOCK)?-----)?"),
         stays="",
     ),
     Rule(
-        ("private key-----",),
+        ("private key",),
         pattern(
             rf"(?<![\w+/=])(?:[\w+/=]{{16,80}}+{BREAK}){{0,99}}(?:[\w+/=]{{1,15}}{BREAK})?"
-            r"-----END [A-Z ]*PRIVATE KEY-----"
+            r"-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----"
         ),
         stays="",
     ),
     # Name and password in an address; @ may be in the password.
     Rule(("://",), pattern(r"(://)[^\s/?#\"]*(?=@)")),
+    # The same without a scheme, as CIFS and variables of proxies have it.
+    Rule(("//",), pattern(rf"((?<![:\w/])//[^\s/:@\"]+:){STAYS}[^\s/@\"]+(?=@)")),
+    Rule(
+        ("proxy",),
+        pattern(rf"(proxy[\"']?\s?[=:]\s?[\"']?[^\s:/@\"'=]{{1,64}}:){STAYS}[^\s/@\"]{{1,256}}(?=@)", re.IGNORECASE),
+    ),
     # What signs an address or opens it, in its query.
     Rule(
         ("?", "&"),
@@ -103,7 +112,26 @@ RULES = (
     ),
     *_named(OF_SECRETS, SECRET, VALUE),
     *_named(OF_KEYS, KEY, rf"(?!['\"]?/){VALUE}"),
-    Rule(("pwd",), pattern(rf"((?<![a-z])pwd\s?=\s?)(?!/){VALUE}", re.IGNORECASE)),
+    Rule(
+        ("pwd", "pass=", "pass =", "psk=", "psk =", "pin=", "pin ="),
+        pattern(rf"((?<![a-z])(?:pwd|pass|psk|pin)\s?=\s?)(?!/|\d{{1,3}}\b){VALUE}", re.IGNORECASE),
+    ),
+    # curl's --pass, openssl's -passin pass:X
+    Rule(
+        ("-pass",),
+        pattern(rf"((?<![\w-])--?(?:[\w-]{{0,40}}-)?pass(?:in|out)?(?:\s+(?!-)|=)(?:pass:|(?!pass:))){VALUE}"),
+    ),
+    # A password glued to its flag: after any -p where it has letters and digits, as neither a port nor -pthread has.
+    Rule(
+        ("mysql", "mariadb"),
+        pattern(rf"(\b(?:mysql|mariadb)[\w-]{{0,40}}\s(?:[^\n]{{0,200}}?\s)?[\"']?-p){STAYS}[^\s\"']+"),
+    ),
+    Rule(
+        ("-p",),
+        pattern(r"((?<!\S)[\"']?-p)(?=[^\s/=:,\"']*\d)(?=[^\s/=:,\"']*[A-Za-z])[^\s/=:,\"']{6,}(?=[\s\"']|$)"),
+    ),
+    # ~/.docker/config.json: name and password in base64
+    Rule(("auth",), pattern(rf"(\\?[\"']auth\\?[\"']\s?:\s?\\?[\"']){STAYS}[\w+/=-]{{8,}}")),
     # curl's and wget's name:password, which a user and group by number are not.
     Rule(
         (" -u", "'-u", "--user", "--proxy-user"),
