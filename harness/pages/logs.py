@@ -51,16 +51,17 @@ No secret is written, neither in the log nor in the status, the termination mess
 `driverctr doctor` or the log of a build that is kept: `...` stands in its place. Hidden are
 
 - values that were given as secret, wherever they stand, in the words of another program too: of variables whose name
-  ends in `PASSWORD`, `PASSWD`, `PASSPHRASE`, `SECRET`, `TOKEN`, `API_KEY`, `ACCESS_KEY`, `PRIVATE_KEY`, `CREDENTIALS`,
-  `_PASS`, `_PWD`, `_PIN` and the like; names and passwords in addresses of settings and proxies; what apt and dnf are given in `auth.conf`,
-  sources, repository files and their configuration;
-- what looks to be one by its place: a name and password in an address, a signature or a token in its query, the header
-  `Authorization` and its like, `--password X`, `-pX` (of letters and digits) and `token=X` in a command line, `"password": "X"` in the body of an
-  answer, a private key in PEM form, tokens of known forms.
+  ends in `PASSWORD`, `PASSWD`, `PASSPHRASE`, `SECRET`, `TOKEN`, `API_KEY`, `ACCESS_KEY`, `PRIVATE_KEY`,
+  `CREDENTIALS`, `_PASS`, `_PWD`, `_PIN` and the like; names and passwords in addresses of settings and proxies; what
+  apt and dnf are given in `auth.conf`, sources, repository files and their configuration;
+- what looks to be one by its place: a name and password in an address, a signature or a token in its query, the
+  header `Authorization` and its like, `--password X`, `-pX` (of letters and digits) and `token=X` in a command line,
+  `"password": "X"` in the body of an answer, a private key in PEM form, tokens of known forms.
 
 Four things are not found: a secret of less than four signs, a secret that is a word of everyday use (`nvidia`,
-`password`), a single line of a private key that was never given to us, and one that only a program's own grammar tells
-(`-p X`, `refused hunter2`); the first two are hidden where their place tells. Module parameters are no secret: the kernel shows them to everybody.
+`password`), a single line of a private key that was never given to us, and one that only a program's own grammar
+tells (`-p X`, `refused hunter2`); the first two are hidden where their place tells. Module parameters are no secret:
+the kernel shows them to everybody.
 """
 
 TEXT = """\

@@ -6,7 +6,7 @@ from typing import Any
 from driverctr import history, status
 from driverctr.errors import DriverError
 from driverctr.history import Outcome, Start
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 from driverctr.status import Phase, Status
 from driverctr.steps import Tools
 
@@ -20,6 +20,8 @@ class Chronicle:
 
     tools: Tools
     is_told: bool = False
+    began: float = field(default_factory=time.monotonic)
+    """By the clock that nobody sets: that of the wall often is, in the minutes after a boot."""
 
     def __post_init__(self) -> None:
         """What a start left that was killed is told now, before its document is written over.
@@ -36,6 +38,10 @@ class Chronicle:
             return False
         return any(start.started == round(started, 3) for start in history.read(place))
 
+    def begin_anew(self) -> None:
+        """A wait for a GPU, be it of months, is no part of what a start takes."""
+        self.began = time.monotonic()
+
     def _told_last(self) -> float:
         try:
             return self.tools.paths.status_file.stat().st_mtime
@@ -48,7 +54,7 @@ class Chronicle:
             return
         self.is_told = True
         document = {name: getattr(told, name) for name in told.__dataclass_fields__}
-        self._record(outcome, document, time.time() - told.started, failure)
+        self._record(outcome, document, time.monotonic() - self.began, failure)
 
     def _record(
         self, outcome: Outcome, document: dict[str, Any], seconds: float, failure: DriverError | None = None

@@ -179,7 +179,9 @@ class Start:
 
     def tell(self, **changes: Any) -> None:
         """Write the status document; a full or read-only /run/nvidia is not a reason to die half-way."""
-        self.told = self.told.changed(**changes)
+        former, self.told = self.told.phase, self.told.changed(**changes)
+        if former is Phase.WAITING_FOR_GPU:
+            self.chronicle.begin_anew()
         self.told = self.watch(self.told)
         try:
             status.publish(self.tools.paths, self.told)

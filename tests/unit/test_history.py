@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any, cast
 import pytest
 
 from driverctr import config as settings
-from driverctr import history, historyverb
-from driverctr.errors import Code, DriverError
+from driverctr import history, historyverb, lifecycle
+from driverctr.errors import Code, DriverError, Stopped
 from driverctr.history import Outcome, Start
 from driverctr.parser import make_parser
 from driverctr.paths import Paths
+from driverctr.run import Runner
+from driverctr.status import Phase
 from driverctr.steps import Tools
+from tests.unit.fake_life import make_life
 
 PAGE = Path(__file__).parents[2] / "docs/life.md"
 
@@ -131,6 +135,38 @@ def test_only_the_last_starts_are_printed_unless_all_are_asked(
     few = capsys.readouterr().out
     run_verb(paths, "--all")
     assert few.count(" ready ") == historyverb.SHOWN and capsys.readouterr().out.count(" ready ") == 30
+
+
+def a_start(paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, lifecycle.Start]:
+    """Where the history of a node is, and a start that becomes ready."""
+    place = paths.root / "var/lib/driverctr/store"
+    place.mkdir(parents=True)
+    return place, make_life(paths, runner, monkeypatch).start
+
+
+@pytest.mark.parametrize("set_by", [-86400.0, 86400.0])
+def test_what_a_start_takes_is_told_by_the_clock_that_nobody_sets(
+    paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch, set_by: float
+) -> None:
+    place, start = a_start(paths, runner, monkeypatch)
+    now = time.time() + set_by
+    monkeypatch.setattr(time, "time", lambda: now)
+    with pytest.raises(Stopped):
+        start.run()
+    (told,) = history.read(place)
+    assert told.outcome is Outcome.READY and 0 <= told.seconds < 60
+
+
+def test_a_wait_for_a_gpu_is_no_part_of_what_a_start_takes(
+    paths: Paths, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, start = a_start(paths, runner, monkeypatch)
+    start.tell(phase=Phase.WAITING_FOR_GPU)
+    start.chronicle.began -= 86400
+    start.tell(phase=Phase.STARTING)
+    with pytest.raises(Stopped):
+        start.run()
+    assert [told.seconds < 60 for told in history.read(place)] == [True]
 
 
 def test_without_a_store_it_is_said_where_the_history_would_be(paths: Paths) -> None:

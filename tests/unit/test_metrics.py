@@ -188,6 +188,14 @@ def test_a_process_is_alive_while_it_looks_at_the_driver_and_dead_where_the_kern
     assert "hangs" in monitor.why_not_alive()
 
 
+def test_a_clock_that_was_set_back_makes_no_time_negative(monitor: Monitor) -> None:
+    monitor.tell(Status(Phase.STARTING, 1000.0, 1))
+    monitor.tell(Status(Phase.READY, 400.0, 1))
+    assert monitor.counts.start_seconds == 0
+    monitor.tell(Status(Phase.STOPPING, time.time() + 3600, 1))
+    assert monitor.why_not_ready() == "stopping, for 0 s"
+
+
 def test_the_way_to_ready_is_measured_with_retries_and_without_the_wait_for_a_gpu(monitor: Monitor) -> None:
     def at(phase: Phase, since: float) -> float | None:
         monitor.tell(Status(phase, since, 1))

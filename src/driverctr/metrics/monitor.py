@@ -55,7 +55,7 @@ class Monitor:
                 self._began = status.since
         counts = self.counts
         if status.phase is Phase.READY and (former is None or former.phase not in WATCHED):
-            counts = replace(counts, start_seconds=status.since - self._began)
+            counts = replace(counts, start_seconds=max(0.0, status.since - self._began))
         if (code := _new_failure(former, status)) is not None:
             counts = replace(counts, failures=dict(Counter(counts.failures) + Counter([code])))
         if (result := _new_lookup(former, status)) is not None:
@@ -116,7 +116,7 @@ class Monitor:
             return f"{Phase.NOT_READY}: {wrong or (lock if document['expected'] else 'what to check is not known yet')}"
         code = document["failure"].get("code", "")
         details = ", ".join(filter(None, (code, f"at step {document['step']}" if document["step"] else "")))
-        seconds = time.time() - document["since"]
+        seconds = max(0.0, time.time() - document["since"])  # the clock may have been set back
         return f"{document['phase']}{f': {details}' if details else ''}, for {seconds:.0f} s"
 
     def why_not_alive(self) -> str:
