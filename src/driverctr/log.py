@@ -108,7 +108,7 @@ class Log:
             line = json.dumps({"time": stamp, "level": level, "message": message, **conceal_all(fields)})
         else:
             tail = f" code={fields['code']}" if "code" in fields and level in TOLD else ""
-            line = f"{time.strftime('%H:%M:%S', seconds)}{fraction[:4]} {level.upper():7} {message}{tail}"
+            line = f"{time.strftime('%H:%M:%S', seconds)}{fraction[:4]} {level.upper():7} {_harmless(message)}{tail}"
         try:
             self.stream.write(line + "\n")
             self.stream.flush()
@@ -129,3 +129,15 @@ class Log:
             level = Level.INFO if outcome == "done" else Level.WARNING
             told: Fields = {"step": name, "event": outcome, "seconds": round(seconds, 3)}
             self.write(level, f"{name}: {outcome} in {seconds:.2f} s", told)
+
+
+def _harmless(message: str) -> str:
+    """Words of other programs steer no terminal, and no sign of a name keeps a line from being written."""
+    if message.isprintable():
+        return message
+    return "".join("\N{REPLACEMENT CHARACTER}" if _steers(sign) else sign for sign in message)
+
+
+def _steers(sign: str) -> bool:
+    """A control character (Unicode's categories Cc and Cs) that is none of the white space of a text."""
+    return sign not in "\n\t" and (sign < " " or "\x7f" <= sign <= "\x9f" or "\ud800" <= sign <= "\udfff")

@@ -30,7 +30,7 @@ COLOURS = {
     Phase.WAITING_FOR_GPU.value: YELLOW,
 }
 SERVES = (Phase.READY.value, Phase.NOT_READY.value)
-"""Phases in which daemons should run."""
+"""Phases in which daemons should run, and GPUs are looked after."""
 
 UNSEEN = "the driver container's process is not visible from here: look with --pid=host (hostPID), or inside it"
 LEAST_WIDTH = 20
@@ -148,7 +148,8 @@ def _hardware(view: View) -> Iterator[Line]:
         yield "stuck", view["stuck"], RED
     for gpu in view["gpus"]:
         name = f"{gpu['name']} " if gpu["name"] else ""
-        answer = {True: ", answers", False: ", does not answer", None: ""}[gpu["answers"]]
+        answered = ", answers" if view["phase"] in SERVES else ""  # what nobody looks after may be so no more
+        answer = {True: answered, False: ", does not answer", None: ""}[gpu["answers"]]
         text = f"{gpu['address']} {name}[{gpu['id']}] bound to {gpu['driver'] or 'nothing'}{answer}"
         yield "gpu", text, RED if gpu["answers"] is False else ""
     if not view["gpus"]:

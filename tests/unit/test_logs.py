@@ -142,3 +142,12 @@ def test_what_a_build_beforehand_says_has_its_fields_and_its_kernel() -> None:
         "kernel": "6.1.0-9",
     }
     assert second["message"] == "for kernel 6.1.0-9: no JSON" and second["kernel"] == "6.1.0-9"
+
+
+def test_words_of_other_programs_steer_no_terminal_and_are_never_left_out() -> None:
+    stream = StringIO()
+    Log(stream=stream).info("cc1: \x1b[31merror\x1b[0m\r in caf\udce9\x9b2J: für\u00a0日本\n\tline 2")
+    assert (
+        stream.getvalue()[21:] == "cc1: \ufffd[31merror\ufffd[0m\ufffd in caf\ufffd\ufffd2J: für\u00a0日本\n\tline 2\n"
+    )
+    stream.getvalue().encode()

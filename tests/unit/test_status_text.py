@@ -88,3 +88,11 @@ def test_the_kinds_of_all_fields_are_told() -> None:
     begun = documents.Status(Phase.STARTING, 1.0, 1)
     for name, value in json.loads(json.dumps(vars(begun))).items():
         assert isinstance(value, documents.KINDS[name]), name
+
+
+def test_what_answered_a_start_that_is_dead_is_not_told_as_if_it_did_now(paths: Paths) -> None:
+    gpu = next(line for line in screen(view_of(status_nodes.serving(paths))) if line.startswith("gpu:"))
+    assert gpu.endswith("bound to nvidia, answers")
+    status_nodes.let_go(paths)
+    gpu = next(line for line in screen(view_of(paths)) if line.startswith("gpu:"))
+    assert gpu.endswith("bound to nvidia")
