@@ -14,8 +14,9 @@ from driverctr import config as settings
 from driverctr import status
 from driverctr.conceal import learn_text
 from driverctr.config import Config
-from driverctr.errors import Code, DriverError, Stopped, of_bug
+from driverctr.errors import Code, DriverError, Stopped, of_bug, of_os
 from driverctr.explain import remedy_for
+from driverctr.files import FULL
 from driverctr.hashing import Hashes
 from driverctr.kmod import Kmod
 from driverctr.log import Log
@@ -63,6 +64,8 @@ def run(words: Sequence[str], hashes: Hashes | None = None) -> int:
 
 def tell_end(words: Sequence[str], end: BaseException, log: Log, paths: Paths) -> int:
     """Say how a verb ended that did not return, and leave its last word; returns the exit status."""
+    if isinstance(end, OSError) and end.errno in FULL:  # no bug: what is printed may go to a full disk
+        end = of_os(words[0] if words else "output", end)
     if isinstance(end, DriverError):
         log.error(f"{end.message}. {remedy_for(end)}", code=end.code.value)
         leave_word(words, paths, end)

@@ -1,8 +1,11 @@
 """What a start that is refused, or fails by our own fault, leaves: no marker that lies, one line that says why."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from driverctr import lifecycle, markers, pidlock, status, stopping, survey, ver
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
 from driverctr.lifecycle import Start
+from driverctr.log import Log
 from driverctr.paths import Paths
 from driverctr.steps import Tools
 from driverctr.survey import Facts
@@ -193,3 +197,10 @@ def test_what_preflight_refuses_is_what_a_start_ends_with(
     with pytest.raises(DriverError) as refused:
         life.start.run()
     assert refused.value.code is code and life.start.told.failure["code"] == code.value
+
+
+def test_an_output_that_is_full_is_no_bug(paths: Paths) -> None:
+    stream = StringIO()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert verbs.tell_end(["status"], full, Log(stream=stream), paths) == Code.NO_SPACE.exit_status
+    assert "status: [Errno 28] No space left on device. Free space there code=no-space\n" in stream.getvalue()
