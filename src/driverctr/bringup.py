@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any
 
@@ -334,18 +334,22 @@ class BringUp:
         whole = ", with its userspace," if self.gained.substitutes else ""
         return f"rolled back: the build that served last, {served}{whole} instead of the one wanted, {wanted}: {reason}"
 
-    def rewind(self) -> None:
-        """Take back what was done, in reverse; raises DriverError where the modules stay.
+    def rewind(self, but: Container[StepName] = ()) -> None:
+        """Take back what was done, `but` for some steps, in reverse; raises DriverError where the modules stay.
 
         Use is tested before anything is stopped: somebody may have opened a GPU since it was loaded.
         """
         with self.tools.signals.held():
-            if any(step.name is StepName.LOAD for step, _ in self.done):
+            if not but and any(step.name in stopping.STAYS_WHILE_IN_USE for step, _ in self.done):
                 check_free(self.tools)
-            while self.done:
-                step, undo = self.done[-1]
-                step.undo(self.tools, undo)
-                self.done.pop()
+            for step, undo in reversed(self.done.copy()):
+                if step.name in but:
+                    continue
+                try:
+                    step.undo(self.tools, undo)
+                except OSError as error:
+                    raise of_os(f"undo of {step.name.value}", error) from error
+                self.done[:] = [other for other in self.done if other[0] is not step]
         self.gained = Gained(unloaded=self.gained.unloaded, lost=self.gained.lost)
 
     def remember(self, facts: Facts, error: DriverError) -> None:

@@ -4,9 +4,10 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from driverctr import pidlock, status
+from driverctr import markers, pidlock, status
 from driverctr.bringup import BringUp
 from driverctr.errors import Code, DriverError
 from driverctr.explain import EXPLANATIONS
@@ -14,10 +15,15 @@ from driverctr.plan import StepName
 from driverctr.run import reap
 from driverctr.settings import Retry
 from driverctr.status import Phase, Status
-from driverctr.steps import Gained, Tools
+from driverctr.steps import Tools
+from driverctr.steps.markers import withdraw
+from driverctr.stopping import STAYS_WHILE_IN_USE
 
 FIRST_PAUSE = 10.0
 """Seconds before the second attempt, up to a half less."""
+
+STAYS_FOR_THE_NEXT = tuple(name for name in STAYS_WHILE_IN_USE if name is not StepName.USERSPACE)
+"""What an attempt leaves where the driver stays: a driver root shows another version's userspace without us, too."""
 
 
 def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Callable[..., Any]) -> None:
@@ -36,14 +42,15 @@ def persist(tools: Tools, way_up: BringUp, told: Callable[[], Status], tell: Cal
                 raise
             most += error.code is Code.IN_USE
             wait(tools, way_up, error, told(), most, tell)
+            begin_anew(way_up)
             attempt = told().attempt + 1
             tell(phase=Phase.STARTING, attempt=attempt, steps=(), store="", store_reason="", in_use=())
 
 
 def may_pass(tools: Tools, way_up: BringUp, error: DriverError, *, is_last: bool) -> bool:
-    """Whether the same is to be tried again: it may help, nobody asked for us to end, and it is not a waste.
+    """Whether the same is to be tried again: it may help, and attempts are left.
 
-    A driver that was found loaded is not taken down and put up time after time.
+    Outside a pod only what was met before the node was touched; in one the kubelet would start us again all the same.
     """
     config = tools.config
     if config.retry is Retry.NEVER or not EXPLANATIONS[error.code].retryable:
@@ -54,7 +61,7 @@ def may_pass(tools: Tools, way_up: BringUp, error: DriverError, *, is_last: bool
         return False
     if is_last and not in_use:
         return False
-    return not has_touched(way_up) or (everything and way_up.gained.kept is None and not way_up.gained.unloaded)
+    return everything or not has_touched(way_up)
 
 
 def has_touched(way_up: BringUp) -> bool:
@@ -63,12 +70,13 @@ def has_touched(way_up: BringUp) -> bool:
 
 
 def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
-    """Have the node as it was before the next attempt; where that fails there is none.
+    """Have the node as a new process would find it; where that fails there is no next attempt.
 
     Raises DriverError (stuck) where the kernel hangs meanwhile: then nothing more may be touched.
     """
     try:
-        way_up.rewind()
+        step_back(tools, way_up)
+        withdraw(tools, digest=False)
     except DriverError as stays:
         if stays.code is Code.STUCK:
             raise stays from error
@@ -76,8 +84,35 @@ def take_back(tools: Tools, way_up: BringUp, error: DriverError) -> bool:
             f"{error.code.value} is not tried again, since not all could be undone: {stays}", code=stays.code.value
         )
         return False
-    way_up.gained = Gained()
+    with contextlib.suppress(DriverError):  # no room for it, maybe: the next attempt tells
+        markers.write_daemons_status(tools.paths.run, ready=False)
     return True
+
+
+def step_back(tools: Tools, way_up: BringUp) -> None:
+    """Undo what the end of this process would undo; raises DriverError where that fails.
+
+    A driver that was loaded before this start stays, and one that somebody uses, with what its users need: should a
+    stop come before the next attempt, it finds that in `done`.
+    """
+    kept = way_up.gained.kept
+    try:
+        way_up.rewind(STAYS_FOR_THE_NEXT if kept else ())
+    except DriverError as error:
+        if error.code is not Code.IN_USE:
+            raise
+        way_up.rewind(STAYS_FOR_THE_NEXT)
+    way_up.gained = replace(way_up.gained, kept=kept)
+    if way_up.done:
+        why = "was loaded before this start" if kept else "is in use"
+        names = ", ".join(step.name.value for step, _ in way_up.done)
+        tools.runner.log.info(f"the driver {why}: it stays for the next attempt ({names})")
+
+
+def begin_anew(way_up: BringUp) -> None:
+    """What was left is what the next attempt finds, as a new process would: not what it did."""
+    way_up.done.clear()
+    way_up.gained = replace(way_up.gained, kept=None)
 
 
 def wait(tools: Tools, way_up: BringUp, error: DriverError, told: Status, most: int, tell: Callable[..., Any]) -> None:

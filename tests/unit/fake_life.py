@@ -46,7 +46,11 @@ class FakeStep:
         if failure:
             raise failure
         if self.name is StepName.MODULES:
-            gained = replace(gained, source=Source(planned.alternative), build=gained.build or Build(ON_DISK))
+            source = Source(planned.alternative)
+            kept = known.supply.kept.get(source)
+            gained = replace(gained, source=source, kept=kept, build=gained.build or Build(ON_DISK))
+        if self.name is StepName.UNLOAD and known.stack and not gained.kept:
+            gained = replace(gained, unloaded=tuple(known.stack))
         return Outcome({"by": self.name.value}, gained)
 
     def undo(self, tools: Tools, data: Mapping[str, Any]) -> None:

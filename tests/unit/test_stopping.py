@@ -189,6 +189,8 @@ def test_a_start_reads_the_state_only_of_a_driver_its_own_nvidia_smi_can_talk_to
     assert gained.unloaded == (f"nvidia {version}",)
     assert gained.lost == (("GPU x: MIG mode Enabled",) if known else ())
     assert ("lost with the modules: GPU x: MIG mode Enabled" in life.log) is known
+    after = Unload().apply(life.start.tools, planned, facts(), gained).gained
+    assert (after.unloaded, after.lost) == (gained.unloaded, gained.lost), "another attempt finds nothing to unload"
 
 
 def test_modules_that_do_not_go_have_lost_nothing(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,8 @@ def test_a_try_that_serves_is_not_remembered_as_one_that_failed(stored: Life) ->
     failures.remember(paths, "another", UNFIT)
     stored.start.bring_up()
     assert failures.recall(paths, tried) == "" and failures.recall(paths, "another")
+    failures.take_back(paths, "another")
+    assert not (paths.own_run / failures.RECORD).exists(), "a clean stop leaves no file"
 
 
 def test_whatever_keeps_the_remote_folder_from_being_asked_costs_a_build(

@@ -35,9 +35,11 @@ def _write(paths: Paths, failures: Mapping[str, str]) -> None:
 
 
 def take_back(paths: Paths, tried: str) -> None:
-    """A try that failed earlier served now; raises OSError."""
-    failures = {other: why for other, why in _read(paths).items() if other != tried}
-    _write(paths, failures)
+    """A try that failed earlier served now, and a record of none is no record; raises OSError."""
+    if failures := {other: why for other, why in _read(paths).items() if other != tried}:
+        _write(paths, failures)
+    else:
+        forget(paths)
 
 
 def recall(paths: Paths, tried: str) -> str:

@@ -233,7 +233,7 @@ class Unload:
         for line in lost:
             tools.runner.log.warning(f"lost with the modules: {line}")
         unloaded = tuple(f"{module.name} {module.version}".strip() for module in facts.stack.values())
-        return Outcome(None, replace(gained, unloaded=unloaded, lost=lost))
+        return Outcome(None, replace(gained, unloaded=unloaded or gained.unloaded, lost=lost or gained.lost))
 
     def check_way_back(self, tools: Tools, facts: Facts) -> None:
         """What is kept to return to another version is hashed while that still serves; what is damaged is told now."""

@@ -10,6 +10,9 @@ in_a_pod=(-e RETRY=auto -e KUBERNETES_SERVICE_HOST=10.0.0.1)
 status_says() { python3 -c 'import json,sys; d=json.load(open("/run/nvidia/driverctr/status.json")); assert eval(sys.argv[1]), d' "$1"; }
 last_word_is() { python3 -c 'import json,sys; d=json.load(open("/tmp/termination")); assert d["code"] == sys.argv[1] and d["message"] and d["remedy"], d' "$1"; }
 retrying() { status_says 'd["phase"] == "retrying"'; }
+# What changes whenever a module is loaded, even by the same name at the same address.
+loads() { stat -c '%n %i' /sys/module/nvidia /sys/module/nvidia_uvm /sys/module/nvidia_modeset | tr '\n' ' '; }
+one_tree() { is "$(awk '$5 == "/run/nvidia/driver"' /proc/self/mountinfo | wc -l)" 1; }
 # No modules on disk yet, and no room to build them.
 cramped=(-v /tmp/modules:/modules:ro -e MODULES_DIR=/modules --tmpfs /var/tmp:size=1m -e RETRY_MAX_PAUSE=5)
 
@@ -78,6 +81,61 @@ if scenario "in a pod a daemon that fails is tried again once all is taken back"
     rm $orders/persistenced
     check "it becomes ready without a restart" wait_for 120 ready_anew
     take_down anew
+    nothing_left
+fi
+
+if scenario "in a pod a driver left by a killed container stays from attempt to attempt"; then
+    bring_up killed -e DRIVER_CONFIG_DIGEST=12
+    remove killed
+    before=$(loads)
+    flock /run/nvidia sleep 7622 &
+    locker=$!
+    touch /tmp/began
+    start takes "${in_a_pod[@]}" -e DRIVER_CONFIG_DIGEST=12 -e RETRY_MAX_PAUSE=3 -e RETRY_ATTEMPTS=99 -- nvidia-driver init
+    check "who keeps the driver root from being exported is waited for" wait_for 120 retrying
+    check "and named" status_says 'd["failure"]["code"] == "mount-failed" and "sleep 7622" in d["failure"]["message"]'
+    check "what was loaded stays" said takes "was loaded before this start: it stays for the next attempt (firmware)"
+    check "a second attempt" wait_for 120 status_says 'd["attempt"] >= 2'
+    pkill -P $locker
+    wait $locker 2>/dev/null
+    check "it becomes ready without a restart" wait_for 120 ready_anew
+    check "no module was loaded or unloaded" is "$(loads)" "$before"
+    check "one driver root" one_tree
+    check "the digest is still there" is "$(cat /run/nvidia/nvidia-driver.state)" 12
+    sleep 7621 </run/nvidia/driver/dev/nvidiactl &
+    user=$!
+    remove takes
+    echo 'fail no such thing as a GPU' >$orders/persistenced
+    touch /tmp/began
+    start again "${in_a_pod[@]}" -e RETRY_MAX_PAUSE=3 -e RETRY_ATTEMPTS=99 -- nvidia-driver init
+    check "a daemon that fails is tried again beside who uses the driver" wait_for 120 status_says 'd["attempt"] >= 3'
+    check "who still runs" kill -0 $user
+    check "from a driver root that is there" test -e /run/nvidia/driver/usr/bin/nvidia-smi
+    rm $orders/persistenced
+    check "that becomes ready, too" wait_for 120 ready_anew
+    check "and touched no module" is "$(loads)" "$before"
+    kill $user
+    wait $user 2>/dev/null
+    take_down again
+    nothing_left
+fi
+
+if scenario "in a pod a driver that was unloaded is no reason to end"; then
+    echo 'NVreg_EnableStreamMemOPs=0' >/tmp/drivers/nvidia.conf
+    bring_up former
+    remove former
+    echo 'NVreg_EnableStreamMemOPs=1' >/tmp/drivers/nvidia.conf
+    echo 'fail no such thing as a GPU' >$orders/persistenced
+    touch /tmp/began
+    start unloads "${in_a_pod[@]}" -e RETRY_MAX_PAUSE=3 -e RETRY_ATTEMPTS=99 -- nvidia-driver init
+    check "it will try again" wait_for 120 retrying
+    check "the former driver was unloaded, and tried once more" said unloads "on-disk modules do not serve, trying others"
+    check "nothing is loaded meanwhile" fails grep ^nvidia /proc/modules
+    rm $orders/persistenced
+    check "it becomes ready without a restart" wait_for 120 ready_anew
+    check "with the parameter" grep -x "EnableStreamMemOPs: 1" /proc/driver/nvidia/params
+    take_down unloads
+    rm /tmp/drivers/nvidia.conf
     nothing_left
 fi
 
