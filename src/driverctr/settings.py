@@ -15,6 +15,7 @@ from driverctr.values import (
     parse_endpoint,
     parse_member,
     parse_path,
+    parse_pause,
     parse_public_keys,
     parse_release,
     parse_seconds,
@@ -216,9 +217,9 @@ SETTINGS = (
     Setting(
         "RETRY_MAX_PAUSE",
         "retry_max_pause",
-        parse_seconds,
+        parse_pause,
         "300",
-        "Most seconds between two attempts: pauses begin at 10 and double, each up to a half shorter by chance.",
+        "Most seconds between two attempts, 1 or more: pauses begin at 10 and double, each up to a half shorter by chance.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(

@@ -76,6 +76,14 @@ def parse_seconds(variable: str, value: str) -> float:
     return seconds
 
 
+def parse_pause(variable: str, value: str) -> float:
+    """Seconds between attempts: a second at least, since what is tried without a pause is tried in a circle."""
+    seconds = parse_seconds(variable, value)
+    if seconds < 1:
+        raise not_valid(variable, value, "a number of seconds from 1 to 86400")
+    return seconds
+
+
 def parse_threads(variable: str, value: str) -> int | None:
     """A number of build jobs, or nothing: then as many as CPU quota and memory allow."""
     if not value:

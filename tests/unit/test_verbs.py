@@ -123,6 +123,7 @@ def test_every_code_has_an_exit_status_of_its_own() -> None:
         ("DRIVER_TYPE", "vgpu"),
         ("VERIFY_DEPTH", "deep"),
         ("VERIFY_TIMEOUT", "-1"),
+        ("RETRY_MAX_PAUSE", "0.5"),
         ("MAX_THREADS", "0"),
         ("MAX_THREADS", "x"),
         ("MAX_THREADS", "100000"),

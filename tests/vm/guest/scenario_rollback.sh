@@ -163,6 +163,7 @@ build_id_of() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[
 loaded_build_id() { tail -c 20 /sys/module/nvidia/notes/.note.gnu.build-id | od -An -tx1 | tr -d ' \n'; }
 
 if scenario "another build of the same version that does not load gives way to the one that served"; then
+    loads_again
     rm -rf $store
     not_on_disk=(-e MODULES_DIR=/tmp/none)
     fill_store
