@@ -219,7 +219,8 @@ SETTINGS = (
         "retry_max_pause",
         parse_pause,
         "300",
-        "Most seconds between two attempts, 1 or more: pauses begin at 10 and double, each up to a half shorter by chance.",
+        "Most seconds between two attempts, 1 or more: pauses begin at 10 and double, each up to a half shorter by "
+        "chance.",
     ),
     Setting("MAX_THREADS", "max_threads", parse_threads, "", "Most jobs of a build; also -m, --max-threads."),
     Setting(
