@@ -92,6 +92,16 @@ def measure_probe(tag: str) -> list[Row]:
     return [Row(f"{words} : python3 -I -c pass (CPU s)", found[words], found["bare"], bar) for words, _, bar in calls]
 
 
+def measure_status(tag: str) -> list[Row]:
+    """CPU seconds of `status` on a node that serves, against a bare interpreter, natively in a container.
+
+    The node is a tree with 8 GPUs, 450 processes, a store, and two kernels to boot.
+    """
+    calls = [f"{words} {node}" for words in ("status", "status --json") for node in ("idle", "used")]
+    found = run_guest(tag, "bench_status.py", "status", "status --json")
+    return [Row(f"{call} : python3 -I -c pass (CPU s)", found[call], found["bare"], 3.0) for call in calls]
+
+
 def measure_holders(tag: str) -> list[Row]:
     """Wall seconds of who-uses-it among a thousand processes, natively in a container."""
     # What looking into others' /proc/<pid> takes, and no more: `privileged` is refused where the machine itself has not
@@ -307,6 +317,7 @@ def measure_cycles(tag: str) -> list[Row]:
 
 PARTS = {
     "probe": measure_probe,
+    "status": measure_status,
     "holders": measure_holders,
     "build": measure_build,
     "signal": measure_signal,

@@ -4,7 +4,6 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from driverctr import gpuwait, markers, stopping, survey
@@ -16,7 +15,7 @@ from driverctr.modules.entry import BUILD_LOG
 from driverctr.modules.former import Former
 from driverctr.modules.loaded import Build
 from driverctr.plan import Plan, PlannedStep, StepName, describe_pending, make
-from driverctr.records import mutable
+from driverctr.records import field, mutable, replace
 from driverctr.settings import NoGpu
 from driverctr.status import Phase
 from driverctr.steps import Gained, Step, Tools, Undo

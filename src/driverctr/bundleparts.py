@@ -6,7 +6,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from driverctr.modules.store import Store
 from driverctr.paths import Paths
 from driverctr.plan import Plan
 from driverctr.planview import View
-from driverctr.records import mutable
+from driverctr.records import asdict, field, mutable
 from driverctr.settings import SETTINGS, Setting
 from driverctr.steps import Tools
 from driverctr.terminal import Paint

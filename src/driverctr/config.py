@@ -1,16 +1,17 @@
 """Environment and flags → one frozen Config, by a table of settings."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from driverctr import conceal
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.log import Format, Level
+from driverctr.paths import DEFAULT_PATH
 from driverctr.records import frozen
-from driverctr.run import DEFAULT_PATH
 from driverctr.settings import (
     SETTINGS,
     DriverType,
@@ -25,6 +26,10 @@ from driverctr.settings import (
 )
 from driverctr.values import Secret
 from driverctr.versions import DriverVersion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 HANDED_TO_CHILDREN = (
     "HOME",

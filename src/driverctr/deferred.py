@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     import filecmp
     import graphlib
     import hashlib
+    import mmap
     import selectors
     import shlex
     import shutil
     import socket
     import tempfile
+    import threading
     from importlib.machinery import ModuleSpec
     from typing import Any, AnyStr
 else:
@@ -39,13 +41,26 @@ else:
     filecmp = Deferred("filecmp")
     graphlib = Deferred("graphlib")
     hashlib = Deferred("hashlib")
+    mmap = Deferred("mmap")
     selectors = Deferred("selectors")
     shlex = Deferred("shlex")
     shutil = Deferred("shutil")
     socket = Deferred("socket")
     tempfile = Deferred("tempfile")
+    threading = Deferred("threading")
 
-__all__ = ["filecmp", "graphlib", "hashlib", "selectors", "shlex", "shutil", "socket", "tempfile"]
+__all__ = [
+    "filecmp",
+    "graphlib",
+    "hashlib",
+    "mmap",
+    "selectors",
+    "shlex",
+    "shutil",
+    "socket",
+    "tempfile",
+    "threading",
+]
 
 OF_OTHERS = ("inspect", "ipaddress")
 """What Python's own modules import and seldom use: dataclasses the one, urllib.parse (of pathlib) the other."""
@@ -86,6 +101,28 @@ def defer_of_others() -> None:
     signals must be held there, or `load_of_others` called before.
     """
     sys.meta_path.insert(0, _Finder)
+
+
+def import_pathlib() -> None:
+    """Have pathlib imported without urllib.parse, a third of its cost: it takes one function of it, for Path.as_uri.
+
+    Nobody else meets what stands for it here; pathlib of Python 3.14 asks for it no earlier than it is used.
+    """
+    if "pathlib" in sys.modules or "urllib.parse" in sys.modules:
+        return
+    stand_in: Any = type(sys)("urllib.parse")
+    stand_in.quote_from_bytes = _quote_from_bytes
+    sys.modules["urllib.parse"] = stand_in
+    try:
+        import_module("pathlib")
+    finally:
+        del sys.modules["urllib.parse"]
+
+
+def _quote_from_bytes(text: bytes) -> str:
+    from urllib.parse import quote_from_bytes
+
+    return quote_from_bytes(text)
 
 
 def load_of_others() -> None:

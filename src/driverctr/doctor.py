@@ -2,13 +2,13 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
 from driverctr.errors import DriverError
 from driverctr.explain import remedy_for
 from driverctr.plan import Plan
 from driverctr.preflight import Check, Result
+from driverctr.records import asdict, replace
 
 SCHEMA = 1
 

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr import bundle, doctor, instance, survey, vantage
@@ -12,6 +11,7 @@ from driverctr import config as settings
 from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
 from driverctr.plan import Plan, make
+from driverctr.records import replace
 from driverctr.steps import Tools
 from driverctr.terminal import width_of
 

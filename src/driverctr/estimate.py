@@ -1,14 +1,13 @@
 """How long a plan will take, by what the starts before it took. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import Any
 
 from driverctr import history
 from driverctr.history import WHOLE, Start
 from driverctr.modules import Source
 from driverctr.plan import Plan, StepName
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 
 
 @frozen

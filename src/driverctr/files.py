@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a write fails with where no more may be written."""
 
+SMALL = 1 << 16
+"""Bytes: most files of /proc and /sys are read at once."""
+
 PARTIAL = ".partial"
 """How the name of a file ends that is still being written; it begins with a dot."""
 
@@ -150,10 +153,16 @@ def read_regular(path: Path) -> bytes:
 def read_text(path: Path) -> str | None:
     """The text of a small file without the white space around it, or None where it cannot be read."""
     try:
-        with path.open("rb", buffering=0) as file:
-            return file.read().decode(errors="replace").strip()
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = b""
+            while part := os.read(handle, SMALL):
+                content += part
+        finally:
+            os.close(handle)
     except OSError:
         return None
+    return content.decode(errors="replace").strip()
 
 
 def entries(folder: Path) -> list[Path]:
@@ -161,8 +170,13 @@ def entries(folder: Path) -> list[Path]:
 
     Raises OSError for any other reason: what could not be looked at is not known to be empty.
     """
+    return [folder / name for name in names(folder)]
+
+
+def names(folder: Path) -> list[str]:
+    """The same as names alone, for who wants few of many: to make and compare paths costs more than to read them."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(os.listdir(folder))  # noqa: PTH208  # as above
     except (FileNotFoundError, NotADirectoryError):
         return []
 

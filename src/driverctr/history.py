@@ -1,18 +1,22 @@
 """What starts took and how they ended: a bounded file beside the store, one line of JSON a start."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from driverctr.config import Config
 from driverctr.errors import DriverError
 from driverctr.files import read_text, write_atomic
 from driverctr.modules.store import locate
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FILE = "history.jsonl"
 MOST_LINES = 200

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from driverctr.explain import EXPLANATIONS
 from driverctr.facts import kernellog, tasks
 from driverctr.facts.kernellog import Extract
 from driverctr.log import Log
-from driverctr.paths import Paths
-from driverctr.records import frozen
-from driverctr.run import DEFAULT_PATH, KILL_LIMIT, Wait, wait_for_end
+from driverctr.paths import DEFAULT_PATH, Paths
+from driverctr.records import field, frozen
+from driverctr.run import KILL_LIMIT, Wait, wait_for_end
 
 
 @frozen

@@ -1,14 +1,13 @@
 """The line of DESIGN section 1: the way up, the wait, the way down; and the verbs that do only a part of it."""
 
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from driverctr import devices, files, firmware, markers, monitoring, node, pidlock, status, survey
+from driverctr import devices, files, firmware, markers, monitoring, pidlock, status, survey, wishes
 from driverctr.bringup import BringUp
 from driverctr.chronicle import Chronicle
 from driverctr.errors import Code, DriverError, Stopped, code_of, of_bug, stop_behind
-from driverctr.facts import gpus, kernel
+from driverctr.facts import gpus, kernel, supported
 from driverctr.history import Outcome
 from driverctr.modules import ModuleSet, Source, Wish, failures, loaded, pins
 from driverctr.monitoring import Watch, unwatched
@@ -16,7 +15,7 @@ from driverctr.mounts import driverroot, propagation
 from driverctr.paths import Paths
 from driverctr.persist import locked, persist
 from driverctr.plan import StepName
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 from driverctr.run import become_subreaper
 from driverctr.status import Phase, Status, StepTime
 from driverctr.steps import Step, Tools, Undo
@@ -223,8 +222,8 @@ def build(tools: Tools, kernel_release: str | None, output: Path | None) -> Modu
     described = image.read(tools.paths.root)
     release = KernelRelease(kernel_release or kernel.read(tools.paths.root).release).text
     version = (tools.config.driver_version or described.driver_version).text
-    support = node.read_support(tools.paths, gpus.read(tools.paths)) if kernel_release is None else None
-    wish = Wish(release, version, survey.choose_type(tools.config, version, support))
+    support = supported.of_gpus(tools.paths, gpus.read(tools.paths)) if kernel_release is None else None
+    wish = Wish(release, version, wishes.choose_type(tools.config, version, support))
     return builder(tools, described, output or tools.config.modules_dir).find(wish)
 
 

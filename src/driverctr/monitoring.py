@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from driverctr.files import read_text
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 
 if TYPE_CHECKING:
     from driverctr.log import Log

@@ -1,14 +1,17 @@
 """The kernels that the host could boot: which modules this node will want for each, and whether they are there."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from __future__ import annotations
 
-from driverctr import node, pidlock, survey
+from collections.abc import Callable, Mapping
+
+from driverctr import pidlock, wishes
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, installed, kernel
+from driverctr.facts import gpus, installed, kernel, supported
+from driverctr.facts.gpus import Gpu
 from driverctr.facts.kernel import KernelFacts
+from driverctr.facts.supported import Support
+from driverctr.files import read_text
 from driverctr.log import Log
 from driverctr.modules import Wish, key, provenance
 from driverctr.modules.entry import Entry
@@ -16,10 +19,14 @@ from driverctr.modules.key import Key
 from driverctr.modules.ondisk import OnDisk
 from driverctr.modules.store import GOES, LOCKS, Store, locate, outlives_container
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 from driverctr.userspace import image, tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 BUILDING = "they are being built now"
 
@@ -39,33 +46,53 @@ def foresee(paths: Paths, config: Config, release: KernelRelease) -> Coming:
 
     Raises DriverError (no-modules, bad-setting, wrong-kernel) as that start would.
     """
-    described = image.read(paths.root)
+    return _foresee(paths, config, image.read(paths.root), supported.of_gpus(paths, gpus.read(paths)), release)
+
+
+def _foresee(
+    paths: Paths, config: Config, described: Image, support: Mapping[str, Support] | None, release: KernelRelease
+) -> Coming:
     tag.check_kernel(described, release.text, fallback=config.precompiled_fallback)
-    facts = kernel.read_installed(paths.root, release.text)
-    support = node.read_support(paths, gpus.read(paths))
-    wish = survey.make_wish(config, described, release.text, support)
+    facts = kernel.identify_installed(paths.root, release.text)
+    wish = wishes.make_wish(config, described, release.text, support)
     return Coming(described, facts, wish, key.make(wish, described, facts))
 
 
-def read(paths: Paths, config: Config, log: Log, told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read(
+    paths: Paths, config: Config, log: Log, told: Mapping[str, Any], seen: tuple[Gpu, ...] | None = None
+) -> list[dict[str, Any]]:
     """Each kernel installed on the host, the newest first: whether a boot of it finds its modules, or why not.
 
     `rebuilt` is one that has the running kernel's name and is another build. `told` is what the start that serves tells
-    of those it builds for (status.Status.next_kernels).
+    of those it builds for (status.Status.next_kernels), `seen` are the GPUs, if they were just read.
     """
-    running = kernel.read(paths.root).release
+    running = read_text(paths.proc / "sys/kernel/osrelease") or ""
+    look = _looker(paths, config, seen)
     found: list[dict[str, Any]] = []
     for each in installed.read(paths):
         release = each.release.text
         row: dict[str, Any] = {"release": release, "running": release == running, "rebuilt": False, "version": ""}
         try:
-            coming = foresee(paths, config, each.release)
+            coming = look(each.release)
             row |= {"rebuilt": row["running"] and not coming.kernel.running, "version": coming.kernel.version}
             row |= {"ready": True, "modules": find(paths, config, coming, log), "reason": ""}
         except DriverError as error:
             row |= {"ready": False, "modules": "", "reason": _describe(told.get(release, {})) or error.message}
         found.append(row)
     return found
+
+
+def _looker(paths: Paths, config: Config, seen: tuple[Gpu, ...] | None) -> Callable[[KernelRelease], Coming]:
+    """`foresee` for one kernel after the other: image and GPUs, which are the same for all, are looked at once."""
+    once: list[tuple[Image, Mapping[str, Support] | None]] = []
+
+    def look(release: KernelRelease) -> Coming:
+        if not once:
+            here = gpus.read(paths) if seen is None else seen
+            once.append((image.read(paths.root), supported.of_gpus(paths, here)))
+        return _foresee(paths, config, *once[0], release)
+
+    return look
 
 
 def find(paths: Paths, config: Config, coming: Coming, log: Log) -> str:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from driverctr import pidfd
 from driverctr.errors import DriverError
-from driverctr.facts import fabric, hostdriver, hostroot, limits, loading, osrelease, privilege, supported
+from driverctr.facts import fabric, hostdriver, hostroot, limits, loading, osrelease, privilege
 from driverctr.facts.fabric import Fabric
-from driverctr.facts.gpus import Gpu
 from driverctr.facts.hostdriver import HostDriver
 from driverctr.facts.loading import Loading
 from driverctr.facts.modules import LoadedModule
@@ -76,12 +75,6 @@ def read(
         host=osrelease.of_host(paths),
         lacks=missing_calls(Syscalls()),
     )
-
-
-def read_support(paths: Paths, seen: tuple[Gpu, ...]) -> Mapping[str, Support] | None:
-    """What NVIDIA's list says of the GPUs that are ours to take; None where the image has no list."""
-    found = supported.read(paths.root) if seen else None
-    return {gpu.address: found.look_up(gpu) for gpu in seen if not gpu.taken_by} if found else None
 
 
 def read_room(paths: Paths, wish: Wish) -> Room:

@@ -158,7 +158,7 @@ def write(paths: Paths, module: str, words: Iterable[str]) -> None:
 def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
     """What was asked and is not so, each as "name: asked X, is Y"; what the kernel does not show counts as so."""
     asked_values = split(words)
-    actual = shown(paths, module) if asked_values else {}
+    actual = shown(paths, module, asked_values) if asked_values else {}
     return [
         f"{parameter}: asked {value}, is {actual[parameter]}"
         for parameter, value in asked_values.items()
@@ -166,10 +166,10 @@ def differing(paths: Paths, module: str, words: Iterable[str]) -> list[str]:
     ]
 
 
-def shown(paths: Paths, module: str) -> dict[str, str]:
-    """The parameters of a loaded module that the kernel shows, in sysfs or in NVIDIA's own file."""
+def shown(paths: Paths, module: str, wanted: Collection[str] | None = None) -> dict[str, str]:
+    """The parameters of a loaded module that the kernel shows, in sysfs or in NVIDIA's own file; or those `wanted`."""
     name = modules.kernel_name(module)
-    actual = modules.read_parameters(paths, name)
+    actual = modules.read_parameters(paths, name, wanted)
     return actual | modules.read_driver_parameters(paths) if name == modules.CORE else actual
 
 
@@ -185,7 +185,10 @@ def split(words: Iterable[str]) -> dict[str, str]:
         raise DriverError(
             Code.BAD_SETTING, f"module parameters {shown!r}: No closing quotation", "Close the quotation mark"
         )
-    parts = [part.replace('"', "") for part in re.findall(r'(?:[^\s"]|"[^"]*")+', text)]
+    if '"' in text:
+        parts = [part.replace('"', "") for part in re.findall(r'(?:[^\s"]|"[^"]*")+', text)]
+    else:
+        parts = text.split()
     return {name: value if equals else "1" for name, equals, value in (part.partition("=") for part in parts)}
 
 

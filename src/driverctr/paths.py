@@ -7,6 +7,9 @@ from driverctr.records import frozen
 FEATURES_DIR = "/etc/kubernetes/node-feature-discovery/features.d"
 """Where Node Feature Discovery takes labels from, as its own deployments mount it."""
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs lie, for who was given no PATH."""
+
 
 @frozen
 class Paths:

@@ -1,9 +1,9 @@
 """(Config, Facts) → Plan: what will be done, in order, and why not otherwise. Pure."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from enum import StrEnum
-from typing import Any
 
 from driverctr import parameters, preflight
 from driverctr.addresses import without_credentials
@@ -15,10 +15,14 @@ from driverctr.facts import holders, modules
 from driverctr.modules import Source
 from driverctr.modules.loaded import Loaded
 from driverctr.preflight import Check, Result
-from driverctr.records import frozen
+from driverctr.records import asdict, frozen
 from driverctr.settings import WhenBusy
 from driverctr.survey import Facts, Observation
 from driverctr.userspace import tag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SCHEMA = 1
 """Of the document: raised when a field goes or means something else."""

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from driverctr import history
@@ -17,7 +16,7 @@ from driverctr.history import Start
 from driverctr.modules import Source
 from driverctr.paths import Paths
 from driverctr.plan import Plan, PlannedStep, StepName
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 from driverctr.steps import Tools
 from driverctr.survey import Facts
 

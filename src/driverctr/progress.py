@@ -3,11 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import field
 from typing import TYPE_CHECKING, TextIO
 
 from driverctr.log import Format, Log
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,8 @@
 
 `dataclass` compiles up to six methods for each class, which was two thirds of what our own imports took, and looks long
 at each field (Python 3.11); these share their methods. `fields`, `replace` and `asdict` of dataclasses take them, and
-not before one of them does is dataclasses imported: `driverctr status` does without, and without typing.
+not before one of them does is dataclasses imported. `field_names`, `replace` and `asdict` of this module do without:
+that import, with what it brings along, takes as long as a bare interpreter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar, dataclass_transform
 
     Class = TypeVar("Class", bound=type)
+    Record = TypeVar("Record")
 else:
     # For type checkers only: to say it takes the import of both modules.
     their_field = None
@@ -57,6 +59,33 @@ def mutable(made: Class) -> Class:
     """Make a class what `dataclass(eq=False, repr=False)` makes it; fields that begin unset (init=False) come last."""
     _complete(made, (__init__,))
     return made
+
+
+def field_names(record: Any) -> tuple[str, ...]:
+    """The names of the fields of a record or of its class, in their order."""
+    return tuple(record.__record_slots__)
+
+
+def replace(record: Record, /, **changes: Any) -> Record:
+    """The same record with other values; raises TypeError for what is no field of it."""
+    return type(record)(**{**dict(_pairs(record)), **changes})
+
+
+def asdict(record: Any) -> dict[str, Any]:
+    """A record as a dictionary, and all records in it, in lists, tuples and dictionaries too."""
+    return {name: _plain(value) for name, value in _pairs(record)}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__record_slots__"):
+        return asdict(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    return {key: _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _pairs(record: Any) -> list[tuple[str, Any]]:
+    return [(name, getattr(record, name)) for name in record.__record_slots__]
 
 
 def _complete(made: Any, methods: tuple[Any, ...]) -> None:

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +15,8 @@ from driverctr import pidfd
 from driverctr.deferred import Deferred, selectors, shlex
 from driverctr.errors import Code, DriverError
 from driverctr.log import Log
-from driverctr.records import frozen
+from driverctr.paths import DEFAULT_PATH
+from driverctr.records import field, frozen
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,7 +26,6 @@ else:
 PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_LIMIT = 60.0
 """Seconds a small tool may take before it is ended."""
 

@@ -1,8 +1,9 @@
 """The table of settings: variable, parser, default and help, and the values they take."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
 
 from driverctr.depth import Depth
 from driverctr.log import Format, Level
@@ -28,6 +29,10 @@ from driverctr.values import (
     parse_version,
     parse_whole,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ModuleType(StrEnum):

@@ -13,7 +13,7 @@ from driverctr.conceal import conceal, conceal_all
 from driverctr.errors import DriverError
 from driverctr.files import read_text, write_atomic
 from driverctr.paths import Paths
-from driverctr.records import field, frozen
+from driverctr.records import asdict, field, frozen, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,8 +107,6 @@ class Status:
 
     def changed(self, **changes: Any) -> Status:
         """The same with these fields; in another phase from now on, if it is another."""
-        from dataclasses import replace  # here, as below: who reads a document changes none
-
         if changes.get("phase", self.phase) is not self.phase:
             changes = {"since": time.time(), "step": "", "next_try": None, **changes}
         return replace(self, **changes)
@@ -116,7 +114,7 @@ class Status:
 
 def begin(paths: Paths) -> Status:
     """A start that begins now."""
-    from driverctr.facts import containers  # nor this
+    from driverctr.facts import containers  # here: who reads a document does without
 
     now = time.time()
     return Status(Phase.STARTING, now, os.getpid(), containers.own_id(paths), now)
@@ -127,8 +125,6 @@ def publish(paths: Paths, status: Status) -> None:
 
     What must be so is compared with the kernel's word, and holds nothing that the kernel does not show to everybody.
     """
-    from dataclasses import asdict
-
     document = {"schema": SCHEMA, **conceal_all(asdict(status)), "expected": status.expected}
     write_atomic(paths.status_file, json.dumps(document) + "\n")
 

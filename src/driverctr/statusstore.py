@@ -1,19 +1,29 @@
 """What of `driverctr status` needs the settings: the store, the kernels to come, and the times of old starts."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from driverctr import config, history, nextkernels, status
 from driverctr.config import Config
+from driverctr.facts.gpus import Gpu
 from driverctr.history import WHOLE
 from driverctr.log import Level, Log
 from driverctr.modules.store import ENTRIES
 from driverctr.paths import Paths
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def collect(
-    paths: Paths, environment: Mapping[str, str], start: Mapping[str, Any], told: Mapping[str, str]
+    paths: Paths,
+    environment: Mapping[str, str],
+    start: Mapping[str, Any],
+    told: Mapping[str, str],
+    seen: tuple[Gpu, ...],
 ) -> dict[str, Any]:
     """The properties store, kernels and steps, and which settings are not valid: they count as not given."""
     settings, refused = config.load_valid(environment)
@@ -21,7 +31,7 @@ def collect(
     place = history.folder(paths, settings)
     return {
         "store": {**told, **_measure(place)},
-        "kernels": nextkernels.read(paths, settings, log, start.get("next_kernels") or {}),
+        "kernels": nextkernels.read(paths, settings, log, start.get("next_kernels") or {}, seen),
         "steps": _steps(place, settings, start),
         "refused_settings": [status.describe_failure(error) for error in refused.values()],
     }

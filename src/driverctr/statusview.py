@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from driverctr.facts.gpus import Gpu
     from driverctr.facts.modules import LoadedModule
 
 SCHEMA = 2
@@ -37,13 +38,14 @@ def collect(paths: Paths, environment: Mapping[str, str]) -> dict[str, Any]:
     """Everything, as status.schema.json describes it; `environment` are the settings of who asks."""
     document = status.read(paths)
     alive = truth.lives(paths, document)
-    differences = truth.look(paths, document)
+    seen = gpus.read(paths)
+    differences = truth.look(paths, document, seen)
     phase = truth.phase_of(document, alive)
     start: Mapping[str, Any] = document or {}
     stack: Mapping[str, LoadedModule] = modules.read_stack(paths)
     running = daemons.find_all(paths)
     stack, users, used = _use(paths, stack, [found.identity for found in running])
-    kept = _kept(paths, start, environment)
+    kept = _kept(paths, start, environment, seen)
     return {
         "schema": SCHEMA,
         "time": time.time(),
@@ -59,7 +61,7 @@ def collect(paths: Paths, environment: Mapping[str, str]) -> dict[str, Any]:
             "release": read_text(paths.proc / "sys/kernel/osrelease") or "",
             "version": read_text(paths.proc / "sys/kernel/version") or "",
         },
-        "gpus": _gpus(paths, start),
+        "gpus": _gpus(paths, start, seen),
         "modules": {module.name: _module(module) for module in stack.values()},
         "stuck": _stuck(paths, stack),
         "users": users,
@@ -114,8 +116,7 @@ def _module(module: LoadedModule) -> dict[str, Any]:
     }
 
 
-def _gpus(paths: Paths, start: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = gpus.read(paths)
+def _gpus(paths: Paths, start: Mapping[str, Any], found: tuple[Gpu, ...]) -> list[dict[str, Any]]:
     names = pciids.names(paths, gpus.VENDOR_NVIDIA, {gpu.device_id for gpu in found})
     answering = start.get("gpus_answering") or {}
     return [
@@ -161,7 +162,9 @@ def _driver_root(paths: Paths) -> dict[str, Any]:
     return {"layers": len(root.layers), "ours": root.ours}
 
 
-def _kept(paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+def _kept(
+    paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str], seen: tuple[Gpu, ...]
+) -> dict[str, Any]:
     """What the store tells, and what the host's kernels will find: the settings are read only where there is either."""
     told = {"result": start.get("store", ""), "reason": start.get("store_reason", "")}
     nothing: dict[str, Any] = {
@@ -175,7 +178,7 @@ def _kept(paths: Paths, start: Mapping[str, Any], environment: Mapping[str, str]
         return nothing
     from driverctr import statusstore
 
-    return nothing | statusstore.collect(paths, environment, start, told)
+    return nothing | statusstore.collect(paths, environment, start, told, seen)
 
 
 def _has_store(paths: Paths, environment: Mapping[str, str]) -> bool:

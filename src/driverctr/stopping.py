@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import field
 
 from driverctr import smi, status
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError, of_os
 from driverctr.plan import StepName
-from driverctr.records import mutable
+from driverctr.records import field, mutable
 from driverctr.settings import OnStop
 from driverctr.status import Phase
 from driverctr.steps import Step, Tools, Undo, unload

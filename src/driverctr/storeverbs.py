@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from driverctr import node, survey
+from driverctr import wishes
 from driverctr.conceal import printed
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, kernel
+from driverctr.facts import gpus, kernel, supported
 from driverctr.facts.kernel import KernelFacts
 from driverctr.modules import archive, key, pins, provenance
 from driverctr.modules import store as stores
@@ -179,8 +179,8 @@ def kernel_of(tools: Tools, release: str | None) -> KernelFacts:
 def wanted_key(tools: Tools, facts: KernelFacts) -> Key:
     """The key of what a start on that kernel would want."""
     described = image.read(tools.paths.root)
-    support = node.read_support(tools.paths, gpus.read(tools.paths))
-    return key.make(survey.make_wish(tools.config, described, facts.release, support), described, facts)
+    support = supported.of_gpus(tools.paths, gpus.read(tools.paths))
+    return key.make(wishes.make_wish(tools.config, described, facts.release, support), described, facts)
 
 
 def prune_to(tools: Tools, arguments: argparse.Namespace) -> int:

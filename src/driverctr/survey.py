@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from driverctr import daemons, moduletree, node, parameters
+from driverctr import daemons, moduletree, node, parameters, wishes
 from driverctr.config import Config
 from driverctr.daemons import Running
 from driverctr.errors import Code, DriverError
-from driverctr.facts import gpus, holders, kernel, modules, processes, tasks
+from driverctr.facts import gpus, holders, kernel, modules, processes, supported, tasks
 from driverctr.facts.gpus import Gpu
 from driverctr.facts.holders import Holder, InUse
 from driverctr.facts.hostroot import HostRoot, Reach
 from driverctr.facts.modules import LoadedModule
-from driverctr.facts.supported import Support
 from driverctr.facts.tasks import Task
 from driverctr.modules import PEERMEM, ModuleSet, Source, Wish, needed_of_host
 from driverctr.modules.supply import Search, Supply
@@ -20,16 +19,11 @@ from driverctr.mounts.rootstate import RootState
 from driverctr.node import Node
 from driverctr.paths import Paths
 from driverctr.records import frozen
-from driverctr.settings import ModuleType
 from driverctr.userspace import image
 from driverctr.userspace.image import Image
 
 TO_LOAD = ("nvidia", "nvidia-uvm", "nvidia-modeset")
 """Our modules, in the order they are loaded."""
-
-FIRST_OPEN_BRANCH = 560
-"""NVIDIA's installer prefers the open modules from this branch on (reference A.2, KERNEL_MODULE_TYPE)."""
-
 
 DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 """How `dpkg --print-architecture` calls what uname(1) calls a machine."""
@@ -84,24 +78,6 @@ class Facts:
         return tuple(observation for observation in self.observations if observation.step == step)
 
 
-def make_wish(
-    config: Config, described: Image, kernel_release: str, support: Mapping[str, Support] | None = None
-) -> Wish:
-    """Which modules are wanted: version and type by setting, GPUs or image; raises DriverError (bad-setting).
-
-    A precompiled image is of one type.
-    """
-    version = (config.driver_version or described.driver_version).text
-    if version != described.driver_version.text:
-        raise DriverError(
-            Code.BAD_SETTING,
-            f"DRIVER_VERSION={version}, but this image holds the userspace of {described.driver_version}",
-            f"Leave DRIVER_VERSION out, or use an image built with DRIVER_VERSION={version}",
-        )
-    own = described.module_type if config.module_type is ModuleType.AUTO else ""
-    return Wish(kernel_release, version, own or choose_type(config, version, support))
-
-
 def check_architecture(described: Image, machine: str) -> None:
     """Refuse an image of another processor, which emulation may start; raises DriverError (wrong-architecture)."""
     wanted = DEBIAN_NAMES.get(machine, machine)
@@ -111,16 +87,6 @@ def check_architecture(described: Image, machine: str) -> None:
             f"this image is for {described.architecture}, the node is {machine}",
             f"Use the image for {machine}",
         )
-
-
-def choose_type(config: Config, version: str, support: Mapping[str, Support] | None = None) -> str:
-    """The module type wanted; `auto` is the one that drives most of the GPUs, between equals that of the branch."""
-    if config.module_type is not ModuleType.AUTO:
-        return config.module_type.value
-    types = [ModuleType.PROPRIETARY.value, ModuleType.OPEN.value]
-    if int(version.split(".")[0]) >= FIRST_OPEN_BRANCH:
-        types.reverse()
-    return max(types, key=lambda kind: sum(seen.drives(kind) for seen in (support or {}).values()))
 
 
 def modules_beside(config: Config, *, mellanox: bool) -> tuple[str, ...]:
@@ -154,8 +120,8 @@ def survey(paths: Paths, config: Config) -> Facts:
     for module in (*TO_LOAD, PEERMEM):
         parameters.user_words(paths, module)
     seen = gpus.read(paths)
-    support = node.read_support(paths, seen)
-    wish = make_wish(config, described, running_kernel.release, support)
+    support = supported.of_gpus(paths, seen)
+    wish = wishes.make_wish(config, described, running_kernel.release, support)
     stack: Mapping[str, LoadedModule] = modules.read_stack(paths)
     supply = Search(paths, config, described, wish, running_kernel, stack, TO_LOAD).look()
     sure = [source for source in supply.builds if not (supply.doubt and source is Source.STORE)]

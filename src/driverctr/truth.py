@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from driverctr.facts.gpus import Gpu
     from driverctr.verify import Expected, Finding
 
 NOT_RUNNING = "not running"
@@ -22,14 +23,18 @@ ENDS = (status.Phase.STOPPED, status.Phase.FAILED, status.Phase.STUCK)
 """Phases after which the process ends by itself."""
 
 
-def look(paths: Paths, document: Mapping[str, Any] | None) -> list[Finding]:
-    """What differs at this moment from what the start found when it became ready; nothing where it did not."""
+def look(paths: Paths, document: Mapping[str, Any] | None, seen: Sequence[Gpu] | None = None) -> list[Finding]:
+    """What differs at this moment from what the start found when it became ready; nothing where it did not.
+
+    `seen` are the GPUs, if they were just read.
+    """
     wish = _wish(document)
     if wish is None:
         return []
     from driverctr import verify
+    from driverctr.depth import Depth
 
-    return verify.look(paths, wish)
+    return verify.look(paths, wish, Depth.DEVICES, seen)
 
 
 def _wish(document: Mapping[str, Any] | None) -> Expected | None:

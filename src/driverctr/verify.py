@@ -10,9 +10,10 @@ from driverctr.daemons import Running
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
 from driverctr.facts import gpus, modules
+from driverctr.facts.gpus import Gpu
 from driverctr.mounts import rootstate
 from driverctr.paths import Paths
-from driverctr.records import field, frozen
+from driverctr.records import asdict, field, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ class Expected:
 
     def as_dict(self) -> dict[str, Any]:
         """For the status document, from which `recall` makes it again; daemons come and go, and are left out."""
-        from dataclasses import asdict
-
         document = asdict(self)
         del document["running"]
         return document
@@ -77,12 +76,19 @@ def recall(document: Mapping[str, Any]) -> Expected:
     return Expected(**words)
 
 
-def look(paths: Paths, expected: Expected, depth: Depth = Depth.DEVICES) -> list[Finding]:
-    """Everything that differs, asked of the kernel alone: no GPU is woken, and depth smi looks no further here."""
+def look(
+    paths: Paths, expected: Expected, depth: Depth = Depth.DEVICES, seen: Sequence[Gpu] | None = None
+) -> list[Finding]:
+    """Everything that differs, asked of the kernel alone: no GPU is woken, and depth smi looks no further here.
+
+    `seen` are the GPUs, if they were just read.
+    """
     found = check_modules(paths, expected) + check_beside(paths, expected)
     if depth is not Depth.MODULES:
         found += check_devices(paths, expected)
-    found += check_gpus(paths, expected) + (check_root(paths) if expected.root else [])
+    found += check_gpus(paths, expected, gpus.read(paths) if seen is None else seen)
+    if expected.root:
+        found += check_root(paths)
     return found + check_firmware(paths, expected)
 
 
@@ -142,14 +148,14 @@ def check_devices(paths: Paths, expected: Expected) -> list[Finding]:
     ]
 
 
-def check_gpus(paths: Paths, expected: Expected) -> list[Finding]:
+def check_gpus(paths: Paths, expected: Expected, seen: Sequence[Gpu]) -> list[Finding]:
     """Every GPU that served is still on the bus and bound to the driver; one given to a virtual machine is not missed.
 
     The driver serves all the same while enough are left. While the core module is gone nothing can be bound to it.
     """
     if modules.read(paths, modules.CORE) is None:
         return []
-    now = {gpu.address: gpu for gpu in gpus.read(paths)}
+    now = {gpu.address: gpu for gpu in seen}
     given = [address for address in expected.gpus if address in now and now[address].taken_by not in ("", gpus.NOUVEAU)]
     serving = [address for address in expected.gpus if address in now and now[address].driver == modules.CORE]
     least = len(expected.gpus) - len(given) if expected.least_gpus is None else expected.least_gpus

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from driverctr import config as settings
-from driverctr import files, markers, moduletree, parameters, pidlock, survey
+from driverctr import files, markers, moduletree, parameters, pidlock, survey, wishes
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.hashing import Hashes, sha256
@@ -83,7 +83,7 @@ def test_a_number_of_jobs_that_is_none_is_refused(threads: str) -> None:
 
 
 def test_a_driver_version_that_is_not_given_is_the_images_own_and_an_empty_one_is_refused() -> None:
-    wish = survey.make_wish(settings.load({}), image(), "6.1.0-56-amd64")
+    wish = wishes.make_wish(settings.load({}), image(), "6.1.0-56-amd64")
     assert wish.driver_version == "535.309.01"
     said = refused({"DRIVER_VERSION": ""})
     assert "DRIVER_VERSION=''" in said.message and "535.309.01" in said.remedy and "leave it out" in said.remedy
@@ -91,7 +91,7 @@ def test_a_driver_version_that_is_not_given_is_the_images_own_and_an_empty_one_i
 
 def test_a_driver_version_that_the_image_does_not_hold_is_refused_with_what_it_holds() -> None:
     with pytest.raises(DriverError, match=r"535.230.02.*535.309.01") as raised:
-        survey.make_wish(settings.load({"DRIVER_VERSION": "535.230.02"}), image(), "6.1.0-56-amd64")
+        wishes.make_wish(settings.load({"DRIVER_VERSION": "535.230.02"}), image(), "6.1.0-56-amd64")
     assert raised.value.code is Code.BAD_SETTING
 
 

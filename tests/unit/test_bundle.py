@@ -272,13 +272,15 @@ def test_without_privileges_what_cannot_be_read_is_said(
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *words, **named)  # type: ignore[call-overload]  # as it was called
 
-    def deny(path: str, *_: object) -> int:
-        raise PermissionError(1, "Operation not permitted")
+    plainly = os.open
+
+    def deny(path: str, *words: int) -> int:
+        if Path(path).name == "kmsg":
+            raise PermissionError(1, "Operation not permitted")
+        return plainly(path, *words)
 
     monkeypatch.setattr(Path, "open", refuse)
-    monkeypatch.setattr(
-        "os.open", lambda path, *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted"))
-    )
+    monkeypatch.setattr(os, "open", deny)
     parts = tuple(part for part in PARTS if part.name in ("pci.txt", "kernel-log.txt"))
     found = gathered(tools, parts)
     assert b"configuration: not to be read: Permission denied" in found["pci.txt"].content

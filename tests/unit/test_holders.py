@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -76,6 +77,28 @@ def test_a_holder_is_found_by_the_device_number_and_described(node: Paths) -> No
     assert found.identity == (7, STARTED) and dict(found.handles) == {"nvidia": 3}
     assert str(found) == f"pid 7 (sleep 1000) [docker container {ID[:12]}, since 1970-01-01 00:17:22 UTC]"
     assert found.as_dict()["container"]["id"] == ID
+
+
+def test_where_our_daemons_have_every_reference_nobody_else_is_looked_at(
+    node: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process(node, 7, {"fd/3": "-> /dev/null"})
+    process(node, 8, {"fd/3": "-> /dev/null"})
+    looked: list[int] = []
+    real = Scanner.open_files
+
+    def open_files(scanner: Scanner, pid: int) -> Counter[str]:
+        looked.append(pid)
+        return real(scanner, pid)
+
+    monkeypatch.setattr(Scanner, "open_files", open_files)
+    ours = [(7, STARTED)]
+    assert [holder.pid for holder in holders.read(node, stack(nvidia=3), ours)] == [7]
+    assert set(looked) == {7}
+    assert [holder.pid for holder in holders.read(node, stack(nvidia=6), ours)] == [7, 8]
+    assert [use.by[0].pid for use in holders.look(node, ours, stack(nvidia=6))] == [8]
+    # What another process has of the pid now holds nothing for us.
+    assert [holder.pid for holder in holders.read(node, stack(nvidia=6), [(9, STARTED)])] == [7, 8]
 
 
 def test_another_vendors_device_and_a_module_nobody_holds_blame_nobody(node: Paths) -> None:

@@ -62,7 +62,7 @@ ROOMS = (
     ("build",),
     ("modules",),
     ("history",),
-    ("survey", "node"),
+    ("survey", "node", "wishes"),
     ("preflight",),
     ("plan", "estimate"),
     ("steps",),

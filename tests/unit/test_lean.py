@@ -1,5 +1,7 @@
 """What is asked for often imports little: help the parser alone, status what has something to tell."""
 
+import dataclasses
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +9,32 @@ from pathlib import Path
 import pytest
 
 import driverctr
+from driverctr import hashing, records
 from driverctr.facts import pciids
 from driverctr.paths import Paths
+from driverctr.records import frozen
 from tests.unit import status_nodes
 from tests.unit.conftest import make_tree
 
 SOURCE = Path(driverctr.__file__).parents[1]
 PYTHON = Path(sys.executable).name
+
+
+@frozen
+class Inner:
+    """A record in another."""
+
+    number: int
+
+
+@frozen
+class Description:
+    """One with others in it."""
+
+    name: str
+    parts: tuple[Inner, ...]
+    more: dict[str, list[Inner]]
+
 
 COSTLY = {"argparse", "ctypes", "dataclasses", "inspect", "signal", "subprocess", "threading", "typing"}
 """Each takes a tenth of a bare interpreter's time or more to import."""
@@ -62,6 +83,51 @@ def test_status_imports_nothing_that_acts(paths: Paths, state: str, as_json: boo
     assert not found & COSTLY
     assert not {name for name in found if name.startswith("driverctr.") and name.rpartition(".")[2] in acting}
     assert ("driverctr.verify" in found) is (state != "bare")
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_what_looks_into_the_store_and_at_who_uses_the_driver_imports_nothing_that_acts(paths: Paths) -> None:
+    status_nodes.used(paths)
+    status_nodes.folder_of(paths)
+    found = imported(
+        f"from driverctr.deferred import import_pathlib; import_pathlib()\n"
+        f"from driverctr import statusverb, vantage; from pathlib import Path\n"
+        f"statusverb.print_now({{}}, as_json=False, paths=vantage.find(Path({str(paths.root)!r})))"
+    )
+    assert {"driverctr.statusstore", "driverctr.facts.holders"} <= found
+    assert not found & (COSTLY - {"ctypes"} | {"_hashlib", "urllib.parse", "ipaddress"})
+    acting = {"kmod", "plan", "run", "steps", "survey", "node", "verbs"}
+    assert not {name for name in found if name.startswith("driverctr.") and name.rpartition(".")[2] in acting}
+
+
+@pytest.mark.allow_process(PYTHON)
+def test_pathlib_still_makes_addresses_and_urllib_is_whole() -> None:
+    found = imported(
+        "from driverctr.deferred import import_pathlib; import_pathlib(); import pathlib\n"
+        "assert 'urllib.parse' not in sys.modules\n"
+        "assert pathlib.Path('/a b').as_uri() == 'file:///a%20b'\n"
+        "from urllib.parse import urlsplit; assert urlsplit('http://a/b').path == '/b'\n"
+        "import_pathlib(); assert sys.modules['urllib.parse'].urlsplit is urlsplit"
+    )
+    assert "urllib.parse" in found
+
+
+def test_records_are_copied_and_told_without_dataclasses() -> None:
+    one = Description("a", (Inner(1), Inner(2)), {"b": [Inner(3)]})
+    assert records.field_names(Description) == records.field_names(one) == ("name", "parts", "more")
+    assert records.asdict(one) == dataclasses.asdict(one)
+    changed = records.replace(one, name="c")
+    assert (changed.name, changed.parts, one.name) == ("c", one.parts, "a")
+    with pytest.raises(TypeError, match="no other"):
+        records.replace(one, other=1)
+
+
+def test_a_short_digest_is_that_of_hashlib_whoever_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = hashlib.sha256(b"text").hexdigest()
+    assert hashing.sha256_of(b"text") == wanted
+    for name in ("_sha256", "_sha2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert hashing.sha256_of(b"text") == wanted
 
 
 @pytest.mark.allow_process(PYTHON)

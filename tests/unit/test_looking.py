@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from driverctr import bundle, bundleparts, conceal, doctor, doctorverb, history, parser, survey, verbs
+from driverctr import bundle, bundleparts, conceal, doctor, doctorverb, history, parser, survey, verbs, wishes
 from driverctr.config import Config
 from driverctr.errors import Code, DriverError
 from driverctr.history import Outcome, Start
@@ -110,7 +110,7 @@ def test_a_driver_version_that_the_image_does_not_hold_is_a_finding_of_doctor(
 ) -> None:
     def look(paths: Paths, config: Config) -> Facts:
         known = facts()
-        survey.make_wish(config, known.image, "6.1.0")
+        wishes.make_wish(config, known.image, "6.1.0")
         return known
 
     monkeypatch.setattr(survey, "survey", look)

@@ -73,3 +73,25 @@ def test_below_is_the_content_of_the_uppermost_layer() -> None:
 def test_an_empty_table_has_nothing() -> None:
     assert mounttable.visible([], Path("/a")) is None
     assert mounttable.below([], Path("/a")) == ()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.sampled_from(["", "/run", "/run/nvidia", "/runner", "/a b"])), max_size=12
+    )
+)
+def test_what_is_near_a_path_tells_of_it_what_the_whole_table_does(
+    tmp_path_factory: pytest.TempPathFactory, placed: list[tuple[int, str]]
+) -> None:
+    table = [mount(1, 0, "/")]
+    for number, (parent, below) in enumerate(placed, start=2):
+        carrier = table[parent % len(table)]
+        table.append(mount(number, carrier.id, carrier.target.rstrip("/") + below or "/"))
+    file = tmp_path_factory.mktemp("table") / "mountinfo"
+    file.write_text("".join(f"{mountinfo_line(one)}\n" for one in table))
+    path = Path("/run/nvidia")
+    whole, near = mounttable.read_file(file), mounttable.read_file(file, path)
+    for look in (mounttable.visible, mounttable.layers, mounttable.below):
+        assert look(near, path) == look(whole, path)
+    assert mounttable.visible(near, Path("/run")) == mounttable.visible(whole, Path("/run"))
+    assert len(near) <= len(whole) and (len(near) < len(whole) or "/runner" not in {one.target for one in whole})

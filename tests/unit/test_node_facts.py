@@ -156,8 +156,8 @@ def test_a_list_that_is_missing_or_not_understood_is_none(tmp_path: Path, text: 
 def test_gpus_of_others_are_not_looked_up(paths: Paths) -> None:
     make_tree(paths.root, {str(supported.LIST): json.dumps({"chips": OLD_LIST})})
     seen = (Gpu("a", 0x20B0, ""), Gpu("b", 0x20B0, "vfio-pci"))
-    assert set(node.read_support(paths, seen) or ()) == {"a"}
-    assert node.read_support(paths, ()) is None
+    assert set(supported.of_gpus(paths, seen) or ()) == {"a"}
+    assert supported.of_gpus(paths, ()) is None
 
 
 def test_switches_and_nvlink5_are_found_and_old_chip_sets_are_not(paths: Paths) -> None:

@@ -20,10 +20,11 @@ from driverctr.node import read as read_node
 from driverctr.paths import Paths
 from driverctr.plan import Plan, StepName, make
 from driverctr.preflight import Result
-from driverctr.survey import Facts, Observation, make_wish
+from driverctr.survey import Facts, Observation
 from driverctr.userspace import tag
 from driverctr.userspace.image import Image
 from driverctr.versions import KernelRelease
+from driverctr.wishes import make_wish
 from harness import bases, dockerd, precompiled
 from harness import image as harness_image
 from harness.bases import Base

@@ -24,7 +24,8 @@ from driverctr.node import Room
 from driverctr.plan import make
 from driverctr.planview import View
 from driverctr.preflight import Check, Result, judge
-from driverctr.survey import Facts, choose_type
+from driverctr.survey import Facts
+from driverctr.wishes import choose_type
 from tests.unit.good_node import A100, BOTH, GOOD_NODE, facts, node
 
 CONFIG = settings.load({})

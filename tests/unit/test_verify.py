@@ -12,6 +12,7 @@ from driverctr import firmware, markers, pidlock, smi, status, truth, verify
 from driverctr.daemons import Running
 from driverctr.depth import Depth
 from driverctr.errors import Code, DriverError
+from driverctr.facts import gpus
 from driverctr.facts.supported import Support
 from driverctr.paths import Paths
 from driverctr.run import Runner
@@ -115,14 +116,14 @@ def test_a_gpu_that_served_is_missed_unless_given_away_or_enough_are_left(
     bind(node, ONE, first)
     if second != "absent":
         gpu(node, TWO, second)
-    found = verify.check_gpus(node, expected(gpus=(ONE, TWO), least_gpus=least))
+    found = verify.check_gpus(node, expected(gpus=(ONE, TWO), least_gpus=least), gpus.read(node))
     assert [finding.text for finding in found] == said
     assert all(finding.serves is serves and not finding.gone for finding in found)
 
 
 def test_a_gpu_is_not_called_lost_when_it_is_the_module_that_went(paths: Paths) -> None:
     gpu(paths, ONE, "")
-    assert verify.check_gpus(paths, expected(gpus=(ONE,))) == []
+    assert verify.check_gpus(paths, expected(gpus=(ONE,)), gpus.read(paths)) == []
 
 
 @pytest.mark.parametrize(("now", "gone"), [("", True), ("/somebody/elses", False)])

@@ -6,7 +6,7 @@ from driverctr.deferred import pattern
 from driverctr.facts.hostroot import host_roots
 from driverctr.files import read_text
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 
 SHORT_ID = 12
 """How many digits of a container's id docker and crictl print."""
@@ -71,8 +71,6 @@ class Container:
 
 def read(paths: Paths, pid: int) -> Container:
     """The container of a process, by /proc/<pid>/cgroup (cgroups(7), versions 1 and 2)."""
-    from dataclasses import replace  # here: who asks for its own id, as `driverctr status` does, needs it not
-
     text = read_text(paths.proc / str(pid) / "cgroup") or ""
     found = parse(text)
     if found.pod_uid:

@@ -30,7 +30,7 @@ class Fabric:
 def read(paths: Paths) -> Fabric:
     """Look at the buses."""
     return Fabric(
-        switches=tuple(folder.name for folder in entries(paths.pci_devices) if _is_switch(folder)),
+        switches=tuple(folder.name for folder in gpus.functions(paths, VENDOR_NVIDIA) if _is_switch(folder)),
         nvlink5=tuple(
             folder.name for folder in entries(paths.root / "sys/class/infiniband") if _manages_nvlink5(folder)
         ),
@@ -39,8 +39,7 @@ def read(paths: Paths) -> Fabric:
 
 def _is_switch(folder: Path) -> bool:
     return (
-        gpus.read_number(folder / "vendor") == VENDOR_NVIDIA
-        and gpus.read_number(folder / "class") >> 8 == CLASS_BRIDGE_OTHER
+        gpus.read_number(folder / "class") >> 8 == CLASS_BRIDGE_OTHER
         and gpus.read_number(folder / "device") in NVSWITCH_IDS
     )
 

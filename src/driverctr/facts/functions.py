@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from driverctr.facts import gpus
 from driverctr.facts.gpus import VENDOR_NVIDIA, read_number
-from driverctr.files import entries, link_target, read_text
+from driverctr.files import link_target, read_text
 from driverctr.paths import Paths
 
 CONFIGURATION = 256
@@ -42,7 +43,7 @@ ATTRIBUTES = (
 
 def describe(paths: Paths) -> str:
     """A paragraph for each function of NVIDIA's, and for the bridges above it a line."""
-    found = [folder for folder in entries(paths.pci_devices) if read_number(folder / "vendor") == VENDOR_NVIDIA]
+    found = gpus.functions(paths, VENDOR_NVIDIA)
     if not found:
         return f"no function of NVIDIA's ({VENDOR_NVIDIA:04x}) on the PCI bus, as {paths.pci_devices} tells\n"
     return "\n".join("".join(f"{line}\n" for line in _describe(folder)) for folder in found)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from driverctr.files import entries, link_target, read_text
+from driverctr.files import link_target, names, read_text
 from driverctr.paths import Paths
 from driverctr.records import frozen
 
@@ -13,6 +13,9 @@ NOUVEAU = "nouveau"
 
 CLASS_DISPLAY = 0x03
 """PCI base class of GPUs: 0x0300 VGA, 0x0302 3D controller (pci.ids)."""
+
+PLACE = len("3b:00.0")
+"""An address ends in bus, device and function; before them is the domain."""
 
 OUR_DRIVER = "nvidia"
 """The name under which NVIDIA's core module drives PCI functions."""
@@ -44,28 +47,53 @@ class Gpu:
 
 def read(paths: Paths) -> tuple[Gpu, ...]:
     """All GPUs, by address."""
-    found = []
-    for folder in entries(paths.pci_devices):
-        if read_number(folder / "vendor") == VENDOR_NVIDIA and read_number(folder / "class") >> 16 == CLASS_DISPLAY:
-            names = ("device", "subsystem_vendor", "subsystem_device")
-            device, *subsystem = (read_number(folder / name) for name in names)
-            reserved = read_text(folder / "driver_override") or ""
-            none = ("", "(null)")  # how sysfs writes that nothing is set (drivers/pci/pci-sysfs.c)
-            found.append(
-                Gpu(
-                    folder.name,
-                    device,
-                    link_target(folder / "driver"),
-                    (subsystem[0], subsystem[1]),
-                    "" if reserved in none else reserved,
-                )
-            )
-    return tuple(found)
+    return tuple(
+        _read_one(folder)
+        for folder in functions(paths, VENDOR_NVIDIA)
+        if read_number(folder / "class") >> 16 == CLASS_DISPLAY
+    )
+
+
+def _read_one(folder: Path) -> Gpu:
+    device, *subsystem = (read_number(folder / name) for name in ("device", "subsystem_vendor", "subsystem_device"))
+    reserved = read_text(folder / "driver_override") or ""
+    none = ("", "(null)")  # how sysfs writes that nothing is set (drivers/pci/pci-sysfs.c)
+    return Gpu(
+        folder.name,
+        device,
+        link_target(folder / "driver"),
+        (subsystem[0], subsystem[1]),
+        "" if reserved in none else reserved,
+    )
+
+
+def functions(paths: Paths, vendor: int) -> list[Path]:
+    """The folders of a vendor's functions, by address.
+
+    A node has hundreds of functions: which may be his is read from one file first, where the kernel has it.
+    """
+    places = _places(paths, vendor)
+    folder = paths.pci_devices
+    found = [folder / name for name in names(folder) if places is None or name[-PLACE:] in places]
+    return [function for function in found if read_number(function / "vendor") == vendor]
+
+
+def _places(paths: Paths, vendor: int) -> set[str] | None:
+    """Bus, device and function of each of his, in whatever domain; None where no list of them is there.
+
+    A line is bus and devfn, then vendor and device, in hexadecimal (Linux, drivers/pci/proc.c show_device).
+    """
+    text = read_text(paths.proc / "bus/pci/devices")
+    if not text:
+        return None
+    wanted = f"{vendor:04x}"
+    places = ((line[:2], int(line[2:4], 16)) for line in text.splitlines() if line[5:9] == wanted)
+    return {f"{bus}:{devfn >> 3:02x}.{devfn & 7}" for bus, devfn in places}
 
 
 def have_mellanox(paths: Paths) -> bool:
     """Whether a Mellanox NIC is there, which GPUDirect RDMA needs."""
-    return any(read_number(folder / "vendor") == VENDOR_MELLANOX for folder in entries(paths.pci_devices))
+    return bool(functions(paths, VENDOR_MELLANOX))
 
 
 def read_number(file: Path) -> int:

@@ -74,14 +74,18 @@ class Scanner:
     mapped: dict[bytes, int | None] = field(default_factory=dict)
     """Our device by device, inode and path of a mapping: a library is looked at once, not once a process."""
 
+    def __post_init__(self) -> None:
+        """A path is made text once, not once a process."""
+        self.proc = str(self.paths.proc)
+
     def pids(self) -> list[int]:
         """Every process we see."""
-        return sorted(int(name) for name in os.listdir(self.paths.proc) if name.isdigit())
+        return sorted(int(name) for name in os.listdir(self.proc) if name.isdigit())
 
     def threads(self, pid: int) -> list[int]:
         """Its other threads: one may have a file table of its own, or have outlived the first."""
         try:
-            return [tid for name in os.listdir(f"{self.paths.proc}/{pid}/task") if (tid := int(name)) != pid]
+            return [tid for name in os.listdir(f"{self.proc}/{pid}/task") if (tid := int(name)) != pid]
         except OSError:
             return []
 
@@ -113,13 +117,21 @@ class Scanner:
 
     def _descriptors(self, pid: int) -> Iterator[tuple[int, int]]:
         """Number and device of each descriptor that holds one of ours."""
-        with contextlib.suppress(OSError), os.scandir(f"{self.paths.proc}/{pid}/fd") as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if self._may_stat(pid, entry.name, os.readlink(entry.path).encode(errors="surrogateescape")):
-                        device = self._our_device(os.stat(entry.path))
-                        if device is not None and not self._is_path_only(pid, entry.name):
-                            yield int(entry.name), device
+        folder = f"{self.proc}/{pid}/fd"
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return
+        for name in names:
+            try:
+                target = os.readlink(f"{folder}/{name}")
+                if not target.startswith("/") or not self._may_stat(pid, name, os.fsencode(target)):
+                    continue
+                device = self._our_device(os.stat(f"{folder}/{name}"))
+            except OSError:
+                continue
+            if device is not None and not self._is_path_only(pid, name):
+                yield int(name), device
 
     def _mapped_devices(self, pid: int) -> set[int]:
         """maps shows the device a node lies on, not the one it stands for; map_files leads to the node (proc(5))."""
@@ -133,7 +145,7 @@ class Scanner:
 
     def _read_maps(self, pid: int) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
         """One mapping a file: start, end, key (device, inode, name), device, name."""
-        with contextlib.suppress(OSError), open(f"{self.paths.proc}/{pid}/maps", "rb") as file:
+        with contextlib.suppress(OSError), open(f"{self.proc}/{pid}/maps", "rb") as file:
             seen = set()
             for start, end, key, device, name in _MAPPING.findall(file.read()):
                 if key not in seen:
@@ -144,14 +156,14 @@ class Scanner:
         major, _, minor = device.partition(b":")
         if _is_device_name(name) or self._is_local(pid, b"%d:%d" % (int(major, 16), int(minor, 16))):
             with contextlib.suppress(OSError):
-                return self._our_device(os.stat(f"{self.paths.proc}/{pid}/map_files/{area}"))
+                return self._our_device(os.stat(f"{self.proc}/{pid}/map_files/{area}"))
         return None
 
     def _may_stat(self, pid: int, descriptor: str, target: bytes) -> bool:
         """Whether a descriptor may be a device's, told without asking its file system, which may be dead."""
         if _is_device_name(target):
             return True
-        if not target.startswith(b"/") or target.startswith(b"/memfd:"):
+        if target.startswith(b"/memfd:"):
             return False
         mount = _MOUNT_ID.search(self._fdinfo(pid, descriptor))
         return mount is not None and self._is_local(pid, mount[1])
@@ -164,10 +176,10 @@ class Scanner:
 
     def _learn_mounts(self, pid: int) -> None:
         with contextlib.suppress(OSError):
-            namespace = os.readlink(f"{self.paths.proc}/{pid}/ns/mnt")
+            namespace = os.readlink(f"{self.proc}/{pid}/ns/mnt")
             if namespace not in self.namespaces:
                 self.namespaces.add(namespace)
-                with open(f"{self.paths.proc}/{pid}/mountinfo", "rb") as file:
+                with open(f"{self.proc}/{pid}/mountinfo", "rb") as file:
                     for mount, device, kind in _MOUNT.findall(file.read()):
                         self.kinds[mount] = self.kinds[device] = kind
 
@@ -197,7 +209,7 @@ class Scanner:
         return flags is not None and bool(int(flags[1], 8) & os.O_PATH)
 
     def _fdinfo(self, pid: int, descriptor: str) -> bytes:
-        with contextlib.suppress(OSError), open(f"{self.paths.proc}/{pid}/fdinfo/{descriptor}", "rb") as file:
+        with contextlib.suppress(OSError), open(f"{self.proc}/{pid}/fdinfo/{descriptor}", "rb") as file:
             return file.read()
         return b""
 

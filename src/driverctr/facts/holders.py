@@ -1,10 +1,10 @@
 """Who uses the driver: processes with NVIDIA's devices open or mapped, and modules that hold ours."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, field, replace
 from functools import partial
-from typing import Any
 
 from driverctr.facts import containers, freeing, modules, processes
 from driverctr.facts.containers import Container
@@ -13,7 +13,11 @@ from driverctr.facts.modules import LoadedModule
 from driverctr.facts.processes import Identity
 from driverctr.log import utc
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import asdict, field, frozen, replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SHORT_COMMAND = 60
 """Characters of a command line in a sentence."""
@@ -186,28 +190,31 @@ def settled(
     paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]
 ) -> tuple[Mapping[str, LoadedModule], tuple[Holder, ...]]:
     """The modules and who holds them, both read anew while a reference has nobody to it."""
-    found = read(paths, stack)
+    found = read(paths, stack, own)
     for _ in range(LOOKS - 1):
         if not any(use.unseen for use in in_use(stack, found, own)):
             break
         stack = modules.read_stack(paths)
-        found = read(paths, stack)
+        found = read(paths, stack, own)
     return stack, found
 
 
-def read(paths: Paths, stack: Mapping[str, LoadedModule]) -> tuple[Holder, ...]:
+def read(paths: Paths, stack: Mapping[str, LoadedModule], own: Collection[Identity] = ()) -> tuple[Holder, ...]:
     """Every process we may look into that holds one of these modules, whatever the device node's name there.
 
-    Mappings are looked at only where open files do not explain the refcnt, and single threads only where both do not:
-    a thread may have its own file table (clone(2) without CLONE_FILES), or have outlived the first one.
+    Our `own` daemons come first: on most nodes that idle they have every reference there is, and nobody else is looked
+    at. Mappings are looked at only where open files do not explain the refcnt, and single threads only where both do
+    not: a thread may have its own file table (clone(2) without CLONE_FILES), or have outlived the first one.
     """
     majors = read_majors(paths)
     if not majors or not any(module.handles for module in stack.values()):
         return ()
     scanner = Scanner(paths, majors)
     found: dict[int, Holder] = {}
-    for handles_of in (scanner.open_files, scanner.mappings, partial(_of_threads, scanner)):
-        for pid in scanner.pids():
+    ways = (scanner.open_files, scanner.mappings, partial(_of_threads, scanner))
+    looks = [(ways[0], [pid for pid, _ in own])] if own else []
+    for handles_of, pids in (*looks, *((way, None) for way in ways)):
+        for pid in scanner.pids() if pids is None else pids:
             if handles_of(pid):
                 _add(paths, found, pid, handles_of, closed=handles_of == scanner.mappings)
         for pid, shared in scanner.shared_files(sorted(found)).items():

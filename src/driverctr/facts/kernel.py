@@ -9,7 +9,7 @@ from pathlib import Path
 from driverctr.errors import DriverError
 from driverctr.facts.hostroot import HostRoot, host_roots
 from driverctr.files import read_text
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 
 NT_GNU_BUILD_ID = 3
 """elf.h"""
@@ -38,37 +38,49 @@ def read(root: Path = Path("/"), release: str | None = None) -> KernelFacts:
     Of one that does not run, the version is what its image or its headers on the host tell; its build-id lies packed
     in the image and is left unknown.
     """
-    running = read_text(root / "proc/sys/kernel/osrelease") or ""
-    wanted = release or running
-    is_running = wanted == running
-    places = host_roots(root)
-    compiler = compiler_of_release(wanted, places)
-    return KernelFacts(
-        release=wanted,
-        version=(read_text(root / "proc/sys/kernel/version") or "")
-        if is_running
-        else version_of_release(wanted, places),
-        architecture=os.uname().machine,
-        build_id=running_build_id(root) if is_running else "",
-        cc_version_text=compiler or (compiler_of_running(root) if is_running else ""),
-        builtin=builtin_modules(wanted, places),
-        running=is_running,
-    )
+    return _complete(root, _identify(root, release))
 
 
 def read_installed(root: Path, release: str) -> KernelFacts:
-    """What is known of the kernel that a boot of `release` would start.
+    """What is known of the kernel that a boot of `release` would start."""
+    return _complete(root, identify_installed(root, release))
+
+
+def identify_installed(root: Path, release: str) -> KernelFacts:
+    """What of that tells the kernel from others: nothing of its compiler, nor of what is built in.
 
     Under the name of the running kernel another build of it may be installed; the boot image alone tells that, since
     headers need not be of the same build.
     """
-    known = read(root, release)
+    known = _identify(root, release)
     installed = version_of_images(release, host_roots(root)) if known.running else ""
     if installed in ("", known.version):
         return known
-    from dataclasses import replace
-
     return replace(known, version=installed, build_id="", running=False)
+
+
+def _identify(root: Path, release: str | None) -> KernelFacts:
+    running = read_text(root / "proc/sys/kernel/osrelease") or ""
+    wanted = release or running
+    is_running = wanted == running
+    return KernelFacts(
+        release=wanted,
+        version=(read_text(root / "proc/sys/kernel/version") or "")
+        if is_running
+        else version_of_release(wanted, host_roots(root)),
+        architecture=os.uname().machine,
+        build_id=running_build_id(root) if is_running else "",
+        cc_version_text="",
+        builtin=frozenset(),
+        running=is_running,
+    )
+
+
+def _complete(root: Path, known: KernelFacts) -> KernelFacts:
+    places = host_roots(root)
+    is_running = known.release == (read_text(root / "proc/sys/kernel/osrelease") or "")
+    compiler = compiler_of_release(known.release, places) or (compiler_of_running(root) if is_running else "")
+    return replace(known, cc_version_text=compiler, builtin=builtin_modules(known.release, places))
 
 
 def version_of_release(release: str, places: tuple[HostRoot, ...]) -> str:

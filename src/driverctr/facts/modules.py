@@ -1,6 +1,6 @@
 """Loaded kernel modules and who holds whom, from /sys/module."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from driverctr.deferred import graphlib
@@ -90,9 +90,10 @@ def is_available(paths: Paths, name: str) -> bool:
     return (paths.sys_modules / kernel_name(name)).is_dir()
 
 
-def read_parameters(paths: Paths, name: str) -> dict[str, str]:
-    """The parameters a loaded module shows in sysfs; write-only ones are left out."""
-    values = {file.name: read_text(file) for file in entries(paths.sys_modules / name / "parameters")}
+def read_parameters(paths: Paths, name: str, wanted: Collection[str] | None = None) -> dict[str, str]:
+    """The parameters a loaded module shows in sysfs, or those `wanted` of them; write-only ones are left out."""
+    files = entries(paths.sys_modules / name / "parameters")
+    values = {file.name: read_text(file) for file in files if wanted is None or file.name in wanted}
     return {parameter: value for parameter, value in values.items() if value is not None}
 
 

@@ -36,9 +36,12 @@ class Mount:
         return "private" if self.master is None else "slave"
 
 
-def read(root: Path = Path("/"), process: str = "self") -> tuple[Mount, ...]:
-    """The mounts a process sees, in the kernel's order; raises OSError where its table cannot be read."""
-    return read_file(root / "proc" / process / "mountinfo")
+def read(root: Path = Path("/"), process: str = "self", near: Path | None = None) -> tuple[Mount, ...]:
+    """The mounts a process sees, in the kernel's order; raises OSError where its table cannot be read.
+
+    Those `near` a path, free of links, are the ones on it, above it and below it: a node has hundreds of others.
+    """
+    return read_file(root / "proc" / process / "mountinfo", near)
 
 
 def of_container(paths: Paths) -> tuple[Mount, ...]:
@@ -46,10 +49,19 @@ def of_container(paths: Paths) -> tuple[Mount, ...]:
     return read(paths.root) if paths.mounts is None else read_file(paths.mounts)
 
 
-def read_file(table: Path) -> tuple[Mount, ...]:
+def read_file(table: Path, near: Path | None = None) -> tuple[Mount, ...]:
     """The mounts of such a table; raises OSError where it cannot be read."""
-    text = table.read_bytes()
-    return tuple(parse_line(line.decode(errors="surrogateescape")) for line in text.split(b"\n") if line)
+    lines = [line for line in table.read_bytes().split(b"\n") if line]
+    if near is not None:
+        path = os.fsencode(near)
+        lines = [line for line in lines if _is_near(line.split(b" ", 5)[4], path)]
+    return tuple(parse_line(line.decode(errors="surrogateescape")) for line in lines)
+
+
+def _is_near(target: bytes, path: bytes) -> bool:
+    """Whether one may lie in the other; a target with a sign that the kernel writes otherwise may be anything."""
+    folder = target.rstrip(b"/") + b"/"
+    return path.startswith(folder) or folder.startswith(path + b"/") or b"\\" in target
 
 
 @lru_cache(maxsize=2048)
@@ -110,7 +122,8 @@ def visible(mounts: Sequence[Mount], path: Path) -> Mount | None:
 def is_mounted(root: Path, folder: Path) -> bool:
     """Whether a folder is another filesystem's than the container's own root, and so outlives it."""
     try:
-        place = visible(read(root), folder.resolve())
+        path = folder.resolve()
+        place = visible(read(root, near=path), path)
     except OSError:
         return False
     return place is not None and place.target != "/"

@@ -5,6 +5,7 @@ device (`20b0  GA100 [A100 SXM4 40GB]`), after two tabs its subsystems. It has 1
 searches for bytes find a name.
 """
 
+import mmap
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,28 +23,28 @@ def names(paths: Paths, vendor: int, devices: Collection[int]) -> dict[int, str]
         return {}
     for file in _files(paths):
         try:
-            text = file.read_bytes()
-        except OSError:
+            with file.open("rb", buffering=0) as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                return {device: name for device in devices if (name := find(text, vendor, device))}
+        except (OSError, ValueError):  # the second for an empty file
             continue
-        return {device: name for device in devices if (name := find(text, vendor, device))}
     return {}
 
 
-def find(text: bytes, vendor: int, device: int) -> str:
+def find(text: bytes | mmap.mmap, vendor: int, device: int) -> str:
     """One name in the text of a database, "" where it does not know the device."""
     begin = text.find(b"\n%04x  " % vendor)
     if begin < 0:
         return ""
     at = text.find(b"\n\t%04x  " % device, begin)
-    if at < 0 or b"\n" not in text[at:] or _has_other_vendor(text, begin + 1, at):
+    end = text.find(b"\n", at + 1)
+    if at < 0 or end < 0 or _has_other_vendor(text[text.find(b"\n", begin + 1) : at]):
         return ""
-    name = text[at + 8 : text.index(b"\n", at + 1)]
+    name = text[at + 8 : end]
     return name.decode(errors="replace").strip()
 
 
-def _has_other_vendor(text: bytes, begin: int, end: int) -> bool:
-    """Whether a line between these begins with neither a tab nor #: the device found is another vendor's."""
-    section = text[text.index(b"\n", begin) : end]
+def _has_other_vendor(section: bytes) -> bool:
+    """Whether a line of it begins with neither a tab nor #: the device found is another vendor's."""
     lines, indented = section.count(b"\n"), section.count(b"\n\t") + section.count(b"\n#")
     return lines > indented
 

@@ -1,14 +1,20 @@
 """Which GPUs this driver release drives, and with which modules, by NVIDIA's own list (supported-gpus.json)."""
 
+from __future__ import annotations
+
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from driverctr.facts.gpus import VENDOR_NVIDIA, Gpu
+from driverctr.paths import Paths
 from driverctr.records import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LIST = Path("usr/share/nvidia/supported-gpus.json")
 """Below the image's root; put there when the image was built."""
@@ -84,6 +90,12 @@ def read(root: Path = Path("/")) -> SupportList | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return SupportList(chips) if chips else None
+
+
+def of_gpus(paths: Paths, seen: tuple[Gpu, ...]) -> Mapping[str, Support] | None:
+    """What NVIDIA's list says of the GPUs that are ours to take; None where the image has no list."""
+    found = read(paths.root) if seen else None
+    return {gpu.address: found.look_up(gpu) for gpu in seen if not gpu.taken_by} if found else None
 
 
 def _closeness(entry: Mapping[str, Any], gpu: Gpu) -> int:

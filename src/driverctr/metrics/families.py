@@ -1,14 +1,13 @@
 """Status document, kernel's word, extras → metric families, by the table: one pure function."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from driverctr.metrics.table import METRICS, Kind, Row
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 from driverctr.status import Phase
 
 Samples = Mapping[tuple[str, ...], float | None]

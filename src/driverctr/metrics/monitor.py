@@ -4,14 +4,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, field, replace
 from typing import Any
 
 from driverctr import truth
 from driverctr.health import LOOK_EVERY
 from driverctr.metrics import extras, families
 from driverctr.metrics.families import Counts, Extras, Registry, Truth
-from driverctr.records import mutable
+from driverctr.records import asdict, field, mutable, replace
 from driverctr.status import Phase, Status
 from driverctr.steps import Tools
 from driverctr.verify import Finding

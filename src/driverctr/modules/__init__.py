@@ -1,12 +1,12 @@
 """Sets of built modules: what identifies one, how it is described on disk, and who may provide it."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from driverctr import files
 from driverctr.deferred import pattern
@@ -14,7 +14,11 @@ from driverctr.errors import Code, DriverError
 from driverctr.facts.modules import kernel_name
 from driverctr.hashing import sha256
 from driverctr.modules import elf
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

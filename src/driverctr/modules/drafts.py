@@ -4,7 +4,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files
@@ -19,7 +18,7 @@ from driverctr.modules.locks import Wait
 from driverctr.modules.ondisk import check_complete, set_folder
 from driverctr.modules.provenance import Doubt
 from driverctr.modules.store import Store, check
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 
 DEFAULT_SCRATCH = Path("/var/tmp")
 SCRATCH = "driverctr-build-"

@@ -3,14 +3,13 @@
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import field
 from io import FileIO
 from pathlib import Path
 
 from driverctr.errors import Code, DriverError
 from driverctr.facts.kernel import build_id_of_notes
 from driverctr.hashing import open_regular
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 
 MAGIC_64_LITTLE = b"\x7fELF\x02\x01"
 HEADER = struct.Struct("<16xHHIQQQIHHHHHH")

@@ -1,8 +1,9 @@
 """Builds that did not serve in this boot: never tried again while something that served can be had instead."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from driverctr import files, parameters
 from driverctr.deferred import hashlib
@@ -11,6 +12,10 @@ from driverctr.modules import Wish
 from driverctr.modules.key import Key
 from driverctr.modules.loaded import boot_id
 from driverctr.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 RECORD = "failed-builds.json"
 SCHEMA = 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from driverctr import parameters
@@ -15,7 +14,7 @@ from driverctr.modules.loaded import Build, Record
 from driverctr.modules.pins import Good
 from driverctr.modules.store import Store
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:

@@ -1,16 +1,20 @@
 """What a set of modules is known by: all that decides whether a kernel may take it, with no headers and no compiler."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
-from typing import Any
 
-from driverctr.deferred import hashlib
 from driverctr.facts.kernel import KernelFacts
+from driverctr.hashing import sha256_of
 from driverctr.modules import Wish
 from driverctr.patches import PATCHES, Patch
-from driverctr.records import frozen
+from driverctr.records import asdict, field_names, frozen, replace
 from driverctr.userspace.image import Image
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SCHEMA = 1
 
@@ -42,23 +46,23 @@ class Key:
     @property
     def digest(self) -> str:
         """The name of the entry: a SHA-256 over the document, in hexadecimal."""
-        return hashlib.sha256(self.document.encode()).hexdigest()
+        return sha256_of(self.document.encode())
 
     @property
     def wish(self) -> Wish:
         """The three fields by which people speak of it."""
         return Wish(self.kernel_release, self.driver_version, self.module_type)
 
-    def names(self) -> tuple["Key", ...]:
+    def names(self) -> tuple[Key, ...]:
         """The keys under which a fitting entry may lie, the most exact first.
 
         Who built it for a kernel that did not run yet may not have known the kernel's build-id.
         """
         return (self, replace(self, kernel_build_id="")) if self.kernel_build_id else (self,)
 
-    def differing(self, other: "Key") -> list[str]:
+    def differing(self, other: Key) -> list[str]:
         """Each field that keeps an entry under `other` from fitting, as "field: wanted X, there Y"."""
-        pairs = ((field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        pairs = ((name, getattr(self, name), getattr(other, name)) for name in field_names(self))
         return [
             describe_difference(name, wanted, there)
             for name, wanted, there in pairs
@@ -92,18 +96,18 @@ def make(wish: Wish, described: Image, kernel: KernelFacts) -> Key:
 
 def source_digest(tree: str, wish: Wish, table: tuple[Patch, ...] = PATCHES) -> str:
     """A digest of a source tree's own digest and every patch of ours that some kernel needs for it."""
-    total = hashlib.sha256(f"{tree}\n".encode())
+    parts = [f"{tree}\n".encode()]
     for patch in table:
         if patch.concerns(wish.module_type, wish.driver_version):
-            total.update(f"{patch.file} {patch.kernels}\n".encode() + patch.path.read_bytes())
-    return total.hexdigest()
+            parts += [f"{patch.file} {patch.kernels}\n".encode(), patch.path.read_bytes()]
+    return sha256_of(b"".join(parts))
 
 
 def read(document: Mapping[str, Any]) -> Key:
     """A key from its document; raises ValueError for one that is not ours or of another schema."""
     if document.get("schema") != SCHEMA:
         raise ValueError(f"key schema {document.get('schema')!r}, we read {SCHEMA}")
-    names = {field.name for field in fields(Key)}
+    names = set(field_names(Key))
     if set(document) != names or not all(isinstance(document[name], str) for name in names - {"schema"}):
         raise ValueError("the key's fields are not ours")
     if unreadable := [name for name in sorted(names - {"schema"}) if not document[name].isprintable()]:

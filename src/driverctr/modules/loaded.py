@@ -4,11 +4,11 @@ The kernel tells the build-id of each module. It does not tell which source and 
 parameter, so a load leaves a record of both for the next start in this boot (DESIGN section 2).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
-from typing import Any
 
 from driverctr import files, parameters
 from driverctr.errors import Code, DriverError
@@ -17,7 +17,11 @@ from driverctr.modules import ModuleSet, Wish, elf, key, manifest_document, pars
 from driverctr.modules.key import Key
 from driverctr.modules.ondisk import check_complete
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 RECORD = "load.json"
 SCHEMA = 1

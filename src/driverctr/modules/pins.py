@@ -1,16 +1,20 @@
 """What the store never gives up: the entries that serve, that served last, and those of kernels to come."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
-from typing import Any
 
 from driverctr import files
 from driverctr.errors import Code, DriverError
 from driverctr.modules import DIGEST, key, locks, parse_document, trust
 from driverctr.modules.key import Key
-from driverctr.records import frozen
+from driverctr.records import field, frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FILE = "pins.json"
 LOCK = "locks/pins"

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files
@@ -29,7 +28,7 @@ from driverctr.modules.key import Key
 from driverctr.modules.locks import Wait
 from driverctr.modules.ondisk import check_digest
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 
 ENTRIES, STAGE, LOCKS, ASIDE = FOLDERS = ("entries", "stage", "locks", "aside")
 ALONE = "change"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from driverctr.config import Config
@@ -18,7 +17,7 @@ from driverctr.modules.loaded import Build, Loaded, Record
 from driverctr.modules.ondisk import OnDisk, check_complete, describe_other_build
 from driverctr.modules.store import Store, locate
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen, replace
 from driverctr.userspace.image import Image
 
 if TYPE_CHECKING:

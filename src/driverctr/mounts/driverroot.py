@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from driverctr.mounts.syscalls import (
     Syscalls,
 )
 from driverctr.paths import Paths
-from driverctr.records import frozen
+from driverctr.records import field, frozen
 
 STAGING = "mnt/driverctr"
 """In our own root, so that what is mounted there dies with our namespace."""

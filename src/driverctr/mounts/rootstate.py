@@ -35,10 +35,11 @@ class RootState:
 def read(paths: Paths) -> RootState:
     """What is mounted there now; raises OSError if the mount table cannot be read."""
     if paths.mounts is not None:
-        return judge(Paths(), mounttable.read_file(paths.mounts))
+        seen = Paths()
+        return judge(seen, mounttable.read_file(paths.mounts, seen.driver_root))
     if paths.beside is not None:
         return _from_inside(paths)
-    return judge(paths, mounttable.read(paths.root))
+    return judge(paths, mounttable.read(paths.root, near=paths.driver_root))
 
 
 def judge(paths: Paths, mounts: Sequence[Mount]) -> RootState:

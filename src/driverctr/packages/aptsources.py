@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr.conceal import learn_text
 from driverctr.files import entries, read_text
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 
 ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>[^#]*)")
 SOURCE_PACKAGES = re.compile(r"deb-src\s")

@@ -6,7 +6,6 @@ mirrors; it compares the package with the index, and looks at no signature.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr.addresses import without_credentials
@@ -19,7 +18,7 @@ from driverctr.packages.authorities import bundle
 from driverctr.packages.dnfwords import NOWHERE, complaints, may_pass, refusal
 from driverctr.packages.repofiles import VARIABLES, Repository, RepositoryFiles, filled, gather, key_files
 from driverctr.packages.rpm import Keyring, unpack
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 from driverctr.retry import retry
 from driverctr.run import Runner
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 from driverctr import files
@@ -11,7 +10,7 @@ from driverctr.deferred import shutil
 from driverctr.distros import HeaderPackages
 from driverctr.errors import Code, DriverError
 from driverctr.packages import PackageTool
-from driverctr.records import frozen
+from driverctr.records import frozen, replace
 from driverctr.run import Result, Runner
 
 ATTACH_LIMIT = 120.0

@@ -1,7 +1,6 @@
 """One class a step: `apply` acts and tells what undoes it, `undo` takes that as plain data."""
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ from driverctr.modules import ModuleSet, Source
 from driverctr.modules.loaded import Build, Loaded
 from driverctr.paths import Paths
 from driverctr.plan import PlannedStep, StepName
-from driverctr.records import frozen
+from driverctr.records import field, frozen, replace
 from driverctr.run import Runner
 from driverctr.settings import GpuNeed
 from driverctr.signals import Budget, Signals

@@ -1,10 +1,9 @@
 """Device nodes and daemons."""
 
-from dataclasses import replace
-
 from driverctr import daemons, devices, selinux
 from driverctr.errors import code_of
 from driverctr.plan import PlannedStep, StepName
+from driverctr.records import replace
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

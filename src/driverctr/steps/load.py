@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 from driverctr import devices, parameters
 from driverctr.errors import Code, DriverError, code_of
@@ -11,6 +10,7 @@ from driverctr.modules import loaded, needed_of_host
 from driverctr.modules.loaded import Record
 from driverctr.plan import PlannedStep, StepName
 from driverctr.preflight import FIND_IT, SHOW_THE_TREE
+from driverctr.records import replace
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.steps.modules import furnish
 from driverctr.steps.unload import unload_modules

@@ -1,11 +1,10 @@
 """Withdraw at the start, publish at the end: ready means true."""
 
-from dataclasses import replace
-
 from driverctr import features, markers
 from driverctr.features import Features
 from driverctr.modules import Source
 from driverctr.plan import KEEP_DIGEST, PlannedStep, StepName
+from driverctr.records import replace
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

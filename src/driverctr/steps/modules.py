@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import NO_PACKAGES, PlannedStep, StepName
 from driverctr.preflight import FIND_IT, SHOW_THE_TREE, describe_lacking
+from driverctr.records import replace
 from driverctr.settings import Unknown
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts, find_lacking

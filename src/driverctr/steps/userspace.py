@@ -1,10 +1,9 @@
 """The userspace of the version that returns, in place of our own; planned only where that is another version."""
 
-from dataclasses import replace
-
 from driverctr.mounts import propagation
 from driverctr.mounts.syscalls import Syscalls
 from driverctr.plan import PlannedStep, StepName
+from driverctr.records import replace
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

@@ -1,11 +1,10 @@
 """Ask the kernel whether it is true."""
 
-from dataclasses import replace
-
 from driverctr import firmware, smi, verify
 from driverctr.depth import Depth
 from driverctr.facts import gpus, modules
 from driverctr.plan import PlannedStep, StepName
+from driverctr.records import replace
 from driverctr.steps import Gained, Outcome, Tools, Undo
 from driverctr.survey import Facts
 

@@ -6,12 +6,11 @@ The image's own was recorded when the image was built; the store keeps those of 
 import json
 import os.path
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from driverctr.errors import Code, DriverError
-from driverctr.records import frozen
+from driverctr.records import asdict, frozen
 from driverctr.userspace.image import REBUILD
 from driverctr.versions import DriverVersion
 
