@@ -24,8 +24,6 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {lib!r})
 from driverctr.cli import leave, main
-from driverctr.deferred import import_pathlib
-import_pathlib()
 from pathlib import Path
 from driverctr.paths import Paths
 Paths.root = Path({root!r})

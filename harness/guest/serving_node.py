@@ -87,14 +87,10 @@ def _make_devices(tree: Tree) -> tuple[str, ...]:
     nodes |= {"nvidia-uvm-tools": (510, 1), **{f"nvidia{number}": (MAJOR, number) for number in range(GPUS)}}
     for name, (major, minor) in nodes.items():
         os.mknod(tree.root / "dev" / name, 0o20666, os.makedev(major, minor))
-    addresses, listed = [], []
+    addresses = []
     for number in range(FUNCTIONS):
         address = f"0000:{number // 8:02x}:{number % 8:02x}.0"
         ours = number % 8 == 0 and number // 8 < GPUS
-        vendor, device = ("10de", "20b0") if ours else ("8086", "1521")
-        listed.append(
-            f"{number // 8:02x}{number % 8 << 3:02x}\t{vendor}{device}\t1f" + "\t               0" * 14 + "\n"
-        )
         # As in sysfs, a function's folder is a link to where it hangs.
         place = f"sys/devices/pci0000:00/{address}"
         tree.write(f"{place}/vendor", "0x10de\n" if ours else "0x8086\n")
@@ -107,7 +103,6 @@ def _make_devices(tree: Tree) -> tuple[str, ...]:
             tree.write(f"{place}/driver_override", "(null)\n")
             tree.link(f"{place}/driver", "../../../bus/pci/drivers/nvidia")
             tree.write(f"proc/driver/nvidia/gpus/{address}/information", f"Device Minor: \t {number // 8}\n")
-    tree.write("proc/bus/pci/devices", "".join(listed))
     if IDS.is_file():
         tree.write(str(IDS).lstrip("/"), IDS.read_bytes())
     else:

@@ -13,11 +13,10 @@ def main(argv: list[str] | None = None) -> int:
         return probe()
     if "-h" in words or "--help" in words:
         return help_on(words)
-    from driverctr.deferred import defer_of_others, import_pathlib
-
-    import_pathlib()
     if words in (["status"], ["status", "--json"]):
         return show_status(words)
+    from driverctr.deferred import defer_of_others
+
     defer_of_others()
     hashes = None
     if words[:1] in (["init"], ["load"]):

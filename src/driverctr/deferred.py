@@ -103,28 +103,6 @@ def defer_of_others() -> None:
     sys.meta_path.insert(0, _Finder)
 
 
-def import_pathlib() -> None:
-    """Have pathlib imported without urllib.parse, a third of its cost: it takes one function of it, for Path.as_uri.
-
-    Nobody else meets what stands for it here; pathlib of Python 3.14 asks for it no earlier than it is used.
-    """
-    if "pathlib" in sys.modules or "urllib.parse" in sys.modules:
-        return
-    stand_in: Any = type(sys)("urllib.parse")
-    stand_in.quote_from_bytes = _quote_from_bytes
-    sys.modules["urllib.parse"] = stand_in
-    try:
-        import_module("pathlib")
-    finally:
-        del sys.modules["urllib.parse"]
-
-
-def _quote_from_bytes(text: bytes) -> str:
-    from urllib.parse import quote_from_bytes
-
-    return quote_from_bytes(text)
-
-
 def load_of_others() -> None:
     """Load now what is still deferred of those; signals must be held."""
     for name in OF_OTHERS:

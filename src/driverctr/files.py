@@ -150,7 +150,7 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path | str) -> str | None:
     """The text of a small file without the white space around it, or None where it cannot be read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -139,7 +139,7 @@ def _use(
         return stack, [], []
     from driverctr.facts import holders, processes
 
-    stack, users = holders.settled(paths, ours, stack)
+    stack, users = holders.settled(paths, ours, stack, own_first=True)
     used = holders.in_use(stack, users, ours, processes.blindness(paths))
     told = [{**holder.as_dict(), "ours": holder.identity in ours} for holder in users]
     return stack, told, [use.as_dict() for use in used]

@@ -90,26 +90,13 @@ def test_what_looks_into_the_store_and_at_who_uses_the_driver_imports_nothing_th
     status_nodes.used(paths)
     status_nodes.folder_of(paths)
     found = imported(
-        f"from driverctr.deferred import import_pathlib; import_pathlib()\n"
         f"from driverctr import statusverb, vantage; from pathlib import Path\n"
         f"statusverb.print_now({{}}, as_json=False, paths=vantage.find(Path({str(paths.root)!r})))"
     )
     assert {"driverctr.statusstore", "driverctr.facts.holders"} <= found
-    assert not found & (COSTLY - {"ctypes"} | {"_hashlib", "urllib.parse", "ipaddress"})
+    assert not found & (COSTLY - {"ctypes"} | {"_hashlib"})
     acting = {"kmod", "plan", "run", "steps", "survey", "node", "verbs"}
     assert not {name for name in found if name.startswith("driverctr.") and name.rpartition(".")[2] in acting}
-
-
-@pytest.mark.allow_process(PYTHON)
-def test_pathlib_still_makes_addresses_and_urllib_is_whole() -> None:
-    found = imported(
-        "from driverctr.deferred import import_pathlib; import_pathlib(); import pathlib\n"
-        "assert 'urllib.parse' not in sys.modules\n"
-        "assert pathlib.Path('/a b').as_uri() == 'file:///a%20b'\n"
-        "from urllib.parse import urlsplit; assert urlsplit('http://a/b').path == '/b'\n"
-        "import_pathlib(); assert sys.modules['urllib.parse'].urlsplit is urlsplit"
-    )
-    assert "urllib.parse" in found
 
 
 def test_records_are_copied_and_told_without_dataclasses() -> None:

@@ -284,28 +284,6 @@ def test_what_vanishes_from_sysfs_and_procfs_while_it_is_read_is_not_there(
     assert [node.name for node in devices.wanted(paths)] == ["nvidiactl", "nvidia0", "nvidia-caps/nvidia-cap1"]
 
 
-def test_of_many_functions_only_those_are_looked_at_that_the_kernels_list_has_as_nvidias(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bus = "sys/bus/pci/devices"
-    for address, vendor in (("0001:3b:1f.7", "0x10de"), ("0000:3b:1f.7", "0x8086"), ("10000:00:02.0", "0x8086")):
-        make_tree(paths.root, {f"{bus}/{address}/vendor": f"{vendor}\n", f"{bus}/{address}/class": "0x030200\n"})
-    assert [gpu.address for gpu in gpus.read(paths)] == ["0001:3b:1f.7"]
-    make_tree(paths.root, {"proc/bus/pci/devices": "3bff\t10de20b0\t1f\t0\n3bff\t80861521\t1f\t0\n0010\t80861521\t0\n"})
-    read: list[str] = []
-    real = gpus.read_number
-
-    def read_number(file: Path) -> int:
-        read.append(file.parent.name)
-        return real(file)
-
-    monkeypatch.setattr(gpus, "read_number", read_number)
-    assert [gpu.address for gpu in gpus.read(paths)] == ["0001:3b:1f.7"]
-    assert set(read) == {"0000:3b:1f.7", "0001:3b:1f.7"}
-    make_tree(paths.root, {"proc/bus/pci/devices": "0010\t80861521\t0\n"})
-    assert gpus.read(paths) == ()
-
-
 def test_a_bus_that_cannot_be_looked_at_is_not_an_empty_one(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise OSError(24, "Too many open files", str(path))

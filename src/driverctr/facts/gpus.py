@@ -14,9 +14,6 @@ NOUVEAU = "nouveau"
 CLASS_DISPLAY = 0x03
 """PCI base class of GPUs: 0x0300 VGA, 0x0302 3D controller (pci.ids)."""
 
-PLACE = len("3b:00.0")
-"""An address ends in bus, device and function; before them is the domain."""
-
 OUR_DRIVER = "nvidia"
 """The name under which NVIDIA's core module drives PCI functions."""
 
@@ -68,27 +65,10 @@ def _read_one(folder: Path) -> Gpu:
 
 
 def functions(paths: Paths, vendor: int) -> list[Path]:
-    """The folders of a vendor's functions, by address.
-
-    A node has hundreds of functions: which may be his is read from one file first, where the kernel has it.
-    """
-    places = _places(paths, vendor)
+    """The folders of a vendor's functions, by address."""
     folder = paths.pci_devices
-    found = [folder / name for name in names(folder) if places is None or name[-PLACE:] in places]
-    return [function for function in found if read_number(function / "vendor") == vendor]
-
-
-def _places(paths: Paths, vendor: int) -> set[str] | None:
-    """Bus, device and function of each of his, in whatever domain; None where no list of them is there.
-
-    A line is bus and devfn, then vendor and device, in hexadecimal (Linux, drivers/pci/proc.c show_device).
-    """
-    text = read_text(paths.proc / "bus/pci/devices")
-    if not text:
-        return None
-    wanted = f"{vendor:04x}"
-    places = ((line[:2], int(line[2:4], 16)) for line in text.splitlines() if line[5:9] == wanted)
-    return {f"{bus}:{devfn >> 3:02x}.{devfn & 7}" for bus, devfn in places}
+    place = str(folder)  # a node has hundreds of functions: a path made of each costs more than to read it
+    return [folder / name for name in names(folder) if read_number(f"{place}/{name}/vendor") == vendor]
 
 
 def have_mellanox(paths: Paths) -> bool:
@@ -96,6 +76,6 @@ def have_mellanox(paths: Paths) -> bool:
     return bool(functions(paths, VENDOR_MELLANOX))
 
 
-def read_number(file: Path) -> int:
+def read_number(file: Path | str) -> int:
     """A number as sysfs writes it, in hexadecimal; 0 where it cannot be read."""
     return int(read_text(file) or "0", 16)

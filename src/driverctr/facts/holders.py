@@ -187,24 +187,29 @@ def look(paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModu
 
 
 def settled(
-    paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule]
+    paths: Paths, own: Collection[Identity], stack: Mapping[str, LoadedModule], *, own_first: bool = False
 ) -> tuple[Mapping[str, LoadedModule], tuple[Holder, ...]]:
-    """The modules and who holds them, both read anew while a reference has nobody to it."""
-    found = read(paths, stack, own)
+    """The modules and who holds them, both read anew while a reference has nobody to it.
+
+    With `own_first` nobody else is looked at where our daemons have every reference there is, as on most nodes that
+    idle. Who shares an open file with them is not told then: it is for who looks often, not for who acts on it.
+    """
+    first = own if own_first else ()
+    found = read(paths, stack, first)
     for _ in range(LOOKS - 1):
         if not any(use.unseen for use in in_use(stack, found, own)):
             break
         stack = modules.read_stack(paths)
-        found = read(paths, stack, own)
+        found = read(paths, stack, first)
     return stack, found
 
 
-def read(paths: Paths, stack: Mapping[str, LoadedModule], own: Collection[Identity] = ()) -> tuple[Holder, ...]:
+def read(paths: Paths, stack: Mapping[str, LoadedModule], first: Collection[Identity] = ()) -> tuple[Holder, ...]:
     """Every process we may look into that holds one of these modules, whatever the device node's name there.
 
-    Our `own` daemons come first: on most nodes that idle they have every reference there is, and nobody else is looked
-    at. Mappings are looked at only where open files do not explain the refcnt, and single threads only where both do
-    not: a thread may have its own file table (clone(2) without CLONE_FILES), or have outlived the first one.
+    Those that come `first` may have every reference there is; then nobody else is looked at. Mappings are looked at
+    only where open files do not explain the refcnt, and single threads only where both do not: a thread may have its
+    own file table (clone(2) without CLONE_FILES), or have outlived the first one.
     """
     majors = read_majors(paths)
     if not majors or not any(module.handles for module in stack.values()):
@@ -212,7 +217,7 @@ def read(paths: Paths, stack: Mapping[str, LoadedModule], own: Collection[Identi
     scanner = Scanner(paths, majors)
     found: dict[int, Holder] = {}
     ways = (scanner.open_files, scanner.mappings, partial(_of_threads, scanner))
-    looks = [(ways[0], [pid for pid, _ in own])] if own else []
+    looks = [(ways[0], [pid for pid, _ in first])] if first else []
     for handles_of, pids in (*looks, *((way, None) for way in ways)):
         for pid in scanner.pids() if pids is None else pids:
             if handles_of(pid):
